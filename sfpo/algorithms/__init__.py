@@ -1,0 +1,1 @@
+"""Tensors and callables only: no vLLM, no transformers, no files."""

@@ -1,0 +1,77 @@
+"""The entropy trigger that ends the slow-fast phase (paper, Algorithm 1, step 4).
+
+Z_s = (H_s - mean) / (std + eps) over the last ``window`` entropies, H_s among them, population standard deviation. The first time Z
+passes the threshold, every later step is a GRPO step (one-way latch).
+
+Forms: ``paper`` tests |Z_s| >= threshold (two-sided). ``released`` tests Z_s >= threshold (one-sided), as the authors' code does. The
+paper tests after step s for the next step; the code tests before step s + 1 on the entropies up to step s: the same moment.
+
+Departure from the paper: no test before the window is full (the code's rule; the paper is silent, and with two entropies
+|Z| is 1 whatever they are).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+EPS = 1e-9
+"""Added to the standard deviation, as in the authors' code."""
+
+
+@dataclass
+class EntropyTrigger:
+    """One-way latch on the z-score of the policy's entropy.
+
+    Args:
+        form: "paper" (two-sided) or "released" (one-sided).
+        window: omega, entropies in the rolling buffer.
+        threshold: tau.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+
+    form: str = "released"
+    window: int = 30
+    threshold: float = 1.0
+    fired_at: int | None = field(default=None, init=False)
+    """First step (1-based) that runs without the slow-fast stages; None while the trigger has not fired."""
+    zscore: float | None = field(default=None, init=False)
+    """Of the last entropy; None until the window is full."""
+
+    def __post_init__(self) -> None:
+        if self.form not in ("paper", "released"):
+            raise ValueError(f"entropy_trigger.form = {self.form!r}: allowed are paper, released")
+        if not isinstance(self.window, int) or self.window < 2:
+            raise ValueError(f"entropy_trigger.window = {self.window!r}: must be a whole number of at least 2 entropies")
+        if not self.threshold > 0:
+            raise ValueError(f"entropy_trigger.threshold = {self.threshold!r}: must be over 0")
+        self._steps = 0
+        self._entropies: deque[float] = deque(maxlen=self.window)
+
+    @property
+    def fired(self) -> bool:
+        return self.fired_at is not None
+
+    def observe(self, entropy: float) -> None:
+        """Take the entropy (nats a token) of the step that ends now; may latch from the next step on."""
+        self._steps += 1
+        self._entropies.append(entropy)
+        if len(self._entropies) < self.window:
+            return
+        mean = math.fsum(self._entropies) / self.window
+        std = math.sqrt(math.fsum((value - mean) ** 2 for value in self._entropies) / self.window)
+        self.zscore = (entropy - mean) / (std + EPS)
+        distance = abs(self.zscore) if self.form == "paper" else self.zscore
+        if distance >= self.threshold and not self.fired:
+            self.fired_at = self._steps + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps, "entropies": list(self._entropies), "fired_at": self.fired_at, "zscore": self.zscore}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._steps, self.fired_at, self.zscore = state["steps"], state["fired_at"], state["zscore"]
+        self._entropies = deque(state["entropies"], maxlen=self.window)

@@ -1,0 +1,16 @@
+"""GRPO (arXiv 2402.03300): one update on each batch of rollouts. Stage III of SFPO alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfpo.algorithms.update_rules.base import Policy, StepReport, UpdateRule
+from sfpo.types import TrainBatch
+
+
+@dataclass
+class GRPO(UpdateRule):
+    """No settings."""
+
+    def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
+        return StepReport(updates=[policy.descend(batch)])

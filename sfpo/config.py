@@ -1,0 +1,578 @@
+"""The one schema: every key of params.yaml and of the settings files that the jobs read.
+
+``load_params`` turns params.yaml into a frozen, checked ``Params``. ``sfpo.jobs`` resolves it into one small settings file
+per job (the ``*Settings`` classes below); a job reads its settings file and nothing else. An unknown key or an impossible
+value raises ``ConfigError``, which names the key, the value and what is allowed. No torch in here: it must load fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+"""A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: the message names the key, the value, and what is allowed."""
+
+
+class Schema(BaseModel):
+    """Frozen, and no key is accepted that the schema does not name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+class GeneratedRows(Schema):
+    """Problems out of the generator ``sfpo.data.arithmetic``."""
+
+    source: Literal["generated"]
+    tasks: dict[Name, Count]
+    """Task -> number of problems."""
+
+
+class TableRows(Schema):
+    """Problems out of one published table: on the hub, or a file of the same rows under ``data_mirror``."""
+
+    source: Literal["hub"]
+    id: str | None = None
+    """Hub id. None: the rows exist in the mirror folder alone."""
+    split: str = "train"
+    problem: str = "problem"
+    """Hub column that holds the problem."""
+    answer: str = "answer"
+    """Hub column that holds the gold answer, in the form that ``answer_format`` says."""
+    answer_format: Literal["plain", "last_boxed", "first_of_list", "after_hashes"] = "plain"
+    """plain: the answer itself. last_boxed: a solution, the answer is in its last \\boxed. first_of_list: a list whose first
+    entry is the answer. after_hashes: a solution, the answer follows '####'."""
+    first_rows: Count | None = None
+    """Only the first so many rows of the hub table."""
+    mirror: str | None = None
+    """File under ``data_mirror`` (.jsonl or .parquet; columns problem, answer, optionally id, problem_fixed, answer_latex)."""
+
+
+Rows = Annotated[GeneratedRows | TableRows, Field(discriminator="source")]
+
+
+class Dataset(Schema):
+    """A training set: one or several sources, cleaned, with a part held out for validation."""
+
+    parts: Annotated[dict[Name, Rows], Field(min_length=1)]
+    validation_rows: Count
+    """Held out from training; accuracy on them picks the best checkpoint."""
+    max_problem_characters: Count = 8000
+    """Longer problems are excluded and counted. (Prompts over a model's token limit are excluded by the training job.)"""
+
+
+class Benchmark(Schema):
+    """A test set. Scored by the lm-eval task of the same name (eval/tasks)."""
+
+    title: str
+    """Column head in tables."""
+    rows: Rows
+    out_of_distribution: bool = False
+    """True where the training set holds no problem of this kind (a mark in tables)."""
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+class ModelLimits(Schema):
+    """What every model states, wherever it comes from."""
+
+    max_prompt_tokens: Count
+    """Training prompts over this are excluded and counted."""
+    max_completion_tokens: Count
+    """A completion that reaches this without a stop token is truncated."""
+
+
+class WarmUp(Schema):
+    """Supervised training of a scratch model, until it sometimes solves the training problems."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    batch_size: Count
+    max_batches: Count
+    check_every: Count
+    """Batches between two measurements of the pass rate."""
+    check_prompts: Count
+    """Validation problems in one measurement, each sampled once at temperature 1."""
+    pass_rate: tuple[Share, Share]
+    """Stop at the first measurement inside this band; outside it at the end, the job fails and says so."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WarmUp:
+        if self.pass_rate[0] >= self.pass_rate[1]:
+            raise ValueError(f"pass_rate {list(self.pass_rate)} must be [low, high] with low < high")
+        return self
+
+
+class ScratchModel(ModelLimits):
+    """A small transformers model with a tokenizer of its own, trained here from nothing."""
+
+    source: Literal["scratch"]
+    architecture: Literal["qwen2", "llama"]
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    vocabulary_size: Count
+    """Upper bound for the byte-level BPE vocabulary, special tokens included."""
+    warm_up: WarmUp
+    seed: int = 0
+
+
+class PackageModel(ModelLimits):
+    """A GGUF file that an installed Python package carries; dequantized once to safetensors."""
+
+    source: Literal["package"]
+    package: str
+    """Distribution name, as pip spells it."""
+    file: str
+    """Path inside the installed package, ending in .gguf."""
+
+
+class LocalModel(ModelLimits):
+    """A folder in Hugging Face format."""
+
+    source: Literal["local"]
+    path: str
+
+
+class HubModel(ModelLimits):
+    """A model on the Hugging Face hub (safetensors only; no remote code is run)."""
+
+    source: Literal["hub"]
+    id: str
+    revision: str = "main"
+
+
+Model = Annotated[ScratchModel | PackageModel | LocalModel | HubModel, Field(discriminator="source")]
+
+
+# ---------------------------------------------------------------------------------------------- arms
+
+
+class Objective(Schema):
+    """The policy loss, as settings of one function (sfpo.algorithms.objectives). GRPO, DAPO ... are values of these."""
+
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratio per token (GRPO), or one length-normalized ratio per completion (GSPO)."""
+    clip: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.2, 0.2)
+    """Lower and upper clip range: the ratio is clipped to [1 - lower, 1 + upper]."""
+    aggregation: Literal["sequence_mean", "token_mean", "constant"] = "sequence_mean"
+    """sequence_mean: mean over a completion's tokens, then over completions (paper). token_mean: over all tokens.
+    constant: sum over tokens divided by max_completion_tokens, then mean over completions (Dr.GRPO)."""
+    scale_by_std: bool = True
+    """Divide the group-centred reward by the group's standard deviation."""
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL penalty toward the policy that made the rollouts (k3 estimator)."""
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy bonus."""
+
+
+class Arm(BaseModel):
+    """An update rule on an objective. Every further key is a setting of the rule, checked by the rule's own class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    title: str | None = None
+    """Name in tables and figures; without one, the arm's key in capitals."""
+    rule: str
+    """A module of sfpo.algorithms.update_rules."""
+    objective: Name
+    """A key of ``objectives``."""
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+# ---------------------------------------------------------------------------------------------- suites
+
+
+class Optimizer(Schema):
+    """AdamW and its schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Outer steps over which the learning rate rises linearly; constant afterwards. 0: constant from the start."""
+
+
+class Sampling(Schema):
+    """How completions are drawn."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Reward(Schema):
+    """Reward of a completion, from the one grader."""
+
+    correct: float = 1.0
+    boxed_but_wrong: float = 0.0
+    """0.1 in the authors' code, 0 in the paper."""
+
+
+class Validation(Schema):
+    """Accuracy on held-out rows through the live engine; picks the best checkpoint."""
+
+    every: Count
+    prompts: Count
+    """The first so many validation rows, the same at every validation."""
+    samples: Count
+    """k of avg@k."""
+    sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
+
+
+class Engine(Schema):
+    """vLLM settings that change speed and memory, not results."""
+
+    max_sequences: Count = 256
+    """Sequences that the engine decodes at once."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
+    """KV cache in GiB on a CPU. A GPU takes what gpu_memory_utilization leaves."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of the GPU's memory that the engine may take while it is awake."""
+    enforce_eager: bool = False
+    """True: no compilation, a faster start and slower decoding."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class Train(Schema):
+    """One training job."""
+
+    steps: Count
+    """Outer steps: one batch of rollouts each."""
+    prompts_per_step: Count
+    completions_per_prompt: Annotated[int, Field(ge=2)]
+    """Group size; at least 2, since an advantage compares completions of one prompt."""
+    mini_batch_prompts: Count
+    """Prompts in one optimizer step. One update of the rule is a whole pass over the batch in such mini-batches."""
+    micro_batch_tokens: Count
+    """Tokens (padding counted) in one forward and backward pass: memory, not results."""
+    optimizer: Optimizer
+    sampling: Sampling = Sampling()
+    reward: Reward = Reward()
+    validation: Validation
+    save_every: Count
+    """Steps between two saves of the state from which a killed run goes on."""
+    policy_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type of the policy's forward pass; master weights are float32."""
+    gradient_checkpointing: bool = False
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _mini_batches_fill_the_batch(self) -> Train:
+        if self.prompts_per_step % self.mini_batch_prompts:
+            raise ValueError(
+                f"mini_batch_prompts {self.mini_batch_prompts} must divide prompts_per_step {self.prompts_per_step}"
+            )
+        return self
+
+
+class Evaluate(Schema):
+    """Scoring of one checkpoint on the suite's benchmarks."""
+
+    samples: Count
+    """k of avg@k and pass@k."""
+    sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
+    checkpoint: Literal["best", "last"] = "best"
+    limit: Count | None = None
+    """Only the first so many rows of each benchmark. None: all."""
+    seed: int = 0
+
+
+class Resources(Schema):
+    """What the workflow asks for, for each training or evaluation job."""
+
+    threads: Count = 1
+    gpu: Annotated[int, Field(ge=0)] = 0
+    mem_mb: Count = 4000
+    runtime: Count = 60
+    """Minutes."""
+
+
+class Suite(Schema):
+    """A matrix of runs: models x datasets x arms x seeds, evaluated on benchmarks."""
+
+    models: Annotated[list[Name], Field(min_length=1)]
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    arms: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    benchmarks: Annotated[list[Name], Field(min_length=1)]
+    instruction: str
+    """The user turn; {problem} stands for the problem. The same in training and evaluation."""
+    train: Train
+    evaluate: Evaluate
+    engine: Engine = Engine()
+    resources: Resources = Resources()
+
+    @field_validator("instruction")
+    @classmethod
+    def _holds_the_problem(cls, text: str) -> str:
+        if "{problem}" not in text:
+            raise ValueError("the instruction must hold {problem}")
+        return text
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Suite:
+        for key in ("models", "datasets", "arms", "seeds", "benchmarks"):
+            values = getattr(self, key)
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"{key} names {', '.join(repeated)} twice")
+        return self
+
+
+class Params(Schema):
+    """params.yaml, whole."""
+
+    suite: Name
+    """The suite that is built."""
+    data_mirror: str | None = None
+    """A folder that stands in for the hub: every hub data set is read from the file that its ``mirror`` key names."""
+    suites: dict[Name, Suite]
+    arms: dict[Name, Arm]
+    objectives: dict[Name, Objective]
+    models: dict[Name, Model]
+    datasets: dict[Name, Dataset]
+    benchmarks: dict[Name, Benchmark]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Params:
+        _must_exist("suite", self.suite, self.suites)
+        for suite_name, suite in self.suites.items():
+            for key in ("models", "datasets", "arms", "benchmarks"):
+                for value in getattr(suite, key):
+                    _must_exist(f"suites.{suite_name}.{key}", value, getattr(self, key))
+        for arm_name, arm in self.arms.items():
+            _must_exist(f"arms.{arm_name}.objective", arm.objective, self.objectives)
+        if "base" in self.arms:
+            raise ValueError("arms.base: the name 'base' is taken by the untrained model; choose another")
+        return self
+
+    @property
+    def active(self) -> Suite:
+        """The suite that ``suite`` names."""
+        return self.suites[self.suite]
+
+
+def _must_exist(key: str, value: str, known: dict[str, Any]) -> None:
+    if value not in known:
+        raise ValueError(f"{key}: '{value}' is not defined; defined are: {', '.join(sorted(known))}{_nearest(value, known)}")
+
+
+# ---------------------------------------------------------------------------------------------- settings of one job
+
+
+class RunId(Schema):
+    """One training run."""
+
+    suite: Name
+    model: Name
+    dataset: Name
+    arm: Name
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def path(self) -> str:
+        """Folder below runs/ and evaluations/."""
+        return f"{self.suite}/{self.model}/{self.dataset}/{self.arm}/seed{self.seed}"
+
+
+class DatasetSettings(Schema):
+    """data/<suite>/train/<dataset>/settings.json"""
+
+    name: Name
+    dataset: Dataset
+    data_mirror: str | None
+
+
+class BenchmarkSettings(Schema):
+    """data/<suite>/benchmarks/<benchmark>/settings.json"""
+
+    name: Name
+    benchmark: Benchmark
+    data_mirror: str | None
+
+
+class ModelSettings(Schema):
+    """models/<suite>/<model>/settings.json"""
+
+    name: Name
+    model: Model
+    instruction: str
+    warm_up_data: str | None
+    """Folder of the prepared data set that a scratch model is warmed up on; None for every other source."""
+
+
+class RunSettings(Schema):
+    """runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json: all that decides a run's numbers."""
+
+    run: RunId
+    model_path: str
+    """Folder of the starting policy, in Hugging Face format."""
+    data_path: str
+    """Folder with train.parquet and validation.parquet."""
+    limits: ModelLimits
+    instruction: str
+    arm: Arm
+    objective: Objective
+    train: Train
+    engine: Engine
+
+
+class EvaluationSettings(Schema):
+    """evaluations/<suite>/.../settings.json: one checkpoint on all benchmarks of the suite."""
+
+    model: Name
+    run: RunId | None
+    """None: the untrained model, the row 'base'."""
+    checkpoint: str
+    """Folder in Hugging Face format."""
+    benchmarks: dict[Name, str]
+    """Benchmark -> its parquet file."""
+    limits: ModelLimits
+    instruction: str
+    evaluate: Evaluate
+    engine: Engine
+
+
+class ReportSettings(Schema):
+    """results/<suite>/settings.json: what the tables and figures are made of."""
+
+    suite: Name
+    models: list[Name]
+    datasets: list[Name]
+    arms: dict[Name, str]
+    """Arm -> its title."""
+    seeds: list[int]
+    benchmarks: dict[Name, str]
+    """Benchmark -> its title."""
+    out_of_distribution: list[Name]
+    samples: Count
+    """k of avg@k and pass@k."""
+
+    @property
+    def runs(self) -> list[RunId]:
+        return [
+            RunId(suite=self.suite, model=model, dataset=dataset, arm=arm, seed=seed)
+            for model in self.models
+            for dataset in self.datasets
+            for arm in self.arms
+            for seed in self.seeds
+        ]
+
+
+# ---------------------------------------------------------------------------------------------- reading and writing
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds an unknown key or an impossible value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; run from the project's folder, or name the file")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    return parse(Params, raw, str(path))
+
+
+def load_settings(kind: type[S], path: str | Path) -> S:
+    """Read one job's settings file.
+
+    Raises:
+        ConfigError: the file is missing, or does not fit ``kind``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such settings file; `python -m sfpo.jobs` writes those of the active suite")
+    return parse(kind, yaml.safe_load(path.read_text()), str(path))
+
+
+def to_json(settings: BaseModel) -> str:
+    """The text of a settings file: equal settings give equal text."""
+    return settings.model_dump_json(indent=1) + "\n"
+
+
+def settings_hash(settings: BaseModel) -> str:
+    """sha256 of the settings file's text; outputs record the one they came from."""
+    return hashlib.sha256(to_json(settings).encode()).hexdigest()
+
+
+def parse(kind: type[S], raw: Any, where: str) -> S:
+    """Check ``raw`` against ``kind``; all faults are told at once.
+
+    Raises:
+        ConfigError: names each key, its value and what is allowed.
+    """
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(kind, fault) for fault in error.errors()]
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from None
+
+
+def _explain(kind: type[BaseModel], fault: Any) -> str:
+    shown, allowed = _locate(kind, [str(part) for part in fault["loc"]])
+    key = ".".join(shown) or "(whole file)"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key; allowed here: {', '.join(sorted(allowed))}{_nearest(shown[-1], allowed)}"
+    if fault["type"] == "missing":
+        return f"{key}: missing; it must be given"
+    if fault["type"] == "union_tag_invalid":
+        return f"{key}.source = {fault['ctx']['tag']!r}: allowed are {fault['ctx']['expected_tags']}"
+    if fault["type"] == "value_error":
+        return message if not shown else f"{key}: {message}"
+    return f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _locate(kind: type[BaseModel], location: list[str]) -> tuple[list[str], set[str]]:
+    """The key as the file spells it (pydantic adds the tag of a union), and the keys allowed beside it."""
+    schema = kind.model_json_schema()
+    node, shown, allowed = schema, [], set()
+    for part in location:
+        tags = node.get("discriminator", {}).get("mapping", {})
+        if part in tags:
+            node = _follow(schema, {"$ref": tags[part]})
+            continue
+        shown.append(part)
+        allowed = set(node.get("properties", {}))
+        of_any_name = [*node.get("patternProperties", {}).values(), node.get("additionalProperties"), node.get("items")]
+        node = node.get("properties", {}).get(part) or next((child for child in of_any_name if child), {})
+        node = _follow(schema, node)
+    return shown, allowed
+
+
+def _follow(schema: dict, node: dict) -> dict:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

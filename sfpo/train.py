@@ -1,0 +1,29 @@
+"""Train one run: ``python -m sfpo.train runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json``.
+
+The settings file is written by ``python -m sfpo.jobs`` (the workflow does it by itself); the run's products appear beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", type=Path, help="settings.json of the run")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from sfpo.config import RunSettings, load_settings
+    from sfpo.trainer.loop import train
+
+    train(load_settings(RunSettings, arguments.settings), arguments.settings.parent)
+
+
+if __name__ == "__main__":
+    main()

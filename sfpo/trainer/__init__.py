@@ -1,0 +1,1 @@
+"""The training job: policy, batching, checkpoints, metrics, and the loop that joins them."""

@@ -1,0 +1,261 @@
+"""The training loop: rollouts, rewards, one step of the update rule, weight sync, metrics; validation and saves in between.
+
+A run lives in one folder. While it trains, everything it writes is below <folder>/state, from which a killed run goes on; at the end
+the finished files move up: metrics.jsonl, validation.jsonl, tensorboard/, best/, last/, and summary.json, which is written last.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from sfpo.algorithms.advantages import group_advantages, zero_variance
+from sfpo.algorithms.update_rules import StepReport, make_update_rule
+from sfpo.config import RunSettings, Sampling, settings_hash
+from sfpo.data.prompts import load_prompts
+from sfpo.data.sampler import prompt_order
+from sfpo.manifest import write_json
+from sfpo.provenance import hardware, versions
+from sfpo.rewards.math_answer import Grader, reward_of
+from sfpo.rollouts.engine import Request, RolloutEngine
+from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
+from sfpo.seeding import seed_of
+from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
+from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.metrics import JsonLines, PhaseClock, TensorBoard, peak_memory_mb
+from sfpo.trainer.policy import Policy
+from sfpo.types import Completion, Prompt, RolloutGroup, TrainBatch
+
+log = logging.getLogger(__name__)
+
+
+def train(settings: RunSettings, folder: Path) -> None:
+    """Train one run to the end, or on from where it was killed, and write its products to ``folder``.
+
+    Raises:
+        ConfigError: the data or the model does not fit the settings.
+    """
+    with Grader() as grader:
+        job = TrainingJob(settings, folder, grader)
+        job.run()
+        job.publish()
+
+
+class TrainingJob:
+    """One run: the policy in torch, the same weights in vLLM, and the counters that describe its progress."""
+
+    def __init__(self, settings: RunSettings, folder: Path, grader: Grader) -> None:
+        self.settings, self.folder, self.grader = settings, folder, grader
+        self.state_folder = folder / "state"
+        self.policy = Policy(settings.model_path, settings.objective, settings.train, settings.limits.max_completion_tokens)
+        self.rule = make_update_rule(settings.arm.rule, **settings.arm.rule_settings)
+        self.clock = PhaseClock()
+        self.progress: dict[str, Any] = {"step": 0, "rollouts": 0, "tokens": 0, "backward_passes": 0}
+        self.best: dict[str, Any] = {"step": None, "accuracy": -1.0}
+        self._resume()
+        self.engine = RolloutEngine(settings.model_path, settings.limits, settings.engine)
+        self.prompts, self.excluded = self._prompts("train.parquet")
+        self.validation_prompts, _ = self._prompts("validation.parquet")
+        self.validation_prompts = self.validation_prompts[: settings.train.validation.prompts]
+        self.metrics = JsonLines(self.state_folder / "metrics.jsonl", self.progress["step"])
+        self.validation = JsonLines(self.state_folder / "validation.jsonl", self.progress["step"])
+        self.logs = [self.metrics]
+        if settings.train.tensorboard:
+            self.logs.append(TensorBoard(self.state_folder / "tensorboard", self.progress["step"]))
+
+    def run(self) -> None:
+        """All steps that are left."""
+        steps = self.settings.train.steps
+        if self.progress["step"] == 0:
+            self._validate(0)
+        else:
+            self.engine.load_weights(self.policy.weights())
+        run = self.settings.run
+        with tqdm(total=steps, initial=self.progress["step"], desc=f"{run.arm} seed {run.seed}", unit="step") as bar:
+            for step in range(self.progress["step"] + 1, steps + 1):
+                record = self._step(step)
+                for sink in self.logs:
+                    sink.append(record)
+                if step % self.settings.train.validation.every == 0 or step == steps:
+                    self._validate(step)
+                if step % self.settings.train.save_every == 0 and step < steps:
+                    self._save()
+                rate = self.progress["tokens"] / self.clock.total
+                bar.set_postfix_str(f"reward {record['reward']:.3f}, accuracy {record['accuracy']:.1%}, {rate:.0f} tok/s")
+                bar.update()
+
+    def _step(self, step: int) -> dict[str, Any]:
+        """One outer step; returns its line of metrics.jsonl."""
+        learning_rate = self.policy.set_learning_rate(step)
+        groups = self._rollouts(step)
+        self.engine.sleep()
+        batch, gap = self._batch(groups)
+        with self.clock("update"):
+            report = self.rule.step(self.policy, batch)
+        with self.clock("sync"):
+            self.engine.wake(self.policy.weights())
+        self.progress["step"] = step
+        self.progress["rollouts"] += len(batch)
+        self.progress["tokens"] += sum(batch.lengths)
+        self.progress["backward_passes"] += len(report.updates)
+        return self._record(groups, batch, report, gap, learning_rate)
+
+    def _rollouts(self, step: int) -> list[RolloutGroup]:
+        train, seed = self.settings.train, self.settings.run.seed
+        order = prompt_order(len(self.prompts), train.prompts_per_step, step - 1, seed)
+        prompts = [self.prompts[index] for index in order]
+        with self.clock("generate"):
+            completions = self._sample(prompts, train.completions_per_prompt, train.sampling, (seed, "rollout", step))
+        with self.clock("grade"):
+            return self._grade(prompts, completions, train.completions_per_prompt)
+
+    def _sample(
+        self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]
+    ) -> list[Completion]:
+        """``samples`` completions of each prompt, prompt after prompt."""
+        requests = [
+            Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt in prompts for sample in range(samples)
+        ]
+        return self.engine.generate(requests, sampling)
+
+    def _grade(self, prompts: list[Prompt], completions: list[Completion], samples: int) -> list[RolloutGroup]:
+        golds = [prompt.answer for prompt in prompts for _ in range(samples)]
+        grades = self.grader.grade_all([completion.text for completion in completions], golds)
+        reward = self.settings.train.reward
+        rewards = [reward_of(grade, reward.correct, reward.boxed_but_wrong) for grade in grades]
+        groups = []
+        for index, prompt in enumerate(prompts):
+            part = slice(index * samples, (index + 1) * samples)
+            groups.append(RolloutGroup(prompt, completions[part], rewards[part], [grade.correct for grade in grades[part]]))
+        return groups
+
+    def _batch(self, groups: list[RolloutGroup]) -> tuple[TrainBatch, SamplerGap]:
+        advantages = group_advantages(rewards_of(groups), self.settings.objective.scale_by_std)
+        with self.clock("old_logprobs"):
+            old_logprobs, entropy = self.policy.score(*sequences_of(groups))
+        sampler_logprobs = [logprob for group in groups for completion in group.completions for logprob in completion.logprobs]
+        gap = sampler_gap(old_logprobs, torch.tensor(sampler_logprobs))
+        return train_batch(groups, advantages, old_logprobs, entropy.mean().item()), gap
+
+    def _record(
+        self, groups: list[RolloutGroup], batch: TrainBatch, report: StepReport, gap: SamplerGap, learning_rate: float
+    ) -> dict[str, Any]:
+        rewards = rewards_of(groups)
+        completions = [completion for group in groups for completion in group.completions]
+        correct = [verdict for group in groups for verdict in group.correct]
+        return {
+            "step": self.progress["step"],
+            "reward": rewards.mean().item(),
+            "accuracy": sum(correct) / len(correct),
+            "zero_variance_groups": zero_variance(rewards).float().mean().item(),
+            "response_length": sum(batch.lengths) / len(batch),
+            "truncated": sum(completion.truncated for completion in completions) / len(completions),
+            "entropy": batch.entropy,
+            "entropy_zscore": report.entropy_zscore,
+            "alpha": report.alpha,
+            "trigger_fired": report.trigger_fired,
+            "updates": report.updates,
+            "sampler_gap_mean": gap.mean,
+            "sampler_gap_max": gap.max,
+            "learning_rate": learning_rate,
+            "rollouts": self.progress["rollouts"],
+            "tokens": self.progress["tokens"],
+            "backward_passes": self.progress["backward_passes"],
+            "seconds": self.clock.report(),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+        }
+
+    def _validate(self, step: int) -> None:
+        """avg@k and pass@k on the held-out prompts; the best policy so far is exported (the starting one never is)."""
+        validation = self.settings.train.validation
+        seed = (self.settings.run.seed, "validate", step)
+        with self.clock("validate"):
+            completions = self._sample(self.validation_prompts, validation.samples, validation.sampling, seed)
+            groups = self._grade(self.validation_prompts, completions, validation.samples)
+        accuracy = sum(sum(group.correct) for group in groups) / (len(groups) * validation.samples)
+        self.validation.append(
+            {
+                "step": step,
+                "accuracy": accuracy,
+                "pass_at_k": sum(any(group.correct) for group in groups) / len(groups),
+                "rollouts": self.progress["rollouts"],
+                "backward_passes": self.progress["backward_passes"],
+                "seconds": round(self.clock.total, 3),
+            }
+        )
+        if step > 0 and accuracy > self.best["accuracy"]:
+            self.best = {"step": step, "accuracy": accuracy}
+            self._export("best")
+
+    def _export(self, name: str) -> None:
+        facts = {"step": self.progress["step"], "settings_hash": settings_hash(self.settings)}
+        export_checkpoint(self.policy, self.settings.model_path, self.state_folder / name, **facts)
+
+    def _save(self) -> None:
+        state = {
+            "settings_hash": settings_hash(self.settings),
+            "progress": self.progress,
+            "best": self.best,
+            "rule": self.rule.state_dict(),
+            "seconds": self.clock.seconds,
+        }
+        save_state(self.policy, self.state_folder, self.progress["step"], state)
+
+    def _resume(self) -> None:
+        """Go on from the newest whole state, if it is of these very settings; else start from nothing."""
+        found = newest_state(self.state_folder)
+        if found is None or found[1]["settings_hash"] != settings_hash(self.settings):
+            if self.state_folder.exists():
+                log.warning("%s: no state of these settings to go on from; starting at step 1", self.state_folder)
+                shutil.rmtree(self.state_folder)
+            return
+        state_folder, state = found
+        load_state(self.policy, state_folder)
+        self.progress, self.best = state["progress"], state["best"]
+        self.rule.load_state_dict(state["rule"])
+        self.clock = PhaseClock(state["seconds"])
+        log.warning("%s: going on after step %d", state_folder, self.progress["step"])
+
+    def _prompts(self, file: str) -> tuple[list[Prompt], list[str]]:
+        path = Path(self.settings.data_path) / file
+        prompts, excluded = load_prompts(
+            path, self.engine.tokenizer, self.settings.instruction, self.settings.limits.max_prompt_tokens
+        )
+        if excluded:
+            log.warning("%s: %d prompts over %d tokens are excluded", path, len(excluded), self.settings.limits.max_prompt_tokens)
+        return prompts, excluded
+
+    def publish(self) -> None:
+        """Move the finished files to their final places; summary.json comes last and tells that all of them are there."""
+        for sink in (*self.logs, self.validation):
+            sink.close()
+        self._export("last")
+        for name in ("best", "last", "metrics.jsonl", "validation.jsonl", "tensorboard"):
+            target = self.folder / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            if (self.state_folder / name).exists():
+                (self.state_folder / name).rename(target)
+        summary = {
+            "settings_hash": settings_hash(self.settings),
+            "steps": self.progress["step"],
+            "trigger_fired_at": self.rule.trigger_fired_at,
+            "best_step": self.best["step"],
+            "best_validation_accuracy": self.best["accuracy"],
+            "rollouts": self.progress["rollouts"],
+            "tokens": self.progress["tokens"],
+            "backward_passes": self.progress["backward_passes"],
+            "seconds": self.clock.report(),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "prompts": len(self.prompts),
+            "prompts_excluded_as_too_long": self.excluded,
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        write_json(self.folder / "summary.json", summary)
+        shutil.rmtree(self.state_folder)

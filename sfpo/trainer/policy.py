@@ -1,0 +1,124 @@
+"""The policy in torch: float32 master weights, AdamW, and the one update that every rule is made of."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from sfpo.algorithms.logprobs import token_logprobs
+from sfpo.algorithms.objectives import policy_loss, token_weights
+from sfpo.config import Objective, Train
+from sfpo.trainer.batching import MicroBatch, micro_batches
+from sfpo.types import TrainBatch
+
+
+class Policy:
+    """A causal language model that can score completions and take one update on a batch.
+
+    Args:
+        checkpoint: folder in Hugging Face format.
+        objective: the loss.
+        train: mini-batches, optimizer, compute type.
+        max_completion_tokens: denominator of the "constant" aggregation.
+    """
+
+    def __init__(self, checkpoint: str | Path, objective: Objective, train: Train, max_completion_tokens: int) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, attention_dropout=0.0
+        ).to(self.device)
+        self.model.train()
+        if train.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
+        self.objective = objective
+        self.train = train
+        self.max_completion_tokens = max_completion_tokens
+        settings = train.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def parameters(self) -> list[Tensor]:
+        """The trainable weights, always in the same order."""
+        return list(self.model.parameters())
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every entry of the state dict, tied weights under both names (see RolloutEngine.load_weights)."""
+        return iter(self.model.state_dict().items())
+
+    def set_learning_rate(self, step: int) -> float:
+        """Learning rate of outer step ``step`` (1-based): linear warm-up, then constant. The same for all its updates."""
+        settings = self.train.optimizer
+        rate = settings.learning_rate * min(1.0, step / max(1, settings.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    @torch.no_grad()
+    def score(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """(log-probs [N], entropy [N]) of all completion tokens end to end, under the present weights, without gradient."""
+        total = sum(len(ids) for ids in completion_ids)
+        logprobs, entropy = (torch.empty(total, dtype=self.model.dtype, device=self.device) for _ in range(2))
+        for micro in micro_batches(prompt_ids, completion_ids, self.train.micro_batch_tokens, self.device):
+            logprobs[micro.tokens], entropy[micro.tokens] = self._forward(micro)
+        return logprobs, entropy
+
+    def descend(self, batch: TrainBatch) -> dict[str, float]:
+        """One update: a pass over the batch in mini-batches, with an optimizer step on each.
+
+        Returns:
+            Means over the pass: loss, ratio_mean, ratio_max, clip_fraction, grad_norm (before clipping).
+        """
+        passes = [self._descend_mini_batch(mini) for mini in batch.mini_batches(self.train.mini_batch_prompts)]
+        means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
+        return {**means, "ratio_max": max(metrics["ratio_max"] for metrics in passes)}
+
+    def _descend_mini_batch(self, mini: TrainBatch) -> dict[str, float]:
+        lengths = torch.tensor(mini.lengths, device=self.device)
+        weights = token_weights(self.objective.aggregation, lengths, self.max_completion_tokens).to(self.model.dtype)
+        advantages = mini.advantages.to(self.device)
+        loss_sum, ratios, clipped = 0.0, [], []
+        for micro in micro_batches(mini.prompt_ids, mini.completion_ids, self.train.micro_batch_tokens, self.device):
+            logprobs, entropy = self._forward(micro)
+            loss, statistics = policy_loss(
+                self.objective,
+                logprobs,
+                mini.old_logprobs[micro.tokens],
+                entropy,
+                advantages[micro.rows],
+                lengths[micro.rows],
+                weights[micro.tokens],
+            )
+            loss.backward()
+            loss_sum += loss.item()
+            ratios.append(statistics["ratio"])
+            clipped.append(statistics["clipped"])
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.optimizer.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        ratio = torch.cat(ratios)
+        return {
+            "loss": loss_sum,
+            "ratio_mean": ratio.mean().item(),
+            "ratio_max": ratio.max().item(),
+            "clip_fraction": torch.cat(clipped).float().mean().item(),
+            "grad_norm": grad_norm.item(),
+        }
+
+    def _forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
+        cast = self.train.policy_dtype == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16) if cast else contextlib.nullcontext():
+            hidden = self.model.base_model(input_ids=micro.input_ids, use_cache=False).last_hidden_state
+            logits = self.model.get_output_embeddings()(hidden.flatten(0, 1)[micro.positions])
+        return token_logprobs(logits, micro.targets, self.train.sampling.temperature)

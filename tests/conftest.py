@@ -1,0 +1,53 @@
+"""What several rooms' tests share: a small random policy in Hugging Face format, and an engine on it."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))  # vLLM fixes the threads when it is imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from sfpo.config import ModelLimits, load_params
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def params():
+    return load_params(PROJECT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(params):
+    """Settings of the embedded model."""
+    return params.models["tiny-qwen2"]
+
+
+@pytest.fixture(scope="session")
+def limits(tiny_model) -> ModelLimits:
+    return ModelLimits(max_prompt_tokens=tiny_model.max_prompt_tokens, max_completion_tokens=tiny_model.max_completion_tokens)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, tiny_model) -> Path:
+    """The embedded model with random weights: tokenizer, chat template, safetensors."""
+    from sfpo.data.arithmetic import generate
+    from sfpo.manifest import write_manifest
+    from sfpo.models.scratch import new_policy, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    rows = generate("stories", "train", 200)
+    tokenizer = train_tokenizer([text for row in rows for text in (row.problem, row.solution)], tiny_model.vocabulary_size)
+    new_policy(tiny_model, tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_manifest(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(checkpoint, limits, params):
+    """One live vLLM engine for all tests that need one: starting it takes seconds."""
+    from sfpo.rollouts.engine import RolloutEngine
+
+    return RolloutEngine(checkpoint, limits, params.suites["tiny"].engine)

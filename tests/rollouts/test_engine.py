@@ -1,0 +1,90 @@
+"""The live engine against the policy in torch: same weights, same log-probs, also after a sync."""
+
+import pytest
+import torch
+
+from sfpo.config import Sampling
+from sfpo.rollouts.engine import Request, stop_token_ids
+from sfpo.rollouts.weight_sync import sampler_gap
+from sfpo.seeding import seed_of
+from sfpo.trainer.policy import Policy
+
+pytestmark = pytest.mark.engine
+
+PROBLEMS = ["12+30=?", "What is 7 - 5?", "abc", "1+1=?"]
+
+
+@pytest.fixture
+def policy(checkpoint, params, limits):
+    return Policy(checkpoint, params.objectives["grpo"], params.suites["tiny"].train, limits.max_completion_tokens)
+
+
+def requests(engine, samples: int = 3) -> list[Request]:
+    from sfpo.data.prompts import render
+
+    return [
+        Request(render(engine.tokenizer, "{problem}", problem), seed_of(0, problem, sample))
+        for problem in PROBLEMS
+        for sample in range(samples)
+    ]
+
+
+def gap_to(policy, engine):
+    asked = requests(engine)
+    completions = engine.generate(asked, Sampling())
+    logprobs, _ = policy.score([request.prompt_ids for request in asked], [c.token_ids for c in completions])
+    return sampler_gap(logprobs, torch.tensor([value for c in completions for value in c.logprobs]))
+
+
+def test_sampling_logprobs_are_the_policys(engine, policy):
+    engine.load_weights(policy.weights())
+    assert gap_to(policy, engine).max < 1e-4  # float32 rounding
+
+
+def test_after_a_sync_the_engine_samples_from_the_new_weights(engine, policy):
+    engine.load_weights(policy.weights())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    assert gap_to(policy, engine).max > 0.05  # stale weights are seen
+    engine.load_weights(policy.weights())
+    assert gap_to(policy, engine).max < 1e-4
+
+
+def test_a_completion_depends_on_its_seed_and_not_on_its_neighbours(engine, policy):
+    engine.load_weights(policy.weights())
+    asked = requests(engine)
+    together = engine.generate(asked, Sampling())
+    alone = engine.generate(asked[5:6], Sampling())
+    assert alone[0].token_ids == together[5].token_ids
+    assert len({tuple(completion.token_ids) for completion in together}) > len(PROBLEMS)
+
+
+def test_sampling_leaves_the_trainers_generators_alone_or_unused(engine, policy):
+    # vLLM may move torch's global state; two calls with the same seeds must not care.
+    engine.load_weights(policy.weights())
+    torch.manual_seed(1)
+    first = engine.generate(requests(engine), Sampling())
+    torch.manual_seed(2)
+    assert [c.token_ids for c in engine.generate(requests(engine), Sampling())] == [c.token_ids for c in first]
+
+
+def test_completions_end_with_the_stop_token_or_are_truncated(engine, policy, limits, checkpoint):
+    engine.load_weights(policy.weights())
+    stops = stop_token_ids(checkpoint)
+    completions = engine.generate(requests(engine, samples=64), Sampling())
+    assert {completion.truncated for completion in completions} == {True, False}
+    for completion in completions:
+        assert len(completion.logprobs) == len(completion.token_ids)
+        if completion.truncated:
+            assert len(completion.token_ids) == limits.max_completion_tokens
+        else:
+            assert completion.token_ids[-1] in stops
+            assert "<|im_end|>" not in completion.text
+
+
+def test_a_checkpoint_without_a_stop_token_is_refused(tmp_path):
+    (tmp_path / "generation_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="names no eos_token_id"):
+        stop_token_ids(tmp_path)

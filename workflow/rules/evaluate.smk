@@ -1,0 +1,48 @@
+# lm-eval on every run's checkpoint, and on the untrained models.
+
+
+def evaluated_benchmarks(wildcards):
+    return expand(rules.prepare_benchmark.output.problems, benchmark=PARAMS.active.benchmarks)
+
+
+rule evaluate_run:
+    input:
+        settings=f"evaluations/{SUITE}/{RUN}/settings.json",
+        checkpoint=f"runs/{SUITE}/{RUN}/{PARAMS.active.evaluate.checkpoint}/manifest.json",
+        benchmarks=evaluated_benchmarks,
+    output:
+        results=f"evaluations/{SUITE}/{RUN}/results.json",
+        scores=f"evaluations/{SUITE}/{RUN}/scores.parquet",
+        samples=f"evaluations/{SUITE}/{RUN}/samples.jsonl",
+    log:
+        f"logs/{SUITE}/{RUN}/evaluate.log",
+    benchmark:
+        f"logs/{SUITE}/{RUN}/evaluate.benchmark.tsv"
+    threads: RESOURCES.threads
+    resources:
+        gpu=min(1, RESOURCES.gpu),
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
+    shell:
+        "{PYTHON} -m eval.evaluate_checkpoint {input.settings} --threads {threads} > {log} 2>&1"
+
+
+use rule evaluate_run as evaluate_base with:
+    input:
+        settings=f"evaluations/{SUITE}/{{model}}/base/settings.json",
+        checkpoint=rules.prepare_model.output,
+        benchmarks=evaluated_benchmarks,
+    output:
+        results=f"evaluations/{SUITE}/{{model}}/base/results.json",
+        scores=f"evaluations/{SUITE}/{{model}}/base/scores.parquet",
+        samples=f"evaluations/{SUITE}/{{model}}/base/samples.jsonl",
+    log:
+        f"logs/{SUITE}/{{model}}/base/evaluate.log",
+    benchmark:
+        f"logs/{SUITE}/{{model}}/base/evaluate.benchmark.tsv"
+
+
+rule evaluate:
+    input:
+        of_all_runs(rules.evaluate_run.output),
+        expand(rules.evaluate_base.output, model=PARAMS.active.models),

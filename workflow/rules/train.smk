@@ -1,0 +1,38 @@
+# One training job for each model x dataset x arm x seed. Resume state is kept below the run's state/ folder, which no rule declares:
+# a failed job loses its declared outputs, never what it had computed.
+
+
+rule train_run:
+    input:
+        settings=f"runs/{SUITE}/{RUN}/settings.json",
+        train=rules.prepare_dataset.output.train,
+        validation=rules.prepare_dataset.output.validation,
+        model=rules.prepare_model.output,
+    output:
+        summary=f"runs/{SUITE}/{RUN}/summary.json",
+        metrics=f"runs/{SUITE}/{RUN}/metrics.jsonl",
+        validation=f"runs/{SUITE}/{RUN}/validation.jsonl",
+        best=f"runs/{SUITE}/{RUN}/best/manifest.json",
+        last=f"runs/{SUITE}/{RUN}/last/manifest.json",
+    log:
+        f"logs/{SUITE}/{RUN}/train.log",
+    benchmark:
+        f"logs/{SUITE}/{RUN}/train.benchmark.tsv"
+    threads: RESOURCES.threads
+    resources:
+        gpu=RESOURCES.gpu,
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
+    shell:
+        "{PYTHON} -m sfpo.train {input.settings} --threads {threads} > {log} 2>&1"
+
+
+def of_all_runs(files):
+    """These files of every run of the suite."""
+    active = PARAMS.active
+    return expand(files, model=active.models, dataset=active.datasets, arm=active.arms, seed=active.seeds)
+
+
+rule train:
+    input:
+        of_all_runs(rules.train_run.output),
