@@ -89,7 +89,10 @@ def _write(settings: Any, folder: Path, outcome: dict[str, Any], manifest: dict[
             problem = sample["doc"]["id"]
             rows += [(name, problem, index, verdict) for index, verdict in enumerate(sample["correct"])]
             texts.append({"benchmark": name, **sample["doc"], "responses": sample["resps"][0], "correct": sample["correct"]})
-        mean = {metric: sum(sample[metric] for sample in samples) / len(samples) for metric in ("avg_at_k", "pass_at_k", "timed_out")}
+        mean = {
+            metric: sum(sample[metric] for sample in samples) / len(samples)
+            for metric in ("avg_at_k", "pass_at_k", "timed_out")
+        }
         benchmarks[name] = {**mean, "problems": len(samples), "samples": settings.evaluate.samples}
     folder.mkdir(parents=True, exist_ok=True)
     scores = pd.DataFrame(rows, columns=["benchmark", "problem_id", "sample", "correct"])

@@ -48,6 +48,10 @@ class TableRows(Schema):
     source: Literal["hub"]
     id: str | None = None
     """Hub id. None: the rows exist in the mirror folder alone."""
+    subset: str | None = None
+    """Hub configuration name, where the data set has several."""
+    revision: str = "main"
+    """Hub branch, tag or commit."""
     split: str = "train"
     problem: str = "problem"
     """Hub column that holds the problem."""

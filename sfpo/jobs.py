@@ -47,10 +47,11 @@ def check(params: Params) -> None:
         except ValueError as error:
             raise ConfigError(f"arms.{name}.{error}") from None
     suite = params.active
-    tables = [rows for name in suite.datasets for rows in params.datasets[name].parts.values()]
-    tables += [params.benchmarks[name].rows for name in suite.benchmarks]
-    for rows in tables:
-        check_mirror(rows, params.data_mirror)
+    for name in suite.datasets:
+        for rows in params.datasets[name].parts.values():
+            check_mirror(rows, params.data_mirror)
+    for name in suite.benchmarks:
+        check_mirror(params.benchmarks[name].rows, params.data_mirror, "test")
     for name in suite.models:
         model = params.models[name]
         if isinstance(model, LocalModel):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import datasets
 
-from sfpo.rewards.math_answer import shared_grader
+from sfpo.rewards.math_answer import Grader
+
+_grader = Grader(workers=len(os.sched_getaffinity(0)))
 
 
 def problems(problems: dict[str, str], instruction: str, benchmark: str, **_: Any) -> dict[str, datasets.Dataset]:
@@ -24,7 +27,7 @@ def problems(problems: dict[str, str], instruction: str, benchmark: str, **_: An
 def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
     """Verdict on each of the k completions of one problem, and their avg@k and pass@k."""
     completions = results[0]
-    grades = shared_grader().grade_all(completions, [doc["answer"]] * len(completions))
+    grades = _grader.grade_all(completions, [doc["answer"]] * len(completions))
     correct = [grade.correct for grade in grades]
     return {
         "avg_at_k": sum(correct) / len(correct),

@@ -7,6 +7,7 @@ the finished files move up: metrics.jsonl, validation.jsonl, tensorboard/, best/
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def train(settings: RunSettings, folder: Path) -> None:
     Raises:
         ConfigError: the data or the model does not fit the settings.
     """
-    with Grader() as grader:
+    with Grader(workers=len(os.sched_getaffinity(0))) as grader:
         job = TrainingJob(settings, folder, grader)
         job.run()
         job.publish()

@@ -1,0 +1,1 @@
+"""Finished jobs into tables and figures: collect -> statistics -> tables, figures -> render."""

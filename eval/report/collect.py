@@ -1,0 +1,151 @@
+"""What finished jobs left on disk, read once into tidy tables.
+
+Accuracies and shares stay shares (0 to 1) in here; tables and figures show percent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from sfpo.config import ReportSettings, RunId
+
+BASE = "base"
+"""Arm of the untrained model."""
+METRICS = ["step", "reward", "response_length", "entropy", "rollouts", "backward_passes"]
+VALIDATION = ["step", "accuracy", "pass_at_k", "rollouts", "backward_passes", "seconds"]
+SCORES = ["benchmark", "problem_id", "sample", "correct"]
+
+T = TypeVar("T")
+
+
+class ReportError(ValueError):
+    """A result that cannot be reported: the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All results of a suite. Every table has the columns model, dataset, arm and seed first."""
+
+    scores: pd.DataFrame
+    """benchmark, problem_id, sample, correct: one row a sample. The untrained model has arm 'base', no dataset and no seed."""
+    validation: pd.DataFrame
+    """The lines of validation.jsonl: step (0 = before training), accuracy, pass_at_k, rollouts, backward_passes, seconds."""
+    metrics: pd.DataFrame
+    """The lines of metrics.jsonl, one row a step; seconds_<phase> for its seconds, ``updates`` a list of dicts."""
+    summaries: pd.DataFrame
+    """The summary.json of each run, one row a run; trigger_fired_at is a step or missing."""
+
+
+def collect(settings: ReportSettings, root: Path = Path(".")) -> Collected:
+    """Read the results of every run of the suite, and those of the untrained models.
+
+    Args:
+        settings: names the suite, its runs and its benchmarks.
+        root: folder that holds runs/ and evaluations/.
+
+    Raises:
+        ReportError: a file is missing, damaged, or does not hold what ``settings`` asks for; the message names it.
+    """
+    runs = root / "runs"
+    return Collected(
+        scores=pd.concat(list(_all_scores(settings, root / "evaluations")), ignore_index=True),
+        validation=_of_runs(settings, lambda run: _steps(runs / run.path / "validation.jsonl", VALIDATION)),
+        metrics=_of_runs(settings, lambda run: _steps(runs / run.path / "metrics.jsonl", METRICS)),
+        summaries=_of_runs(settings, lambda run: _summary(runs / run.path / "summary.json")),
+    )
+
+
+def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.DataFrame]:
+    """Those of each untrained model, then those of its runs, all on the same problems."""
+    kinds = {"dataset": "string", "seed": "Int64"}
+    for model in settings.models:
+        base_path = evaluations / settings.suite / model / BASE / "scores.parquet"
+        base = _scores(base_path, settings)
+        keys = {"model": model, "dataset": None, "arm": BASE, "seed": None}
+        yield pd.DataFrame(keys, index=base.index).astype(kinds).join(base)
+        for run in (run for run in settings.runs if run.model == model):
+            path = evaluations / run.path / "scores.parquet"
+            frame = _scores(path, settings)
+            other = _problems(base) ^ _problems(frame)
+            if other:
+                raise ReportError(f"{path}: not scored on the problems of {base_path}; {len(other)} differ: {min(other)} ...")
+            yield _of_run(run, frame).astype(kinds)
+
+
+def _problems(frame: pd.DataFrame) -> set[str]:
+    return set(frame["benchmark"] + " " + frame["problem_id"].astype(str))
+
+
+def _of_run(run: RunId, frame: pd.DataFrame) -> pd.DataFrame:
+    keys = {"model": run.model, "dataset": run.dataset, "arm": run.arm, "seed": run.seed}
+    return pd.DataFrame(keys, index=frame.index).join(frame)
+
+
+def _of_runs(settings: ReportSettings, read_one: Callable[[RunId], pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([_of_run(run, read_one(run)) for run in settings.runs], ignore_index=True)
+
+
+def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
+    """One row a sample, each benchmark of the suite whole."""
+    frame = _read(path, lambda: pd.read_parquet(path, columns=SCORES))
+    if frame["correct"].dtype != bool:
+        raise ReportError(f"{path}: column correct must be true or false in every row; it is of type {frame['correct'].dtype}")
+    frame = frame[frame["benchmark"].isin(list(settings.benchmarks))]
+    missing = [name for name in settings.benchmarks if name not in set(frame["benchmark"])]
+    if missing:
+        raise ReportError(f"{path}: no scores for {', '.join(missing)}")
+    drawn = frame.groupby(["benchmark", "problem_id"])["sample"].nunique()
+    if (drawn != settings.samples).any() or len(frame) != settings.samples * len(drawn):
+        benchmark, problem = (drawn != settings.samples).idxmax()
+        raise ReportError(
+            f"{path}: the suite asks for {settings.samples} samples of each problem, numbered apart; {benchmark} {problem} has "
+            f"{drawn[benchmark, problem]}, and there are {len(frame)} rows for {len(drawn)} problems"
+        )
+    return frame
+
+
+def _steps(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A .jsonl file with one line a step; dicts of numbers become columns of their own."""
+    frame = pd.json_normalize(_read(path, lambda: _json_lines(path)), sep="_")
+    absent = [column for column in columns if column not in frame]
+    if absent:
+        raise ReportError(f"{path}: " + (f"no {', '.join(absent)} in any line" if len(frame) else "empty"))
+    if not (frame["step"].is_monotonic_increasing and frame["step"].is_unique):
+        raise ReportError(f"{path}: the steps do not rise from line to line")
+    holes = frame[columns].isna().any(axis=1)
+    if holes.any():
+        raise ReportError(f"{path}: line {holes.idxmax() + 1} lacks a value for one of {', '.join(columns)}")
+    return frame
+
+
+def _summary(path: Path) -> pd.DataFrame:
+    content = _read(path, lambda: json.loads(path.read_text()))
+    if not isinstance(content, dict) or "trigger_fired_at" not in content:
+        raise ReportError(f"{path}: holds no trigger_fired_at")
+    return pd.DataFrame([content]).astype({"trigger_fired_at": "Int64"})
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        row = json.loads(line) if line.startswith("{") else None
+        if row is None:
+            raise ValueError(f"line {number} is not a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _read(path: Path, reader: Callable[[], T]) -> T:
+    """What ``reader`` returns; whatever stops it names the file."""
+    try:
+        return reader()
+    except FileNotFoundError:
+        raise ReportError(f"{path}: no such file; the job that writes it has not finished") from None
+    except (OSError, ValueError) as error:  # torn JSON, damaged parquet, an absent column
+        raise ReportError(f"{path}: cannot be read ({error})") from error

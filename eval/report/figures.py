@@ -1,0 +1,245 @@
+"""The figures: tables in, a Figure and the table of what it shows out. Numbered as in the paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from eval.report.collect import BASE
+from eval.report.panels import (
+    GROUP,
+    arm_handles,
+    draw_curve,
+    grid,
+    label_steps,
+    legend_above,
+    over_seeds,
+    panel_titles,
+    rows_of,
+    seeds_text,
+    smoothed,
+    time_unit,
+)
+from eval.report.style import BASE_COLOR, Look, looks, styled
+from sfpo.config import ReportSettings
+
+DYNAMICS = {"response_length": "Response length (tokens)", "entropy": "Entropy (nats a token)", "reward": "Mean reward"}
+COSTS = {"rollouts": "Rollouts", "seconds": "Training time ({unit})", "backward_passes": "Backward passes"}
+SEED_MARKS = {True: "o", False: ">"}
+"""Mark of a run that reached the level, and of one that did not."""
+
+
+@styled
+def figure2(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+    """Validation accuracy over training, one panel a model.
+
+    Args:
+        validation: model, dataset, arm, seed, step, accuracy (share).
+        summaries: model, dataset, arm, seed, trigger_fired_at (step, or missing).
+
+    Returns:
+        The figure, and its data in percent: series 'accuracy' (mean, low, high over seeds at each step), 'base' (mean at step 0
+        over all runs) and 'trigger' (the step at which each seed's entropy trigger fired).
+    """
+    look = looks(settings.arms)
+    percent = validation.assign(accuracy=100 * validation["accuracy"])
+    curves = over_seeds(percent, [*GROUP, "arm", "step"], "accuracy").assign(series="accuracy")
+    base = over_seeds(rows_of(percent, step=0), GROUP, "accuracy").assign(series="base", arm=BASE, step=0)
+    fired = summaries.dropna(subset=["trigger_fired_at"])
+    trigger = fired[[*GROUP, "arm", "seed"]].assign(series="trigger", step=fired["trigger_fired_at"].astype(int))
+    titles = panel_titles(settings)
+    columns = _columns(len(titles))
+    figure, panels = grid(len(titles), columns, height=2.1)
+    for axes, ((model, dataset), title) in zip(panels, titles.items(), strict=True):
+        group = {"model": model, "dataset": dataset}
+        for arm in settings.arms:
+            draw_curve(axes, rows_of(curves, **group, arm=arm), look[arm])
+        for level in rows_of(base, **group)["mean"]:
+            axes.axhline(level, color=BASE_COLOR, linestyle=(0, (4, 2)), linewidth=1)
+        _trigger_ticks(axes, rows_of(trigger, **group), look)
+        axes.set_title(title)
+    for axes in panels[::columns]:
+        axes.set_ylabel("Validation accuracy (%)")
+    label_steps(panels, columns)
+    handles = [*arm_handles(look), Line2D([], [], color=BASE_COLOR, linestyle=(0, (4, 2)), linewidth=1, label="Base")]
+    if len(trigger):
+        handles.append(Line2D([], [], color="0.3", marker="|", linestyle="", markersize=6, label="Entropy trigger (one seed)"))
+    legend_above(figure, handles, seeds_text(settings))
+    return figure, pd.concat([frame for frame in (curves, base, trigger) if len(frame)], ignore_index=True)
+
+
+def _columns(panels: int) -> int:
+    """Panels in a row, so that rows are full where they can be."""
+    return panels if panels <= 3 else 2 if panels == 4 else 3
+
+
+def _trigger_ticks(axes: Axes, trigger: pd.DataFrame, look: dict[str, Look]) -> None:
+    """A short tick for each seed in a strip below the curves, one height for each arm."""
+    arms = [arm for arm in look if arm in set(trigger["arm"])]
+    low, high = axes.get_ylim()
+    strip = 0.06 * len(arms)
+    axes.set_ylim(low - strip * (high - low) / (1 - strip), high)
+    for i, arm in enumerate(arms):
+        steps = rows_of(trigger, arm=arm)["step"]
+        heights = np.full(len(steps), 0.04 + 0.055 * i)
+        axes.plot(
+            steps, heights, transform=axes.get_xaxis_transform(), color=look[arm].color, marker="|", linestyle="", markersize=6
+        )
+
+
+@styled
+def figure3(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+    """Training dynamics: response length, entropy and reward at each step, one row of panels a model.
+
+    Each seed's curve is a centred moving average over a twentieth of the steps: single steps are noisy.
+
+    Args:
+        metrics: model, dataset, arm, seed, step, response_length (tokens), entropy (nats a token), reward.
+
+    Returns:
+        The figure, and its data: one row for each model, dataset, arm, measure and step (mean, low, high over seeds).
+    """
+    look = looks(settings.arms)
+    window = max(1, metrics["step"].nunique() // 20)
+    long = metrics.melt([*GROUP, "arm", "seed", "step"], list(DYNAMICS), var_name="measure")
+    curves = over_seeds(smoothed(long, [*GROUP, "arm", "seed", "measure"], window), [*GROUP, "arm", "measure", "step"], "value")
+    titles = panel_titles(settings)
+    figure, panels = grid(3 * len(titles), columns=3)
+    for i, ((model, dataset), title) in enumerate(titles.items()):
+        row = panels[3 * i : 3 * i + 3]
+        row[0].set_ylabel(title)
+        for axes, measure in zip(row, DYNAMICS, strict=True):
+            for arm in settings.arms:
+                draw_curve(axes, rows_of(curves, model=model, dataset=dataset, arm=arm, measure=measure), look[arm])
+    for axes, title in zip(panels, DYNAMICS.values(), strict=False):
+        axes.set_title(title)
+    label_steps(panels, columns=3)
+    legend_above(
+        figure, arm_handles(look), seeds_text(settings) + (f"; moving average over {window} steps" if window > 1 else "")
+    )
+    return figure, curves
+
+
+@styled
+def figure4(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+    """What each arm spends until it reaches the first arm's best validation accuracy: rollouts, time, backward passes.
+
+    Args:
+        validation: as for ``time_to_level``.
+
+    Returns:
+        The figure, and the table of ``time_to_level``.
+    """
+    look = looks(settings.arms)
+    spent = time_to_level(validation, settings)
+    titles = panel_titles(settings)
+    figure, panels = grid(3 * len(titles), columns=3, height=0.55 + 0.22 * len(settings.arms), sharey=True)
+    unit_size, unit = time_unit(spent.loc[spent["measure"] == "seconds", "value"])
+    for i, ((model, dataset), title) in enumerate(titles.items()):
+        row = panels[3 * i : 3 * i + 3]
+        for axes, (cost, label) in zip(row, COSTS.items(), strict=True):
+            drawn = rows_of(spent, model=model, dataset=dataset, measure=cost)
+            scale = unit_size if cost == "seconds" else 1.0
+            _cost_bars(axes, drawn.assign(value=drawn["value"] / scale, mean=drawn["mean"] / scale), look)
+            axes.set_xlabel(label.format(unit=unit))
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            if cost != "seconds":
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        row[1].set_title(f"{title}: to {drawn['level'].iloc[0]:.1f}% validation accuracy")
+    legend_above(figure, _cost_handles(spent), _cost_text(settings))
+    return figure, spent
+
+
+def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
+    marks = {True: "One seed, when it got there", False: "One seed that did not (k of n did), at its end"}
+    return [
+        Line2D([], [], color="0.2", marker=SEED_MARKS[reached], markerfacecolor="w", linestyle="", label=label)
+        for reached, label in marks.items()
+        if reached in set(spent["reached"])
+    ]
+
+
+def _cost_text(settings: ReportSettings) -> str:
+    first, count = next(iter(settings.arms.values())), len(settings.seeds)
+    bars = f"Bars: mean of {count} seeds; " if count > 1 else "One training seed; "
+    return f"{bars}n×: {first}'s bar over this bar. Level: best of {first}'s {'mean ' * (count > 1)}validation curve"
+
+
+def _cost_bars(axes: Axes, drawn: pd.DataFrame, look: dict[str, Look]) -> None:
+    """One bar an arm, a mark for each seed, and the ratio to the first arm at the bar's end."""
+    arms = list(look)
+    for place, arm in enumerate(arms):
+        rows = rows_of(drawn, arm=arm)
+        axes.barh(place, rows["mean"].iloc[0], height=0.65, color=look[arm].color, alpha=0.75, linewidth=0)
+        offsets = 0.22 * np.linspace(-1, 1, len(rows)) * (len(rows) > 1)  # seeds often coincide: validations are few
+        for value, reached, offset in zip(rows["value"], rows["reached"], offsets, strict=True):
+            axes.plot(value, place + offset, marker=SEED_MARKS[reached], color="0.2", markerfacecolor="w", markeredgewidth=0.6)
+        end = max(rows["mean"].max(), rows["value"].max())
+        axes.annotate(
+            rows["label"].iloc[0].replace(", ", "\n"),
+            (end, place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+        )
+    axes.set_yticks(range(len(arms)), [look[arm].title for arm in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_xlim(0, 1.5 * max(drawn["value"].max(), 1e-9))
+    axes.grid(False, axis="y")
+
+
+def time_to_level(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """Cost of each run until its validation accuracy is first at or above the best of the first arm's mean curve.
+
+    A run that never gets there counts with all it spent, which bounds its cost from below.
+
+    Args:
+        validation: model, dataset, arm, seed, step, accuracy, rollouts, seconds, backward_passes.
+
+    Returns:
+        One row for each run and measure (rollouts, seconds, backward_passes): value, reached, level (percent); and, the same
+        for all seeds of an arm: mean, n_seeds, n_reached, ratio (first arm's mean over this mean, missing where it says
+        nothing) and its label.
+    """
+    first = next(iter(settings.arms))
+    spent = []
+    for keys, group in validation.groupby(GROUP, sort=False):
+        level = rows_of(group, arm=first).groupby("step")["accuracy"].mean().max()
+        for (arm, seed), run in group.groupby(["arm", "seed"], sort=False):
+            hits = run[run["accuracy"] >= level - 1e-9]  # a mean of equal accuracies may round above them
+            row = (hits if len(hits) else run).sort_values("step").iloc[0 if len(hits) else -1]
+            known = {
+                **dict(zip(GROUP, keys, strict=True)),
+                "level": 100 * level,
+                "arm": arm,
+                "seed": seed,
+                "reached": bool(len(hits)),
+            }
+            spent += [{**known, "measure": cost, "value": float(row[cost])} for cost in COSTS]
+    frame = pd.DataFrame(spent)
+    arms = frame.groupby([*GROUP, "measure", "arm"])
+    frame = frame.assign(
+        mean=arms["value"].transform("mean"),
+        n_seeds=arms["value"].transform("count"),
+        n_reached=arms["reached"].transform("sum"),
+    )
+    reference = rows_of(frame, arm=first).groupby([*GROUP, "measure"])[["mean", "n_seeds", "n_reached"]].first()
+    labels = [_ratio(row, reference.loc[(row["model"], row["dataset"], row["measure"])], first) for _, row in frame.iterrows()]
+    return frame.assign(ratio=[ratio for ratio, _ in labels], label=[text for _, text in labels])
+
+
+def _ratio(row: pd.Series, reference: pd.Series, first: str) -> tuple[float, str]:
+    """First arm's cost over this arm's, and its label, with the sign of what it bounds where some seeds never arrived."""
+    whole, reference_whole = row["n_reached"] == row["n_seeds"], reference["n_reached"] == reference["n_seeds"]
+    comparable = (whole or reference_whole) and row["mean"] > 0
+    ratio = reference["mean"] / row["mean"] if comparable else float("nan")
+    bound = "" if whole and reference_whole else "≥ " if whole else "≤ "
+    parts = [] if row["arm"] == first else [f"{bound}{ratio:.1f}×" if comparable else "–"]
+    if not whole:
+        parts.append(f"{row['n_reached']} of {row['n_seeds']}")
+    return ratio, ", ".join(parts)

@@ -1,0 +1,106 @@
+"""One table body, written as Markdown (aligned for the terminal) and as LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with its interval, in percent or points."""
+
+    mean: float
+    low: float
+    high: float
+    signed: bool = False
+    """A gain: its mean carries a sign, also where it is positive."""
+    bold: bool = False
+
+    @property
+    def mean_text(self) -> str:
+        return f"{self.mean:+z.1f}" if self.signed else f"{self.mean:z.1f}"
+
+    @property
+    def range_text(self) -> str:
+        return "[n/a]" if pd.isna(self.low) else f"[{self.low:z.1f}, {self.high:z.1f}]"
+
+    def __str__(self) -> str:
+        return f"{self.mean_text} {self.range_text}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one model and dataset: (row title, cells), with a rule after the scores."""
+
+    title: str
+    rows: list[tuple[str, list[Cell]]]
+    rule_after: int
+
+
+def markdown(caption: str, heads: list[str], blocks: list[Block], notes: list[str]) -> str:
+    """A table for each block, its columns padded to one width over all blocks."""
+    bodies = [[[title, *map(_markdown_cell, cells)] for title, cells in block.rows] for block in blocks]
+    head = ["", *heads]
+    widths = [max(len(line[i]) for line in [head, *(line for body in bodies for line in body)]) for i in range(len(head))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    parts = [f"**{caption}**"]
+    for block, body in zip(blocks, bodies, strict=True):
+        lines = [_padded(line, widths) for line in (head, rule, *body)]
+        parts.append(f"{block.title}\n\n" + "\n".join(lines))
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return f"**{cell.mean_text}** {cell.range_text}" if cell.bold else str(cell)
+
+
+def _padded(line: list[str], widths: list[int]) -> str:
+    first, *others = (text.replace("|", "\\|") for text in line)
+    return "| " + " | ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(others, widths[1:], strict=True))]) + " |"
+
+
+def latex(caption: str, heads: list[str], blocks: list[Block], notes: list[str], label: str) -> str:
+    """A table environment that needs the package booktabs alone; six benchmarks fit a text width of 5.5 inches."""
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
+        rf"\caption{{{escaped(caption)}.}}\label{{tab:{label}}}",
+        r"\begin{tabular}{l" + "c" * len(heads) + "}",
+        r"\toprule",
+        " & ".join(["", *(rf"\scriptsize {escaped(head)}" for head in heads)]) + r" \\",
+    ]
+    for block in blocks:
+        lines += [r"\midrule", rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{\emph{{{escaped(block.title)}}}}} \\[2pt]"]
+        for number, (title, cells) in enumerate(block.rows):
+            if number == block.rule_after:
+                lines.append(rf"\cmidrule(lr){{1-{len(heads) + 1}}}")
+            lines.append(" & ".join([rf"\scriptsize {escaped(title)}", *map(_latex_cell, cells)]) + r" \\[2pt]")
+    lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip\raggedright\footnotesize"]
+    return "\n".join([*lines, *(escaped(note) + r"\par" for note in notes), r"\end{table}"]) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    """The mean over its interval: side by side they would not fit."""
+    mean = rf"\mathbf{{{cell.mean_text}}}" if cell.bold else cell.mean_text
+    interval = r"[\mathrm{n/a}]" if pd.isna(cell.low) else cell.range_text.replace(", ", r",\,")
+    return rf"\shortstack{{${mean}$\\{{\tiny ${interval}$}}}}"
+
+
+def escaped(text: str) -> str:
+    """Plain text as LaTeX."""
+    return _SPECIAL.sub(lambda match: _AS_LATEX[match[0]], text)
+
+
+_AS_LATEX = {
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "†": r"$^\dagger$",
+    "×": r"$\times$",
+    " - ": " $-$ ",
+}
+_SPECIAL = re.compile("|".join(map(re.escape, _AS_LATEX)))

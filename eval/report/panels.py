@@ -1,0 +1,112 @@
+"""What figures share: the grid of panels, curves over training with their band, the legend above them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from eval.report.style import PANEL_HEIGHT, WIDTH, Look
+from sfpo.config import ReportSettings
+
+GROUP = ["model", "dataset"]
+MARKED_POINTS = 8
+"""Markers along one curve, at most: more would hide it."""
+
+
+def panel_titles(settings: ReportSettings) -> dict[tuple[str, str], str]:
+    """(model, dataset) -> its name in figures, in the suite's order; a dataset is named where there are several."""
+    return {
+        (model, dataset): model if len(settings.datasets) == 1 else f"{model}, {dataset}"
+        for model in settings.models
+        for dataset in settings.datasets
+    }
+
+
+def rows_of(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows in which each named column has the value given."""
+    for column, value in values.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def over_seeds(frame: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
+    """Mean, lowest and highest seed (columns mean, low, high, n_seeds), in the order of first appearance."""
+    return frame.groupby(by, sort=False, as_index=False).agg(
+        mean=(value, "mean"), low=(value, "min"), high=(value, "max"), n_seeds=(value, "count")
+    )
+
+
+def smoothed(frame: pd.DataFrame, curve: list[str], window: int) -> pd.DataFrame:
+    """``value`` replaced by its centred moving average over ``window`` rows of each curve, which stand in order of steps."""
+    averages = frame.groupby(curve, sort=False)["value"].transform(
+        lambda v: v.rolling(window, center=True, min_periods=1).mean()
+    )
+    return frame.assign(value=averages)
+
+
+def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **sharing: bool | str) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the text, with ``panels`` axes in rows of ``columns``."""
+    rows = -(-panels // columns)
+    # room for legend and axis labels beside the rows
+    figure = Figure(figsize=(WIDTH, 0.75 + rows * height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
+    for spare in axes[panels:]:
+        spare.remove()
+    return figure, list(axes[:panels])
+
+
+def draw_curve(axes: Axes, curve: pd.DataFrame, look: Look) -> None:
+    """Mean over seeds against steps; a band from the lowest to the highest seed where there are several.
+
+    Args:
+        curve: columns step, mean, low, high, n_seeds, in the units of the axes.
+    """
+    every = -(-len(curve) // MARKED_POINTS)
+    axes.plot(
+        curve["step"],
+        curve["mean"],
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.line,
+        markevery=every,
+        label=look.title,
+    )
+    if curve["n_seeds"].max() > 1:
+        axes.fill_between(curve["step"], curve["low"], curve["high"], color=look.color, alpha=0.15, linewidth=0)
+
+
+def label_steps(panels: list[Axes], columns: int) -> None:
+    """Whole steps on every x axis, named where no panel lies below."""
+    for i, axes in enumerate(panels):
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+        if i + columns >= len(panels):
+            axes.set_xlabel("Step")
+
+
+def legend_above(figure: Figure, handles: list[Line2D], title: str, columns: int = 4) -> None:
+    """One legend for all panels, outside them, with a line that says what is drawn."""
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), title=title)
+    legend.get_title().set_color("0.3")
+
+
+def arm_handles(looks: dict[str, Look]) -> list[Line2D]:
+    """A legend entry for each arm."""
+    return [
+        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.title) for look in looks.values()
+    ]
+
+
+def seeds_text(settings: ReportSettings) -> str:
+    """What a curve and its band are."""
+    count = len(settings.seeds)
+    return "One training seed" if count == 1 else f"Lines: mean of {count} seeds; bands: lowest to highest seed"
+
+
+def time_unit(seconds: pd.Series) -> tuple[float, str]:
+    """(seconds in one unit, its name): the largest of s, min, h that the longest time fills twice."""
+    longest = float(np.max(seconds))
+    return next(((size, name) for size, name in ((3600.0, "h"), (60.0, "min")) if longest >= 2 * size), (1.0, "s"))

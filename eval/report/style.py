@@ -1,0 +1,88 @@
+"""One look for every figure: paper-sized type, one colour, marker and line for each arm, fonts embedded as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import seaborn as sns
+
+WIDTH = 5.5
+"""Inches: the text width of a single-column paper."""
+PANEL_HEIGHT = 1.75
+"""Inches, for one row of panels."""
+
+# Okabe and Ito's colours, which stay apart under the common forms of colour blindness; without their yellow, faint on white.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+LINES = ["-", "--", ":"]
+BASE_COLOR = "0.45"
+
+RC = {
+    "font.size": 8,
+    "axes.labelsize": 7.5,
+    "axes.titlesize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "axes.grid": True,
+    "grid.linewidth": 0.4,
+    "grid.color": "0.9",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.dpi": 250,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Look(NamedTuple):
+    """How an arm is drawn, wherever it is drawn."""
+
+    title: str
+    color: str
+    marker: str
+    line: str
+
+
+def looks(arms: dict[str, str]) -> dict[str, Look]:
+    """Arm -> its look, by its place in the suite. Colours repeat after seven arms, with another line.
+
+    Args:
+        arms: arm -> title, in the suite's order.
+    """
+    return {
+        arm: Look(title, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[i // len(COLORS) % len(LINES)])
+        for i, (arm, title) in enumerate(arms.items())
+    }
+
+
+def context() -> AbstractContextManager[None]:
+    """matplotlib's settings while a figure is drawn or saved; those outside stay as they are."""
+    return mpl.rc_context({**sns.axes_style("ticks"), **RC})
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """``draw`` within ``context``."""
+
+    @wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with context():
+            return draw(*args, **kwargs)
+
+    return inside

@@ -1,0 +1,222 @@
+"""The tables: scores in; numbers, Markdown and LaTeX out. All numbers are percent, or points of percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+
+from eval.report.collect import BASE
+from eval.report.markup import Block, Cell, latex, markdown
+from eval.report.statistics import AVERAGE, RESAMPLES, Measure, avg_at_k, interval, paired_gain, pass_at_k, per_problem
+from sfpo.config import ReportSettings
+
+DAGGER = "†"
+Values = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table in its three forms."""
+
+    frame: pd.DataFrame
+    """model, dataset, arm, kind (score | gain); <benchmark>, <benchmark>_low, <benchmark>_high for each benchmark and
+    ``average``; n_seeds, problems, samples; best_in (names of the columns in which the arm's lead is beyond chance)."""
+    markdown: str
+    latex: str
+
+
+def table1(scores: pd.DataFrame, settings: ReportSettings) -> Table:
+    """Accuracy (avg@k) of the base model and of each arm on every benchmark, and the gains between them.
+
+    Args:
+        scores: model, dataset, arm, seed, benchmark, problem_id, correct; one row a sample.
+    """
+    return _table(scores, settings, avg_at_k, f"avg@{settings.samples}", "table1")
+
+
+def table1_pass_at_k(scores: pd.DataFrame, settings: ReportSettings) -> Table:
+    """As ``table1``, for the chance that at least one of k samples is right."""
+    return _table(scores, settings, partial(pass_at_k, k=settings.samples), f"pass@{settings.samples}", "table1_pass_at_k")
+
+
+def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, name: str, label: str) -> Table:
+    frame = _frame(scores, settings, measure)
+    heads = [
+        title + (DAGGER if benchmark in settings.out_of_distribution else "")
+        for benchmark, title in settings.benchmarks.items()
+    ]
+    blocks = [_block(rows, settings, group) for group, rows in _by_group(frame, settings)]
+    caption = f"Accuracy ({name}, %) on {len(settings.benchmarks)} benchmarks, with 95% intervals"
+    heads, notes = [*heads, "Average"], _notes(frame, settings)
+    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, label))
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+
+
+def gain_pairs(settings: ReportSettings) -> list[tuple[str, str]]:
+    """(arm, what it is compared with): each arm with the base, then each further arm with the first."""
+    first, *others = settings.arms
+    return [(arm, BASE) for arm in settings.arms] + [(arm, first) for arm in others]
+
+
+def _frame(scores: pd.DataFrame, settings: ReportSettings, measure: Measure) -> pd.DataFrame:
+    rows = []
+    for model in settings.models:
+        of_model = scores[scores["model"] == model]
+        base = _values(of_model[of_model["arm"] == BASE], settings, measure)
+        for dataset in settings.datasets:
+            trained = of_model[of_model["dataset"] == dataset]
+            arms = {arm: _values(trained[trained["arm"] == arm], settings, measure) for arm in settings.arms}
+            rows += _group_rows({BASE: base, **arms}, settings, {"model": model, "dataset": dataset})
+    return pd.DataFrame(rows)
+
+
+def _values(scores: pd.DataFrame, settings: ReportSettings, measure: Measure) -> Values:
+    tables = per_problem(scores, measure)
+    return {benchmark: tables[benchmark] for benchmark in settings.benchmarks}
+
+
+def _group_rows(values: dict[str, Values], settings: ReportSettings, group: dict[str, str]) -> list[dict[str, object]]:
+    estimates = {arm: interval(tables) for arm, tables in values.items()}
+    best_in = _clear_leads(values, estimates)
+    rows = [
+        {**group, "arm": arm, "kind": "score", **_row(estimate, settings), "best_in": " ".join(best_in[arm])}
+        for arm, estimate in estimates.items()
+    ]
+    for arm, reference in gain_pairs(settings):
+        gain = paired_gain(values[arm], values[reference])
+        rows.append({**group, "arm": f"{arm}-{reference}", "kind": "gain", **_row(gain, settings), "best_in": ""})
+    return rows
+
+
+def _row(estimate: pd.DataFrame, settings: ReportSettings) -> dict[str, float]:
+    cells = {}
+    for column in estimate.index:
+        for suffix, part in (("", "mean"), ("_low", "low"), ("_high", "high")):
+            cells[f"{column}{suffix}"] = 100 * estimate.loc[column, part]
+    average = estimate.loc[AVERAGE]
+    return {**cells, "n_seeds": int(average["n_seeds"]), "problems": int(average["problems"]), "samples": settings.samples}
+
+
+def _clear_leads(values: dict[str, Values], estimates: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+    """Arm -> columns in which it is best and its paired interval against the runner-up excludes zero."""
+    means = pd.DataFrame({arm: estimate["mean"] for arm, estimate in estimates.items()})
+    leads: dict[str, list[str]] = {arm: [] for arm in values}
+    gains: dict[tuple[str, str], pd.DataFrame] = {}
+    for column, row in means.iterrows():
+        best, second = row.sort_values(ascending=False, kind="stable").index[:2]
+        if (best, second) not in gains:
+            gains[best, second] = paired_gain(values[best], values[second])
+        if gains[best, second].loc[column, "low"] > 0:
+            leads[best].append(str(column))
+    return leads
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def _by_group(frame: pd.DataFrame, settings: ReportSettings) -> Iterator[tuple[str, pd.DataFrame]]:
+    for (model, dataset), rows in frame.groupby(["model", "dataset"], sort=False):
+        yield f"{model}, trained on {dataset}", rows
+
+
+def arm_title(arm: str, settings: ReportSettings) -> str:
+    """Title of a row: 'Base', an arm's title, or 'A - B' for a gain."""
+    titles = {BASE: "Base", **settings.arms}
+    pairs = {f"{a}-{b}": f"{titles[a]} - {titles[b]}" for a, b in gain_pairs(settings)}
+    return titles[arm] if arm in titles else pairs[arm]
+
+
+def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
+    def cells(row: pd.Series) -> list[Cell]:
+        columns = [*settings.benchmarks, AVERAGE]
+        return [
+            Cell(row[c], row[f"{c}_low"], row[f"{c}_high"], signed=row["kind"] == "gain", bold=c in row["best_in"].split())
+            for c in columns
+        ]
+
+    lines = [(arm_title(row["arm"], settings), cells(row)) for _, row in rows.iterrows()]
+    return Block(title, lines, rule_after=int((rows["kind"] == "score").sum()))
+
+
+def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
+    first = frame.iloc[0]
+    notes = [
+        f"Cells: mean [95% interval] over {first['problems']} problems with {settings.samples} samples each; the average "
+        "weighs benchmarks equally. Rows 'A - B': gain in points, paired on the same problems and seeds. Base: the untrained "
+        "model.",
+        _interval_note(settings),
+        "Bold: the best of a column, only where its paired interval against the runner-up excludes zero. "
+        "Intervals are not adjusted for the number of comparisons.",
+    ]
+    if settings.out_of_distribution:
+        notes.append(f"{DAGGER} Out of distribution: the training set holds no problem of this kind.")
+    said = {group: verdicts(rows, settings) for group, rows in _by_group(frame, settings)}
+    return notes + [f"{group}: {' '.join(sentences)}" for group, sentences in said.items() if sentences]
+
+
+def _interval_note(settings: ReportSettings) -> str:
+    if len(settings.seeds) == 1:
+        return (
+            "Intervals: bootstrap over problems only. There is one training seed, so they compare these runs, not the methods: "
+            "another seed may come out differently by more than they show."
+        )
+    return (
+        f"Intervals: bootstrap over problems (within each benchmark) and the {len(settings.seeds)} training seeds together, "
+        f"{RESAMPLES:,} resamples, widened by Student's t for the number of seeds; the base has no training seed."
+    )
+
+
+def verdicts(rows: pd.DataFrame, settings: ReportSettings) -> list[str]:
+    """For each further arm, in words: its average gain over the first arm, and whether that can be told from zero."""
+    first, *others = settings.arms
+    gains = [rows[rows["arm"] == f"{arm}-{first}"].iloc[0] for arm in others]
+    return [
+        f"{arm_title(row['arm'], settings)} = {_average(row)} points on average: {_told_apart(_average(row), settings)}."
+        for row in gains
+    ]
+
+
+def _average(row: pd.Series) -> Cell:
+    return Cell(row[AVERAGE], row[f"{AVERAGE}_low"], row[f"{AVERAGE}_high"], signed=row["kind"] == "gain")
+
+
+def _told_apart(gain: Cell, settings: ReportSettings) -> str:
+    of_what = "these two runs" if len(settings.seeds) == 1 else f"{len(settings.seeds)} seeds"
+    if pd.isna(gain.low):
+        return "too few problems for an interval"
+    if gain.low <= 0 <= gain.high:
+        return f"not distinguishable from zero with {of_what}"
+    return f"distinguishable from zero with {of_what} ({'better' if gain.low > 0 else 'worse'})"
+
+
+def headline(table: Table, settings: ReportSettings) -> str:
+    """The outcome in a few lines for the terminal, where the rest lies, and what to do next."""
+    seeds = f"{len(settings.seeds)} seed{'s' if len(settings.seeds) > 1 else ''}"
+    lines = [
+        f"Suite {settings.suite}: accuracy (avg@{settings.samples}, %), average of {len(settings.benchmarks)} benchmarks "
+        f"[95% interval]; {seeds}, {table.frame['problems'].iloc[0]} problems"
+    ]
+    against_first = {f"{arm}-{first}" for first, *others in [list(settings.arms)] for arm in others}
+    for group, rows in _by_group(table.frame, settings):
+        lines += ["", group]
+        titles = [arm_title(arm, settings) for arm in rows["arm"]]
+        width = max(map(len, titles))
+        for title, (_, row) in zip(titles, rows.iterrows(), strict=True):
+            cell = _average(row)
+            line = f"  {title:<{width}}  {cell.mean_text:>5} {cell.range_text}"
+            lines.append(f"{line}  {_told_apart(cell, settings)}" if row["arm"] in against_first else line)
+    folder = f"results/{settings.suite}"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Tables:  {folder}/tables/table1.md and table1_pass_at_k.md (.csv, .tex)",
+            f"Figures: {folder}/figures/ (figure2, figure3, figure4 as .png, .pdf, .csv)",
+            "Next:    change arms, seeds or the suite in params.yaml and run the same command; only what changed is run again.",
+        ]
+    )

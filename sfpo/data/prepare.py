@@ -1,0 +1,186 @@
+"""Prepare one training set or benchmark: ``python -m sfpo.data.prepare SETTINGS.json --kind {dataset,benchmark}``.
+
+Written beside the settings file, each atomically and the report last:
+    dataset    train.parquet, validation.parquet, report.json
+    benchmark  problems.parquet, report.json
+Columns are those of ``sfpo.data.rows.SCHEMA``. report.json counts and lists by id every row that was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sfpo.config import (
+    BenchmarkSettings,
+    ConfigError,
+    Dataset,
+    DatasetSettings,
+    GeneratedRows,
+    load_settings,
+    settings_hash,
+)
+from sfpo.data.cleaning import fault, read_as_text, repeats, surplus
+from sfpo.data.rows import Row, write_rows
+from sfpo.data.sources import read_rows
+from sfpo.manifest import write_json
+from sfpo.seeding import seed_of
+
+
+def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
+    """Write the training and validation rows of a data set, and return the report.
+
+    Report: settings_hash; kept and validation (rows in train.parquet, validation.parquet); parts (the same for each, and rows
+    read); excluded (reason -> count and ids); golds_read_as_text (kept rows whose gold Math-Verify reads as a text only).
+
+    Raises:
+        ConfigError: a source cannot be read, or too few rows are left to hold out ``validation_rows``.
+    """
+    dataset = settings.dataset
+    parts = {name: read_rows(name, rows, "train", settings.data_mirror) for name, rows in dataset.parts.items()}
+    shares = proportional(dataset.validation_rows, {name: len(rows) for name, rows in parts.items()})
+    held_out = _generated_validation(dataset, shares)
+    # Held-out rows come first: of two copies the first is kept, so that training loses the problem, not validation.
+    candidates = held_out + [row for rows in parts.values() for row in rows]
+    reasons = exclusions(candidates, dataset.max_problem_characters)
+    usable = [row for row in candidates if row.id not in reasons]
+    validation_ids = {row.id for row in held_out}
+    for name, rows in dataset.parts.items():
+        if not isinstance(rows, GeneratedRows):
+            validation_ids |= _drawn_by_hash(name, [row for row in parts[name] if row.id not in reasons], shares[name])
+    train = [row for row in usable if row.id not in validation_ids]
+    # In an order by hash, so that the first rows stand for all parts and tasks.
+    validation = sorted((row for row in usable if row.id in validation_ids), key=_hash_order)
+    write_rows(folder / "train.parquet", train)
+    write_rows(folder / "validation.parquet", validation)
+    report = {
+        "settings_hash": settings_hash(settings),
+        "kept": len(train),
+        "validation": len(validation),
+        "parts": _parts(read=candidates, kept=train, validation=validation),
+        "excluded": _by_reason(reasons),
+        "golds_read_as_text": _listed(row.id for row in usable if read_as_text(row)),
+    }
+    write_json(folder / "report.json", report)
+    return report
+
+
+def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
+    """Write the rows of a benchmark, and return the report. Published rows stay: repeats are reported (as groups of ids), not
+    dropped, and only what cannot be posed or scored is left out.
+
+    Raises:
+        ConfigError: the source cannot be read, or no row is left.
+    """
+    rows = read_rows(settings.name, settings.benchmark.rows, "test", settings.data_mirror)
+    reasons = unusable(rows)
+    problems = [row for row in rows if row.id not in reasons]
+    if not problems:
+        raise ConfigError(
+            f"benchmark '{settings.name}': none of its {len(rows)} rows can be used: {dict(Counter(reasons.values()))}"
+        )
+    write_rows(folder / "problems.parquet", problems)
+    report = {
+        "settings_hash": settings_hash(settings),
+        "kept": len(problems),
+        "parts": _parts(read=rows, kept=problems),
+        "excluded": _by_reason(reasons),
+        "golds_read_as_text": _listed(row.id for row in problems if read_as_text(row)),
+        "repeats": [[row.id for row in group] for group in repeats(problems)],
+    }
+    write_json(folder / "report.json", report)
+    return report
+
+
+def exclusions(rows: list[Row], max_problem_characters: int) -> dict[str, str]:
+    """Id -> reason of every training row to leave out: first what is wrong with the row, then what it repeats."""
+    reasons = unusable(rows, max_problem_characters)
+    return reasons | surplus(row for row in rows if row.id not in reasons)
+
+
+def unusable(rows: list[Row], max_problem_characters: int | None = None) -> dict[str, str]:
+    """Id -> reason of every row that cannot be posed or scored."""
+    progress = tqdm(rows, desc="checking rows", unit="row", mininterval=1.0)
+    return {row.id: reason for row in progress if (reason := fault(row, max_problem_characters))}
+
+
+def proportional(total: int, weights: dict[str, int]) -> dict[str, int]:
+    """``total`` shared out by weight in whole numbers (largest remainders first, then in the order given)."""
+    whole = sum(weights.values())
+    shares = {name: total * weight // whole for name, weight in weights.items()}
+    by_remainder = sorted(weights, key=lambda name: -(total * weights[name] % whole))
+    for name in by_remainder[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def _generated_validation(dataset: Dataset, shares: dict[str, int]) -> list[Row]:
+    """Validation rows of the generated parts, out of the generator's own validation split."""
+    found: list[Row] = []
+    for name, rows in dataset.parts.items():
+        if isinstance(rows, GeneratedRows):
+            counts = {task: count for task, count in proportional(shares[name], rows.tasks).items() if count}
+            if counts:
+                found += read_rows(name, rows.model_copy(update={"tasks": counts}), "validation", None)
+    return found
+
+
+def _drawn_by_hash(part: str, rows: list[Row], count: int) -> set[str]:
+    """Ids of the rows of a table that are held out."""
+    if len(rows) <= count:
+        raise ConfigError(
+            f"part '{part}': {count} of its {len(rows)} usable rows would be validation rows; lower validation_rows"
+        )
+    return {row.id for row in sorted(rows, key=_hash_order)[:count]}
+
+
+def _hash_order(row: Row) -> int:
+    return seed_of("validation order", row.id)
+
+
+def _parts(**rows: list[Row]) -> dict[str, dict[str, int]]:
+    """Part -> how many of its rows each list holds."""
+    counts = {key: Counter(row.id.split("/")[0] for row in listed) for key, listed in rows.items()}
+    return {part: {key: counter[part] for key, counter in counts.items()} for part in counts["read"]}
+
+
+def _by_reason(reasons: dict[str, str]) -> dict[str, dict[str, Any]]:
+    return {
+        reason: _listed(row_id for row_id, why in reasons.items() if why == reason) for reason in sorted(set(reasons.values()))
+    }
+
+
+def _listed(ids: Any) -> dict[str, Any]:
+    listed = list(ids)
+    return {"count": len(listed), "ids": listed}
+
+
+def _print_summary(name: str, report: dict[str, Any]) -> None:
+    for part, counts in report["parts"].items():
+        shown = ", ".join(f"{count} {key}" for key, count in counts.items())
+        print(f"{name}, {part}: {shown}", file=sys.stderr)
+    for reason, listed in report["excluded"].items():
+        print(f"{name}: excluded {listed['count']}, {reason}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sfpo.data.prepare", description="Prepare one training set or benchmark.")
+    parser.add_argument("settings", type=Path, help="settings.json of the data set or benchmark; the output goes beside it")
+    parser.add_argument("--kind", choices=("dataset", "benchmark"), required=True)
+    arguments = parser.parse_args(argv)
+    if arguments.kind == "dataset":
+        settings = load_settings(DatasetSettings, arguments.settings)
+        report = prepare_dataset(settings, arguments.settings.parent)
+    else:
+        settings = load_settings(BenchmarkSettings, arguments.settings)
+        report = prepare_benchmark(settings, arguments.settings.parent)
+    _print_summary(settings.name, report)
+
+
+if __name__ == "__main__":
+    main()

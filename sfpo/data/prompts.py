@@ -1,0 +1,81 @@
+"""Prepared problems, and their prompts in a model's own chat template."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sfpo.config import ConfigError
+from sfpo.data.rows import SCHEMA, Row
+from sfpo.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_REMEDY = "`python -m sfpo.data.prepare` writes it anew"
+
+
+def load_problems(path: str | Path) -> list[Row]:
+    """The rows of a prepared parquet file, in file order.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or has other columns.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file; {_REMEDY}")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{path}: not a sound parquet file ({error}); {_REMEDY}") from None
+    if not table.schema.equals(SCHEMA):
+        raise ConfigError(f"{path}: its columns are {', '.join(table.column_names)}, not {', '.join(SCHEMA.names)}; {_REMEDY}")
+    return [Row(**{**record, "answer": tuple(record["answer"])}) for record in table.to_pylist()]
+
+
+def load_prompts(
+    path: str | Path, tokenizer: PreTrainedTokenizerBase, instruction: str, max_prompt_tokens: int
+) -> tuple[list[Prompt], list[str]]:
+    """The prompts of a prepared file, and the ids of the problems left out because their prompt is over ``max_prompt_tokens``.
+
+    Raises:
+        ConfigError: the file cannot be read, or no prompt is left.
+    """
+    prompts, too_long = [], []
+    for row in load_problems(path):
+        token_ids = render(tokenizer, instruction, row.problem)
+        if len(token_ids) > max_prompt_tokens:
+            too_long.append(row.id)
+        else:
+            prompts.append(Prompt(id=row.id, problem=row.problem, answer=row.answer, token_ids=token_ids))
+    if not prompts:
+        raise ConfigError(
+            f"{path}: no prompt is within max_prompt_tokens = {max_prompt_tokens} ({len(too_long)} are longer); raise it"
+        )
+    return prompts, too_long
+
+
+def render(tokenizer: PreTrainedTokenizerBase, instruction: str, problem: str) -> list[int]:
+    """Token ids of one user turn, up to where the model's answer begins. Problems hold braces, so no str.format."""
+    turn = {"role": "user", "content": instruction.replace("{problem}", problem)}
+    return list(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=True, return_dict=False))
+
+
+def require_chat_template(folder: str | Path) -> None:
+    """Check that a model folder's tokenizer has a chat template, without loading it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = Path(folder)
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return
+    config = folder / "tokenizer_config.json"
+    if not config.is_file() or not json.loads(config.read_text()).get("chat_template"):
+        raise ConfigError(
+            f"{folder}: the tokenizer has no chat template (neither chat_template.jinja nor a key in tokenizer_config.json); "
+            "use an instruction-tuned model, or put the template of its family there as chat_template.jinja"
+        )

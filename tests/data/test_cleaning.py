@@ -1,0 +1,104 @@
+import pytest
+
+from sfpo.data.cleaning import fault, normalized, read_as_text, repeats, same_gold, surplus
+from sfpo.data.rows import Row
+
+
+def row(row_id, problem, *answer):
+    return Row(row_id, problem, answer)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("If $x = 5$, find $x^2$.", "if x=5 find x^2"),
+        ("Find $\\dfrac{1}{2}$ of it.", "Find \\(\\frac{1}{2}\\) of it"),
+        ("Take $\\left( 1, 2 \\right)$?", "Take $(1,2)$"),
+        ("Compute\n\\[ 10{,}000 + x \\]", "Compute $10,000+x$."),
+        ("$a\\,b\\ c~d$", "$a b c d$"),
+        ("若 $a=1$，求 $b$。", "若 a=1, 求 b."),
+        ("Tom’s “number”", 'Tom\'s "number"'),
+    ],
+)
+def test_formatting_makes_no_difference(one, other):
+    assert normalized(one) == normalized(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3+5", "3-5"),
+        ("1.5", "15"),
+        (".5", "5"),
+        ("(1,2)", "(12)"),
+        ("3:4", "34"),
+        ("5!", "5"),
+        ("f'(x)", "f(x)"),
+        ("x^2", "x2"),
+        ("\\leftarrow", "arrow"),
+        ("a \\\\ b", "a b"),
+    ],
+)
+def test_mathematics_makes_a_difference(one, other):
+    assert normalized(one) != normalized(other)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (row("a", "p", "1"), None),
+        (row("a", "p", "\\frac{1}{2}", "-3"), None),
+        (row("a", "", "1"), "empty problem"),
+        (row("a", "p", ""), "empty gold"),
+        (row("a", "p"), "empty gold"),
+        (row("a", "p", "1", ""), "empty gold"),
+        (row("a", "ppppppppppp", "1"), "problem too long"),
+        (row("a", "p", "\\\\"), "unparsable gold"),
+        (row("a", "p", "1", "\\\\"), "unparsable gold"),
+    ],
+)
+def test_faults_of_a_row(candidate, reason):
+    assert fault(candidate, max_problem_characters=10) == reason
+
+
+def test_no_limit_without_one():
+    assert fault(row("a", "p" * 10**5, "1")) is None
+
+
+def test_golds_that_hold_no_mathematics():
+    assert read_as_text(row("a", "p", "???"))
+    assert not read_as_text(row("a", "p", "\\sqrt{2}"))
+    assert not read_as_text(row("a", "p", "12"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("5",), ("5",), True),
+        (("5",), ("6",), False),
+        (("$5$",), ("5.",), True),
+        (("\\frac{1}{2}",), ("0.5",), True),
+        (("2\\sqrt{2}",), ("\\sqrt{8}",), True),
+        (("1", "2"), ("2", "1"), True),
+        (("1", "2"), ("1", "3"), False),
+        (("1", "2"), ("1",), False),
+    ],
+)
+def test_same_gold(one, other, same):
+    assert same_gold(row("a", "p", *one), row("b", "p", *other)) is same
+
+
+def test_copies_go_but_the_first_stays():
+    rows = [row("a/1", "Find $x$.", "5"), row("a/2", "Other", "1"), row("b/1", "find x", "5"), row("b/2", "Find $ x $?", "5")]
+    assert surplus(rows) == {"b/1": "duplicate", "b/2": "duplicate"}
+    assert [[copy.id for copy in group] for group in repeats(rows)] == [["a/1", "b/1", "b/2"]]
+
+
+def test_copies_with_conflicting_golds_all_go():
+    """One of three disagrees: nobody knows which gold is right, so none of the three can stay."""
+    rows = [row("a/1", "Find $x$.", "5"), row("b/1", "find x", "5"), row("b/2", "Find $ x $?", "6"), row("b/3", "Other", "6")]
+    assert surplus(rows) == dict.fromkeys(["a/1", "b/1", "b/2"], "conflicting golds")
+
+
+def test_copies_with_equal_golds_in_other_words_are_duplicates():
+    assert surplus([row("a", "p", "0.5"), row("b", "P", "\\frac12")]) == {"b": "duplicate"}

@@ -1,0 +1,114 @@
+"""A results tree as finished jobs leave it, made of random numbers with a known shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sfpo.config import ReportSettings, to_json
+from sfpo.manifest import write_text
+from sfpo.seeding import seed_of
+
+TITLES = {
+    "grpo": "GRPO",
+    "sfpo": "SFPO",
+    "grpo-k": "GRPO-K",
+    "lookahead": "Lookahead",
+    "extragradient": "Extragradient",
+    "gxpo": "GXPO",
+    "grpo-fast": "GRPO, rate x 3.4",
+}
+BENCHMARKS = {"sums": "Sums", "differences": "Differences", "long_chains": "Long chains"}
+STEPS, EVERY, FIRED = 60, 5, 33
+
+
+def report_settings(
+    models: tuple[str, ...] = ("tiny-qwen2",), arms: tuple[str, ...] = ("grpo", "sfpo"), seeds: tuple[int, ...] = (0, 1, 2)
+) -> ReportSettings:
+    return ReportSettings(
+        suite="tiny",
+        models=list(models),
+        datasets=["arithmetic"],
+        arms={arm: TITLES[arm] for arm in arms},
+        seeds=list(seeds),
+        benchmarks=BENCHMARKS,
+        out_of_distribution=["long_chains"],
+        samples=4,
+    )
+
+
+def _scores(generator: np.random.Generator, difficulty: dict[str, np.ndarray], skill: float) -> pd.DataFrame:
+    rows = []
+    for benchmark, levels in difficulty.items():
+        chance = 1 / (1 + np.exp(levels - skill))
+        for problem, p in enumerate(chance):
+            rows += [(benchmark, f"{benchmark}/{problem:03d}", k, bool(generator.random() < p)) for k in range(4)]
+    return pd.DataFrame(rows, columns=["benchmark", "problem_id", "sample", "correct"])
+
+
+def _curve(steps: np.ndarray, speed: float) -> np.ndarray:
+    return 0.45 + 0.25 * (1 - np.exp(-steps * speed / 25))
+
+
+def _write_run(folder: Path, arm: str, place: int, generator: np.random.Generator) -> None:
+    speed, updates = 1 + 0.25 * place, 1 + 3 * (place > 0)
+    steps = np.arange(1, STEPS + 1)
+    metrics = [
+        {
+            "step": int(step),
+            "reward": float(_curve(step, speed) - 0.05 + generator.normal(0, 0.03)),
+            "response_length": float(14 + 4 * np.exp(-step * speed / 20) + generator.normal(0, 0.3)),
+            "entropy": float(0.6 * np.exp(-step * speed / 40) + generator.normal(0, 0.01)),
+            "entropy_zscore": None if step < 30 else float(generator.normal()),
+            "updates": [{"loss": 0.1, "ratio_mean": 1.0}] * updates,
+            "rollouts": int(step) * 256,
+            "backward_passes": int(step) * updates,
+            "seconds": {"generate": float(step), "total": float(step) * (1 + 0.3 * updates)},
+        }
+        for step in steps
+    ]
+    validation = [
+        {
+            "step": int(step),
+            "accuracy": float(_curve(step, speed) + generator.normal(0, 0.012)),
+            "pass_at_k": float(min(1.0, _curve(step, speed) + 0.15)),
+            "rollouts": int(step) * 256,
+            "backward_passes": int(step) * updates,
+            "seconds": float(step) * (1 + 0.3 * updates),
+        }
+        for step in range(0, STEPS + 1, EVERY)
+    ]
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
+    write_text(folder / "validation.jsonl", "".join(json.dumps(line) + "\n" for line in validation))
+    fired = FIRED + int(generator.integers(-4, 12)) if arm != "grpo" and place % 2 else None
+    summary = {
+        "settings_hash": "0" * 64,
+        "trigger_fired_at": fired,
+        "best_step": 55,
+        "steps": STEPS,
+        "versions": {"torch": "2"},
+    }
+    write_text(folder / "summary.json", json.dumps(summary))
+
+
+def _write_parquet(folder: Path, frame: pd.DataFrame) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(folder / "scores.parquet")
+
+
+def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> None:
+    """runs/, evaluations/ and results/<suite>/settings.json below ``root``."""
+    for model in settings.models:
+        generator = np.random.default_rng(seed_of("test", "problems", model))
+        difficulty = {benchmark: generator.normal(0, 1.5, problems) for benchmark in settings.benchmarks}
+        _write_parquet(root / f"evaluations/{settings.suite}/{model}/base", _scores(generator, difficulty, 0.0))
+        for run in (run for run in settings.runs if run.model == model):
+            generator = np.random.default_rng(seed_of("test", run.path))
+            place = list(settings.arms).index(run.arm)
+            _write_run(root / "runs" / run.path, run.arm, place, generator)
+            skill = 0.8 + 0.1 * place + generator.normal(0, 0.05)
+            _write_parquet(root / "evaluations" / run.path, _scores(generator, difficulty, skill))
+    write_text(root / f"results/{settings.suite}/settings.json", to_json(settings))

@@ -1,0 +1,223 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from report_factory import FIRED, TITLES, report_settings
+
+from eval.report.collect import collect
+from eval.report.figures import figure2, figure3, figure4, time_to_level
+from eval.report.style import looks
+
+RUN = {"model": "tiny-qwen2", "dataset": "arithmetic"}
+
+
+def validation(accuracies):
+    """{(arm, seed): accuracies at steps 0, 5, 10 ...}; a grpo step costs 1 backward pass and 2 s, an sfpo step 4 and 3 s."""
+    rows = []
+    for (arm, seed), values in accuracies.items():
+        for i, accuracy in enumerate(values):
+            step, (passes, seconds) = 5 * i, {"grpo": (1, 2.0), "sfpo": (4, 3.0)}[arm]
+            costs = {"rollouts": 256 * step, "backward_passes": passes * step, "seconds": seconds * step}
+            rows.append({**RUN, "arm": arm, "seed": seed, "step": step, "accuracy": accuracy, **costs})
+    return pd.DataFrame(rows)
+
+
+def summaries(fired):
+    rows = [{**RUN, "arm": arm, "seed": seed, "trigger_fired_at": step} for (arm, seed), step in fired.items()]
+    return pd.DataFrame(rows).astype({"trigger_fired_at": "Int64"})
+
+
+TWO_SEEDS = {
+    ("grpo", 0): [0.4, 0.5, 0.6],
+    ("grpo", 1): [0.2, 0.5, 0.8],
+    ("sfpo", 0): [0.4, 0.7, 0.9],
+    ("sfpo", 1): [0.2, 0.8, 0.7],
+}
+FIRED_BY_HAND = {("grpo", 0): None, ("grpo", 1): None, ("sfpo", 0): 7, ("sfpo", 1): 4}
+
+
+def labelled(axes):
+    return {line.get_label(): line for line in axes.lines}
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_figure2_by_hand():
+    figure, data = figure2(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
+    (axes,) = figure.axes
+    lines = labelled(axes)
+    np.testing.assert_array_equal(lines["GRPO"].get_xdata(), [0, 5, 10])
+    np.testing.assert_allclose(lines["GRPO"].get_ydata(), [30, 50, 70])
+    np.testing.assert_allclose(lines["SFPO"].get_ydata(), [30, 75, 80])
+    band = axes.collections[0].get_paths()[0].vertices  # of the first arm
+    assert band[:, 1].min() == 20 and band[:, 1].max() == pytest.approx(80)
+    base = next(line for line in axes.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2)
+    assert base.get_ydata()[0] == pytest.approx(30)  # mean at step 0 of 40, 20, 40, 20
+    ticks = [line for line in axes.lines if line.get_marker() == "|"]
+    assert [list(line.get_xdata()) for line in ticks] == [[7, 4]]
+    assert legend_texts(figure) == ["GRPO", "SFPO", "Base", "Entropy trigger (one seed)"]
+    assert figure.legends[0].get_title().get_text() == "Lines: mean of 2 seeds; bands: lowest to highest seed"
+    assert axes.get_ylabel() == "Validation accuracy (%)" and axes.get_xlabel() == "Step" and axes.get_title() == "tiny-qwen2"
+    assert sorted(data.query("series == 'trigger'")["step"]) == [4, 7]
+    assert data.query("series == 'base'")["mean"].item() == pytest.approx(30)
+    np.testing.assert_allclose(data.query("series == 'accuracy' and arm == 'grpo'")["low"], [20, 50, 60])
+
+
+def test_figure2_without_triggers_and_with_one_seed():
+    one = {key: values for key, values in TWO_SEEDS.items() if key[1] == 0}
+    figure, data = figure2(validation(one), summaries({("grpo", 0): None, ("sfpo", 0): None}), report_settings(seeds=(0,)))
+    assert "trigger" not in set(data["series"]) and legend_texts(figure) == ["GRPO", "SFPO", "Base"]
+    assert not figure.axes[0].collections  # no band
+    assert figure.legends[0].get_title().get_text() == "One training seed"
+
+
+def test_trigger_ticks_lie_below_the_curves():
+    figure, _ = figure2(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    (ticks,) = (line for line in axes.lines if line.get_marker() == "|")
+    assert low + max(ticks.get_ydata()) * (high - low) < 20  # the lowest seed
+
+
+def metrics(values):
+    rows = [
+        {**RUN, "arm": arm, "seed": seed, "step": step, "response_length": 10 * v, "entropy": v / 10, "reward": v}
+        for (arm, seed), series in values.items()
+        for step, v in enumerate(series, start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_figure3_by_hand():
+    values = {("grpo", 0): [1.0, 2.0], ("grpo", 1): [3.0, 6.0], ("sfpo", 0): [2.0, 2.0], ("sfpo", 1): [4.0, 6.0]}
+    figure, data = figure3(metrics(values), report_settings(seeds=(0, 1)))
+    assert [axes.get_title() for axes in figure.axes] == ["Response length (tokens)", "Entropy (nats a token)", "Mean reward"]
+    np.testing.assert_allclose(labelled(figure.axes[0])["GRPO"].get_ydata(), [20, 40])
+    np.testing.assert_allclose(labelled(figure.axes[1])["SFPO"].get_ydata(), [0.3, 0.4])
+    np.testing.assert_allclose(labelled(figure.axes[2])["GRPO"].get_ydata(), [2, 4])
+    reward = data.query("arm == 'grpo' and measure == 'reward'")
+    assert list(reward["low"]) == [1, 2] and list(reward["high"]) == [3, 6] and set(reward["n_seeds"]) == {2}
+    assert legend_texts(figure) == ["GRPO", "SFPO"]
+
+
+def test_figure3_smooths_each_seed_and_says_so():
+    # 60 steps: a window of 3. A 3 at step 30 alone gives 1 at steps 29 to 31; at the ends two steps are averaged: (4 + 0) / 2.
+    spike = [0.0] * 60
+    spike[29], spike[0] = 3.0, 4.0
+    values = {("grpo", 0): spike, ("sfpo", 0): [0.0] * 60}
+    figure, data = figure3(metrics(values), report_settings(seeds=(0,)))
+    drawn = labelled(figure.axes[2])["GRPO"].get_ydata()
+    np.testing.assert_allclose(drawn[27:32], [0, 1, 1, 1, 0], atol=1e-12)
+    assert drawn[0] == pytest.approx(2)
+    np.testing.assert_allclose(labelled(figure.axes[2])["SFPO"].get_ydata(), 0)  # nothing leaks from arm to arm
+    assert "moving average over 3 steps" in figure.legends[0].get_title().get_text()
+    np.testing.assert_allclose(data.query("arm == 'grpo' and measure == 'reward'")["mean"], drawn)
+
+
+def test_time_to_level_by_hand():
+    # GRPO's mean curve is 30, 50, 70: the level is 70. Seed 0 (best 60) never gets there and counts with step 10; seed 1 is
+    # there at step 10. SFPO: both at step 5.
+    spent = time_to_level(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
+    assert set(spent["level"].round(9)) == {70}
+    grpo = spent.query("arm == 'grpo' and measure == 'rollouts'").set_index("seed")
+    assert list(grpo["value"]) == [2560, 2560] and list(grpo["reached"]) == [False, True]
+    assert list(grpo["n_reached"]) == [1, 1] and list(grpo["label"]) == ["1 of 2"] * 2
+    for measure, mean, ratio in [("rollouts", 5 * 256, 2), ("seconds", 15, 20 / 15), ("backward_passes", 20, 10 / 20)]:
+        sfpo = spent[(spent["arm"] == "sfpo") & (spent["measure"] == measure)]
+        assert set(sfpo["mean"]) == {mean} and sfpo["reached"].all()
+        assert list(sfpo["ratio"]) == pytest.approx([ratio] * 2)
+        assert set(sfpo["label"]) == {f"≥ {ratio:.1f}×"}  # GRPO's cost is known from below
+
+
+@pytest.mark.parametrize(
+    "grpo, sfpo, ratio, label",
+    [
+        ([0.2, 0.4, 0.6], [0.2, 0.6, 0.6], 2.0, "2.0×"),
+        ([0.2, 0.4, 0.6], [0.2, 0.4, 0.5], 1.0, "≤ 1.0×, 0 of 1"),
+        ([0.2, 0.6, 0.5], [0.6, 0.2, 0.2], np.nan, "–"),  # there before the first step: no cost to compare
+    ],
+)
+def test_labels_with_one_seed(grpo, sfpo, ratio, label):
+    spent = time_to_level(validation({("grpo", 0): grpo, ("sfpo", 0): sfpo}), report_settings(seeds=(0,)))
+    row = spent.query("arm == 'sfpo' and measure == 'rollouts'").iloc[0]
+    assert row["ratio"] == pytest.approx(ratio, nan_ok=True) and row["label"] == label
+    assert set(spent.query("arm == 'grpo'")["label"]) == {""}
+
+
+def test_no_ratio_where_neither_arm_arrives_whole():
+    accuracies = {**TWO_SEEDS, ("sfpo", 0): [0.4, 0.5, 0.5]}
+    row = time_to_level(validation(accuracies), report_settings(seeds=(0, 1))).query("arm == 'sfpo'").iloc[0]
+    assert np.isnan(row["ratio"]) and row["label"] == "–, 1 of 2"
+
+
+def test_equal_seeds_reach_their_own_mean():
+    # (0.1 + 0.1 + 0.1) / 3 rounds to 0.10000000000000002: no seed may miss its own level by that.
+    accuracies = {(arm, seed): [0.0, 0.1] for arm in ("grpo", "sfpo") for seed in (0, 1, 2)}
+    assert time_to_level(validation(accuracies), report_settings())["reached"].all()
+
+
+def test_figure4_bars_and_marks():
+    figure, _ = figure4(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["Rollouts", "Training time (s)", "Backward passes"]
+    assert [[bar.get_width() for bar in axes.patches] for axes in figure.axes] == [[2560, 1280], [20, 15], [10, 20]]
+    marks = [(line.get_marker(), line.get_xdata()[0]) for line in figure.axes[0].lines]
+    assert marks == [(">", 2560), ("o", 2560), ("o", 1280), ("o", 1280)]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1 of 2", "≥ 2.0×"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["GRPO", "SFPO"]
+    assert figure.axes[1].get_title() == "tiny-qwen2: to 70.0% validation accuracy"
+    assert len(legend_texts(figure)) == 2
+
+
+def test_figure4_in_hours():
+    slow = validation(TWO_SEEDS).assign(seconds=lambda frame: frame["seconds"] * 1000)
+    figure, data = figure4(slow, report_settings(seeds=(0, 1)))
+    assert figure.axes[1].get_xlabel() == "Training time (h)"
+    assert figure.axes[1].patches[0].get_width() == pytest.approx(20_000 / 3600)
+    assert data.query("arm == 'grpo' and measure == 'seconds'")["value"].max() == 20_000  # the data stay in seconds
+
+
+def overlaps(figure):
+    """Panels that the legend covers, and text that leaves the page, after layout."""
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    covered = [axes for axes in figure.axes if legend.overlaps(axes.get_tightbbox())]
+    page = figure.bbox.padded(1)
+    outside = [axes for axes in figure.axes if not page.containsx(axes.get_tightbbox().x1) or not page.containsx(legend.x1)]
+    return covered, outside
+
+
+@pytest.mark.parametrize("models, arms", [(("tiny-qwen2",), ("grpo", "sfpo")), (("tiny-qwen2", "smollm2-135m"), tuple(TITLES))])
+def test_layout_with_few_and_many(results, tmp_path, models, arms):
+    settings = results(models=models, arms=arms)
+    found = collect(settings, tmp_path)
+    drawn = [
+        figure2(found.validation, found.summaries, settings),
+        figure3(found.metrics, settings),
+        figure4(found.validation, settings),
+    ]
+    assert [len(figure.axes) for figure, _ in drawn] == [len(models), 3 * len(models), 3 * len(models)]
+    for figure, _ in drawn:
+        assert figure.get_figwidth() == 5.5
+        assert overlaps(figure) == ([], [])
+    assert set(legend_texts(drawn[0][0])) >= {TITLES[arm] for arm in arms}
+    assert drawn[0][1].query("series == 'trigger'")["step"].between(FIRED - 4, FIRED + 12).all()
+
+
+def test_an_arm_looks_the_same_in_every_figure(results, tmp_path):
+    settings = results(arms=tuple(TITLES))
+    found = collect(settings, tmp_path)
+    look = looks(settings.arms)
+    second, third = figure2(found.validation, found.summaries, settings)[0], figure3(found.metrics, settings)[0]
+    for arm in settings.arms:
+        for figure in (second, third):
+            line = labelled(figure.axes[0])[TITLES[arm]]
+            assert (line.get_color(), line.get_marker(), line.get_linestyle()) == look[arm][1:]
+    bars = figure4(found.validation, settings)[0].axes[0].patches
+    assert [to_hex(bar.get_facecolor()) for bar in bars] == [look[arm].color.lower() for arm in settings.arms]
+
+
+def test_many_arms_stay_apart():
+    many = looks({f"arm{i}": f"Arm {i}" for i in range(15)})
+    assert len({look[1:] for look in many.values()}) == 15

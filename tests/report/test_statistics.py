@@ -1,0 +1,181 @@
+import math
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.report.statistics import avg_at_k, interval, paired_gain, pass_at_k, per_problem
+
+
+def table(values, seeds=None):
+    values = np.asarray(values, float)
+    return pd.DataFrame(values, index=pd.Index(range(len(values)) if seeds is None else seeds, name="seed"))
+
+
+def scores(rows):
+    return pd.DataFrame(rows, columns=["seed", "benchmark", "problem_id", "sample", "correct"])
+
+
+def test_pass_at_k_by_hand():
+    # 4 samples, 1 right, k=2: of the 6 pairs, 3 hold no right answer: 1 - 3/6. With 3 right every pair holds one.
+    np.testing.assert_allclose(pass_at_k(np.array([0, 1, 3, 4]), np.array([4, 4, 4, 4]), k=2), [0, 0.5, 1, 1])
+
+
+def test_pass_at_k_needs_k_samples():
+    with pytest.raises(ValueError, match="pass@4 needs at least 4 samples"):
+        pass_at_k(np.array([1, 1]), np.array([4, 2]), k=4)
+
+
+@given(st.integers(1, 20).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer(case):
+    n, correct, k = case
+    expected = 1 - math.comb(n - correct, k) / math.comb(n, k)
+    assert pass_at_k(np.array([correct]), np.array([n]), k)[0] == pytest.approx(expected)
+
+
+@given(st.integers(1, 30), st.data())
+def test_pass_at_1_is_avg_at_k(n, data):
+    correct = np.array([data.draw(st.integers(0, n))])
+    assert pass_at_k(correct, np.array([n]), 1)[0] == pytest.approx(avg_at_k(correct, np.array([n]))[0])
+
+
+def test_per_problem_by_hand():
+    rows = [(seed, "sums", problem, k, right) for seed, problem, k, right in [
+        (0, "b", 0, True), (0, "b", 1, False), (0, "a", 0, False), (0, "a", 1, False),
+        (1, "a", 0, True), (1, "a", 1, True), (1, "b", 0, False), (1, "b", 1, True),
+    ]]  # fmt: skip
+    mean = per_problem(scores(rows))["sums"]
+    assert list(mean.columns) == ["a", "b"] and list(mean.index) == [0, 1]
+    np.testing.assert_allclose(mean, [[0, 0.5], [1, 0.5]])
+    np.testing.assert_allclose(per_problem(scores(rows), partial(pass_at_k, k=2))["sums"], [[0, 1], [1, 1]])
+
+
+def test_seeds_must_share_their_problems():
+    with pytest.raises(ValueError, match="sums: the seeds were not scored on the same problems"):
+        per_problem(scores([(0, "sums", "a", 0, True), (1, "sums", "b", 0, True)]))
+
+
+def test_average_weighs_benchmarks_not_problems():
+    # means 0.25 (four problems) and 1.0 (one problem): their average is 0.625, not 2/5.
+    estimate = interval({"sums": table([[1, 0, 0, 0]]), "chains": table([[1.0]])})
+    assert list(estimate.index) == ["sums", "chains", "average"]
+    assert list(estimate["mean"]) == [0.25, 1.0, 0.625]
+    assert list(estimate["problems"]) == [4, 1, 5]
+
+
+def test_one_problem_gives_no_interval():
+    estimate = interval({"sums": table([[1, 0, 0, 0]]), "chains": table([[1.0]])})
+    assert not math.isnan(estimate.loc["sums", "low"])
+    assert estimate.loc[["chains", "average"], ["low", "high"]].isna().all(axis=None)
+
+
+def test_one_seed_is_over_problems_only():
+    # 100 problems, half right: standard error sqrt(0.25 / 99), t(99) = 1.984; the bootstrap adds a little noise of its own.
+    estimate = interval({"sums": table([[1, 0] * 50])}).loc["sums"]
+    half = 1.984 * math.sqrt(0.25 / 99)
+    assert estimate["n_seeds"] == 1
+    assert estimate["high"] - 0.5 == pytest.approx(half, rel=0.05)
+    assert 0.5 - estimate["low"] == pytest.approx(half, rel=0.05)
+
+
+def test_seeds_alone_give_students_interval():
+    # Problems all alike: the interval is that of three seed means 0.4, 0.5, 0.6: 0.5 +- t(2) * 0.1 / sqrt(3), t(2) = 4.303.
+    estimate = interval({"sums": table(np.repeat([[0.4], [0.5], [0.6]], 50, axis=1))}).loc["sums"]
+    assert estimate["n_seeds"] == 3
+    assert estimate["high"] - 0.5 == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=0.05)
+
+
+def test_seeds_are_drawn_once_for_all_benchmarks():
+    # The same seed effect in both: the average keeps it whole. Drawn apart, it would shrink by sqrt(2).
+    values = table(np.repeat([[0.4], [0.5], [0.6]], 50, axis=1))
+    estimate = interval({"sums": values, "chains": values})
+    assert estimate.loc["average", "high"] == pytest.approx(estimate.loc["sums", "high"])
+
+
+def test_problems_are_drawn_apart_within_each_benchmark():
+    # One seed, two benchmarks of the same spread: the average's half-width shrinks by sqrt(2).
+    values = table([[1, 0] * 200])
+    estimate = interval({"sums": values, "chains": values})
+    width = estimate["high"] - estimate["low"]
+    assert width["average"] == pytest.approx(width["sums"] / math.sqrt(2), rel=0.06)
+
+
+def test_interval_stays_within_bounds():
+    estimate = interval({"sums": table([[1, 1, 1, 0], [1, 1, 1, 1]])}).loc["sums"]
+    assert estimate["high"] == 1.0 and estimate["low"] >= 0.0
+
+
+def test_paired_gain_cancels_what_arms_share():
+    generator = np.random.default_rng(0)
+    shared = generator.random((3, 200))  # hard and easy problems, good and bad seeds
+    gain = paired_gain({"sums": table(shared + 0.1)}, {"sums": table(shared)}).loc["sums"]
+    assert gain["mean"] == pytest.approx(0.1)
+    assert gain["high"] - gain["low"] == pytest.approx(0, abs=1e-9)
+
+
+def test_paired_gain_is_antisymmetric():
+    generator = np.random.default_rng(1)
+    a, b = ({"sums": table(generator.random((3, 40)))} for _ in range(2))
+    forth, back = paired_gain(a, b), paired_gain(b, a)
+    np.testing.assert_allclose(forth["mean"], -back["mean"])
+    np.testing.assert_allclose(forth["low"], -back["high"])
+
+
+def test_base_is_paired_with_every_seed():
+    base = {"sums": table([[0.0, 1.0, 0.5]], seeds=pd.Index([pd.NA], dtype="Int64"))}
+    arm = {"sums": table([[0.5, 1.0, 1.0], [0.0, 1.0, 0.5]])}
+    # differences: seed 0: 0.5, 0, 0.5; seed 1: all 0. Their mean is 1/6.
+    assert paired_gain(arm, base).loc["sums", "mean"] == pytest.approx(1 / 6)
+    assert paired_gain(arm, base).loc["sums", "n_seeds"] == 2
+    assert paired_gain(base, arm).loc["sums", "mean"] == pytest.approx(-1 / 6)
+
+
+def test_what_cannot_be_paired_is_refused():
+    with pytest.raises(ValueError, match=r"sums: seeds \[0, 1\] cannot be paired with \[0, 2\]"):
+        paired_gain({"sums": table(np.ones((2, 3)))}, {"sums": table(np.ones((2, 3)), seeds=[0, 2])})
+    with pytest.raises(ValueError, match="sums: the two arms were not scored on the same problems"):
+        paired_gain({"sums": table(np.ones((2, 3)))}, {"sums": table(np.ones((2, 4)))})
+    with pytest.raises(ValueError, match="different benchmarks"):
+        paired_gain({"sums": table(np.ones((2, 3)))}, {"chains": table(np.ones((2, 3)))})
+
+
+def test_equal_input_equal_interval():
+    values = {"sums": table(np.random.default_rng(2).random((3, 50)))}
+    pd.testing.assert_frame_equal(interval(values), interval(values))
+
+
+def test_paper_sized_interval_takes_well_under_a_second():
+    generator = np.random.default_rng(3)
+    values = {str(n): table(generator.random((3, n))) for n in (500, 30, 31, 83, 272, 675)}
+    start = time.process_time()
+    interval(values)
+    assert time.process_time() - start < 1.0
+
+
+def simulated_gain(generator, seeds, seed_spread, benchmarks=6, problems=100, samples=4):
+    """The gain between two arms that are equally good: its true value is 0. Spreads are in logits."""
+    shift = generator.normal(0, seed_spread, (2, seeds, 1))
+    arms = [{}, {}]
+    for benchmark in range(benchmarks):
+        difficulty = generator.normal(0.3, 1.5, problems)
+        for arm in range(2):
+            of_arm, of_run = generator.normal(0, 0.3, (1, problems)), generator.normal(0, 0.3, (seeds, problems))
+            chance = 1 / (1 + np.exp(-(difficulty + shift[arm] + of_arm + of_run)))
+            arms[arm][str(benchmark)] = table(generator.binomial(samples, chance) / samples)
+    return paired_gain(*arms).loc["average"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds, seed_spread", [(1, 0.0), (3, 0.0), (3, 0.1), (3, 0.3), (10, 0.1)])
+def test_coverage(seeds, seed_spread):
+    """The 95% interval holds the truth in at least 90% of trials, also with few and very different seeds."""
+    generator = np.random.default_rng(seeds)
+    trials = 250
+    gains = [simulated_gain(generator, seeds, seed_spread) for _ in range(trials)]
+    covered = np.mean([gain["low"] <= 0 <= gain["high"] for gain in gains])
+    # 250 trials leave a standard error of 0.02 at 90%.
+    assert covered >= 0.90 - 0.02

@@ -1,0 +1,136 @@
+import pandas as pd
+import pytest
+from report_factory import report_settings
+
+from eval.report.collect import collect
+from eval.report.tables import headline, table1, table1_pass_at_k
+
+
+def scores(answers, model="tiny-qwen2"):
+    """{(arm, seed): {benchmark: [right samples of each problem, out of 4]}} as rows."""
+    rows = []
+    for (arm, seed), benchmarks in answers.items():
+        dataset = None if arm == "base" else "arithmetic"
+        for benchmark, right in benchmarks.items():
+            rows += [
+                (model, dataset, arm, seed, benchmark, f"{benchmark}/{problem:03d}", k, k < count)
+                for problem, count in enumerate(right)
+                for k in range(4)
+            ]
+    columns = ["model", "dataset", "arm", "seed", "benchmark", "problem_id", "sample", "correct"]
+    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64", "dataset": "string"})
+
+
+def settings_of(**shape):
+    return report_settings(**shape).model_copy(update={"benchmarks": {"sums": "Sums", "long_chains": "Long chains"}})
+
+
+# Right answers out of 4, problem by problem. Means: base 1/8 and 0; grpo 4/8 and 1/4; sfpo 7/8 and 1/4.
+BY_HAND = {
+    ("base", None): {"sums": [1, 0], "long_chains": [0, 0]},
+    ("grpo", 0): {"sums": [2, 2], "long_chains": [1, 1]},
+    ("sfpo", 0): {"sums": [4, 3], "long_chains": [2, 0]},
+}
+
+
+def test_table1_by_hand():
+    frame = table1(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
+    assert list(frame.index) == ["base", "grpo", "sfpo", "grpo-base", "sfpo-base", "sfpo-grpo"]
+    assert list(frame["kind"]) == ["score"] * 3 + ["gain"] * 3
+    assert list(frame["sums"]) == [12.5, 50, 87.5, 37.5, 75, 37.5]
+    assert list(frame["long_chains"]) == [0, 25, 25, 25, 25, 0]
+    assert list(frame["average"]) == [6.25, 37.5, 56.25, 31.25, 50, 18.75]
+    assert (frame["n_seeds"] == 1).all() and (frame["problems"] == 4).all() and (frame["samples"] == 4).all()
+
+
+def test_pass_at_k_by_hand():
+    frame = table1_pass_at_k(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
+    # Problems solved at least once out of two: base 1 and 0; grpo 2 and 2; sfpo 2 and 1.
+    assert list(frame.loc[["base", "grpo", "sfpo"], "sums"]) == [50, 100, 100]
+    assert list(frame.loc[["base", "grpo", "sfpo"], "long_chains"]) == [0, 100, 50]
+    assert frame.loc["sfpo-grpo", "average"] == -25
+
+
+def test_columns_follow_the_settings():
+    frame = table1(scores(BY_HAND), settings_of(seeds=(0,))).frame
+    parts = [f"{name}{suffix}" for name in ("sums", "long_chains", "average") for suffix in ("", "_low", "_high")]
+    assert list(frame.columns) == ["model", "dataset", "arm", "kind", *parts, "n_seeds", "problems", "samples", "best_in"]
+
+
+@pytest.fixture
+def clear_lead():
+    """SFPO better on every problem of sums by half, equal on long_chains."""
+    arms = {"base": ([0] * 30, [1] * 30), "grpo": ([1, 2] * 15, [2, 1] * 15), "sfpo": ([3, 4] * 15, [2, 1] * 15)}
+    seeds = {"base": [None]}
+    return scores({(arm, k): {"sums": s, "long_chains": c} for arm, (s, c) in arms.items() for k in seeds.get(arm, [0, 1, 2])})
+
+
+def test_bold_only_where_the_lead_is_beyond_chance(clear_lead):
+    table = table1(clear_lead, settings_of())
+    assert dict(zip(table.frame["arm"], table.frame["best_in"], strict=True))["sfpo"] == "sums average"
+    row = next(line for line in table.markdown.splitlines() if line.startswith("| SFPO  "))
+    assert row.count("**") == 4 and "**87.5** [" in row
+    assert r"$\mathbf{87.5}$" in table.latex and r"\mathbf{37.5}" not in table.latex
+
+
+def test_nothing_is_bold_among_equals():
+    equal = {arm: {"sums": [1, 3, 2], "long_chains": [0, 1, 2]} for arm in (("base", None), ("grpo", 0), ("sfpo", 0))}
+    table = table1(scores(equal), settings_of(seeds=(0,)))
+    assert not "".join(table.frame["best_in"])
+    assert "= +0.0 [0.0, 0.0] points on average: not distinguishable from zero with these two runs." in table.markdown
+
+
+def test_notes_say_what_was_measured(clear_lead):
+    table = table1(clear_lead, settings_of())
+    assert "over 60 problems with 4 samples each" in table.markdown
+    assert "the 3 training seeds together, 2,000 resamples" in table.markdown
+    assert (
+        "SFPO - GRPO = +25.0 [25.0, 25.0] points on average: distinguishable from zero with 3 seeds (better)." in table.markdown
+    )
+    assert "Long chains†" in table.markdown and "Sums†" not in table.markdown and "† Out of distribution" in table.markdown
+
+
+def test_one_seed_is_admitted_in_words():
+    table = table1(scores(BY_HAND), settings_of(seeds=(0,)))
+    assert "bootstrap over problems only" in table.markdown and "bootstrap over problems only" in table.latex
+
+
+def test_no_note_on_a_mark_that_is_not_there():
+    table = table1(scores(BY_HAND), settings_of(seeds=(0,)).model_copy(update={"out_of_distribution": []}))
+    assert "†" not in table.markdown and "dagger" not in table.latex
+
+
+def test_one_arm_alone():
+    only = {key: value for key, value in BY_HAND.items() if key[0] != "sfpo"}
+    table = table1(scores(only), settings_of(arms=("grpo",), seeds=(0,)))
+    assert list(table.frame["arm"]) == ["base", "grpo", "grpo-base"]
+
+
+def test_markdown_is_aligned_and_grouped_by_model(results, tmp_path):
+    settings = results(models=("tiny-qwen2", "smollm2-135m"))
+    text = table1(collect(settings, tmp_path).scores, settings).markdown
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * (2 + 6) and len({len(line) for line in lines}) == 1
+    assert text.index("tiny-qwen2, trained on arithmetic") < text.index("smollm2-135m, trained on arithmetic")
+
+
+def test_latex_is_whole(results, tmp_path):
+    settings = results(models=("tiny_qwen2",)).model_copy(update={"arms": {"grpo": "GRPO & co", "sfpo": "SFPO 50%"}})
+    text = table1(collect(settings, tmp_path).scores, settings).latex
+    rows = [line for line in text.splitlines() if line.endswith(r"\\[2pt]") and "multicolumn" not in line]
+    assert len(rows) == 6 and {row.replace(r"\&", "").count("&") for row in rows} == {4}
+    bare = text.replace(r"\\", "").replace(r"\{", "").replace(r"\}", "")
+    assert bare.count("{") == bare.count("}")
+    assert r"GRPO \& co" in text and r"SFPO 50\%" in text and r"tiny\_qwen2" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+
+
+def test_headline_gives_the_outcome_and_the_way_on(results, tmp_path):
+    settings = results()
+    table = table1(collect(settings, tmp_path).scores, settings)
+    text = headline(table, settings)
+    gain = table.frame.set_index("arm").loc["sfpo-grpo"]
+    line = next(line for line in text.splitlines() if line.startswith("  SFPO - GRPO"))
+    assert f"{gain['average']:+.1f} [{gain['average_low']:.1f}, {gain['average_high']:.1f}]" in line
+    assert ("not distinguishable" in line) == (gain["average_low"] <= 0 <= gain["average_high"])
+    assert "results/tiny/figures/" in text and max(map(len, text.splitlines())) <= 120

@@ -1,0 +1,70 @@
+"""Exports open in transformers; a state gives back every bit; a damaged one is passed over."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sfpo.manifest import read_manifest
+from sfpo.trainer.checkpoint import KEPT_STATES, export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.policy import Policy
+from sfpo.types import TrainBatch
+
+
+@pytest.fixture
+def make_policy(checkpoint, params):
+    train = params.suites["tiny"].train.model_copy(update={"mini_batch_prompts": 1})
+    return lambda: Policy(checkpoint, params.objectives["grpo"], train, 40)
+
+
+def descend(policy: Policy) -> None:
+    batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), torch.full((3,), -3.0), 1.0, group_size=2)
+    policy.descend(batch)
+
+
+def test_an_export_opens_in_transformers_with_its_tokenizer(make_policy, checkpoint, tmp_path):
+    policy = make_policy()
+    descend(policy)
+    export_checkpoint(policy, checkpoint, tmp_path / "best", step=1)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "best")
+    for name, parameter in policy.model.named_parameters():
+        assert torch.equal(dict(model.named_parameters())[name], parameter)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert AutoTokenizer.from_pretrained(tmp_path / "best").chat_template
+    assert read_manifest(tmp_path / "best")["step"] == 1
+    assert not list(tmp_path.rglob("*.bin")) and not (tmp_path / ".best.partial").exists()
+
+
+def test_a_loaded_state_goes_on_bit_for_bit(make_policy, tmp_path):
+    through = make_policy()
+    descend(through)
+    save_state(through, tmp_path, 1, {"rule": {}})
+    descend(through)
+    resumed = make_policy()
+    path, state = newest_state(tmp_path)
+    load_state(resumed, path)
+    descend(resumed)
+    assert state == {"rule": {}}
+    assert all(torch.equal(a, b) for a, b in zip(through.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_damaged_state_is_passed_over_and_said(make_policy, tmp_path, caplog):
+    policy = make_policy()
+    for step in (1, 2):
+        descend(policy)
+        save_state(policy, tmp_path, step, {"step": step})
+    weights = tmp_path / "step_000002/weights.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    assert newest_state(tmp_path)[1] == {"step": 1}
+    assert "damaged" in caplog.text
+    (tmp_path / "step_000001/manifest.json").unlink()
+    assert newest_state(tmp_path) is None
+
+
+def test_old_states_are_removed(make_policy, tmp_path):
+    policy = make_policy()
+    descend(policy)
+    for step in range(1, KEPT_STATES + 3):
+        save_state(policy, tmp_path, step, {})
+    assert [path.name for path in sorted(tmp_path.glob("step_*"))] == ["step_000003", "step_000004"]

@@ -1,0 +1,107 @@
+"""A whole run with its real parts: vLLM samples, the grader grades, the policy learns, files appear."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from sfpo.config import DatasetSettings, RunId, RunSettings, to_json
+from sfpo.data.prepare import prepare_dataset
+
+PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, params) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rows = {"generated": {"source": "generated", "tasks": {"sums": 40}}}
+    dataset = params.datasets["arithmetic"].model_validate({"parts": rows, "validation_rows": 8})
+    prepare_dataset(DatasetSettings(name="sums", dataset=dataset, data_mirror=None), folder)
+    return folder
+
+
+@pytest.fixture
+def settings(params, checkpoint, data, limits) -> RunSettings:
+    small = {"steps": 4, "prompts_per_step": 4, "completions_per_prompt": 4, "mini_batch_prompts": 2, "save_every": 2}
+    train = params.suites["tiny"].train.model_dump() | small | {"validation": {"every": 2, "prompts": 4, "samples": 2}}
+    return RunSettings.model_validate(
+        {
+            "run": RunId(suite="test", model="tiny", dataset="sums", arm="sfpo", seed=0),
+            "model_path": str(checkpoint),
+            "data_path": str(data),
+            "limits": limits,
+            "instruction": "{problem}",
+            "arm": {"rule": "sfpo", "objective": "grpo", "num_fast_steps": 2, "alpha": 0.5, "entropy_trigger": {"window": 3}},
+            # A boxed answer is beyond a random policy, so every advantage is 0: the entropy bonus is what moves the weights here.
+            "objective": params.objectives["grpo"].model_copy(update={"entropy_coefficient": 0.1}),
+            "train": train,
+            "engine": params.suites["tiny"].engine,
+        }
+    )
+
+
+def start(folder: Path, settings: RunSettings) -> subprocess.Popen:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(to_json(settings))
+    log = (folder / "log.txt").open("a")
+    command = [sys.executable, "-m", "sfpo.train", str(folder / "settings.json"), "--threads", "1"]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env=dict(os.environ))
+
+
+def finish(process: subprocess.Popen, folder: Path) -> None:
+    assert process.wait(timeout=300) == 0, (folder / "log.txt").read_text()[-3000:]
+
+
+def untimed(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(whole, settings), whole)
+
+    process = start(killed, settings)
+    metrics = killed / "state/metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):  # past the save after step 2
+        assert process.poll() is None and time.monotonic() < deadline, (killed / "log.txt").read_text()[-3000:]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "summary.json").exists()
+    finish(start(killed, settings), killed)
+    assert "going on after step 2" in (killed / "log.txt").read_text()
+
+    assert untimed(whole) == untimed(killed)
+    for name in ("last", "best"):
+        one, other = (load_file(folder / name / "model.safetensors") for folder in (whole, killed))
+        assert one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
+
+    records = untimed(whole)
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    # K = 2 fast updates and the slow one: 3 passes a step, 16 completions a step.
+    assert [record["backward_passes"] for record in records] == [3, 6, 9, 12]
+    assert records[-1]["rollouts"] == 64 and all(record["sampler_gap_max"] < 1e-3 for record in records)
+    validation = [json.loads(line) for line in (whole / "validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in validation] == [0, 2, 4]
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["steps"] == 4 and summary["best_step"] in (2, 4) and summary["versions"]["torch"]
+    assert not (whole / "state").exists() and list((whole / "tensorboard").glob("events*"))
+
+
+def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(settings, tmp_path, data):
+    lengths = pd.read_parquet(data / "train.parquet").problem.str.len()
+    assert lengths.nunique() == 1  # two-digit sums: all prompts are as long, so a limit leaves all or none
+    limits = settings.limits.model_copy(update={"max_prompt_tokens": 3})
+    process = start(tmp_path, settings.model_copy(update={"limits": limits}))
+    assert process.wait(timeout=300) != 0
+    assert "no prompt is within max_prompt_tokens = 3" in (tmp_path / "log.txt").read_text()

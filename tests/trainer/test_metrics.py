@@ -1,0 +1,33 @@
+"""Lines survive a kill, and curves hold every number."""
+
+import json
+
+from sfpo.trainer.metrics import JsonLines, PhaseClock, _flat
+
+
+def test_lines_after_the_last_save_and_a_cut_line_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "rew')
+    lines = JsonLines(path, last_step=2)
+    lines.append({"step": 3, "reward": 0.5})
+    lines.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}, {"step": 3, "reward": 0.5}]
+
+
+def test_every_number_becomes_a_curve():
+    record = {"step": 3, "fired": True, "z": None, "seconds": {"update": 1.5}, "updates": [{"loss": 0.1}, {"loss": 0.2}]}
+    assert dict(_flat(record)) == {
+        "step": 3.0,
+        "fired": 1.0,
+        "seconds/update": 1.5,
+        "updates/0/loss": 0.1,
+        "updates/1/loss": 0.2,
+    }
+
+
+def test_the_total_is_training_time_without_validation():
+    clock = PhaseClock({"generate": 1.0, "grade": 0.5, "old_logprobs": 0.25, "update": 2.0, "sync": 0.25, "validate": 100.0})
+    assert clock.total == 4.0
+    with clock("update"):
+        pass
+    assert clock.report()["total"] >= 4.0 and clock.report()["validate"] == 100.0
