@@ -54,8 +54,7 @@ def evaluate(settings: Any, folder: Path) -> None:
     )
     outcome = simple_evaluate(
         model=EngineLM(engine, settings.evaluate.seed),
-        tasks=[_task(name, settings.evaluate) for name in settings.benchmarks],
-        task_manager=manager,
+        tasks=_tasks(manager, settings),
         limit=settings.evaluate.limit,
         apply_chat_template=True,
         bootstrap_iters=0,
@@ -65,14 +64,13 @@ def evaluate(settings: Any, folder: Path) -> None:
     _write(settings, folder, outcome, manifest, seconds)
 
 
-def _task(name: str, evaluate: Any) -> dict[str, Any]:
-    """The task's file with the suite's number of samples and sampling put in."""
-    return {
-        "task": name,
-        "repeats": evaluate.samples,
-        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": evaluate.samples}]}],
-        "generation_kwargs": {"until": [], "do_sample": True, **evaluate.sampling.model_dump()},
-    }
+def _tasks(manager: Any, settings: Any) -> list[Any]:
+    """The benchmarks' tasks, with the suite's number of samples and sampling in place of the files'."""
+    tasks = manager.load(list(settings.benchmarks))["tasks"]
+    for task in tasks.values():
+        task.set_config("repeats", settings.evaluate.samples)
+        task.set_config("generation_kwargs", settings.evaluate.sampling.model_dump(), update=True)
+    return list(tasks.values())
 
 
 def _write(settings: Any, folder: Path, outcome: dict[str, Any], manifest: dict[str, Any], seconds: dict[str, float]) -> None:

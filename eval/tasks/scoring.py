@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
@@ -22,6 +22,11 @@ def problems(problems: dict[str, str], instruction: str, benchmark: str, **_: An
     """
     table = datasets.Dataset.from_parquet(problems[benchmark])
     return {"test": table.map(lambda row: {"prompt": instruction.replace("{problem}", row["problem"])})}
+
+
+def every_sample(responses: Iterable[list[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:
+    """All repeats of each problem go on to ``process_results`` (lm-eval's default keeps the first)."""
+    return responses
 
 
 def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:

@@ -88,13 +88,17 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
 
     records = untimed(whole)
     assert [record["step"] for record in records] == [1, 2, 3, 4]
-    # K = 2 fast updates and the slow one: 3 passes a step, 16 completions a step.
-    assert [record["backward_passes"] for record in records] == [3, 6, 9, 12]
+    # K = 2 fast updates and the slow one are 3 passes; after the trigger fired, 1. 16 completions a step.
+    passes = [1 if record["trigger_fired"] else 3 for record in records]
+    assert [record["backward_passes"] for record in records] == [sum(passes[: step + 1]) for step in range(4)]
+    assert [len(record["updates"]) for record in records] == passes
+    assert passes[:3] == [3, 3, 3]  # the window of 3 entropies is full after step 3 at the earliest
     assert records[-1]["rollouts"] == 64 and all(record["sampler_gap_max"] < 1e-3 for record in records)
     validation = [json.loads(line) for line in (whole / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in validation] == [0, 2, 4]
     summary = json.loads((whole / "summary.json").read_text())
-    assert summary["steps"] == 4 and summary["best_step"] in (2, 4) and summary["versions"]["torch"]
+    assert summary["steps"] == 4 and summary["best_step"] in (2, 4)
+    assert summary["trigger_fired_at"] == (4 if records[3]["trigger_fired"] else None) and summary["versions"]["torch"]
     assert not (whole / "state").exists() and list((whole / "tensorboard").glob("events*"))
 
 

@@ -47,7 +47,7 @@ rule prepare_model:
         f"logs/{SUITE}/prepare/model-{{model}}.log",
     benchmark:
         f"logs/{SUITE}/prepare/model-{{model}}.benchmark.tsv"
-    threads: workflow.cores
+    threads: max(2, RESOURCES.threads)  # most of the suite waits for it
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=120,

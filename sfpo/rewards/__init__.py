@@ -1,0 +1,1 @@
+"""The one grader: from a completion's text to a verdict."""

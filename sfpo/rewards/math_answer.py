@@ -1,0 +1,228 @@
+r"""The grader of mathematical answers: is the last \boxed{...} of a response equivalent to the gold?
+
+Training rewards, validation and the benchmarks all ask here. Most answers are decided as text (sfpo.rewards.answer_text, which
+says what counts as equal); what takes algebra goes to Math-Verify 0.9.0 in worker processes (sfpo.rewards.equivalence), since
+sympy can hang or eat all memory over a short line of LaTeX, and Math-Verify's own timeout works in a main thread alone.
+
+A worker has a budget of processor time for each answer, held to by the kernel, so that no verdict depends on how busy the
+machine is; behind it stands a deadline on the clock, several times longer. A worker that oversteps is killed and replaced.
+Workers are forked from a small server process that has sympy loaded (multiprocessing's forkserver), never from this process,
+which may hold the threads of torch and vLLM: so a replacement is there in milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import context
+from threading import Lock
+from types import ModuleType
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from sfpo.rewards.answer_text import extract_boxed, quick_verdict
+
+__all__ = ["Grade", "Grader", "extract_boxed", "grade", "reward_of"]
+
+TIME_LIMIT_SECONDS = 0.4
+"""Processor time for one answer. A hang is over within a second of the clock; 95% of right answers take under 0.15 s."""
+CLOCK_FACTOR = 20
+"""The deadline on the clock, in time limits: for what hangs without computing, or a machine this busy."""
+MEMORY_LIMIT_BYTES = 2 * 2**30
+RECURSION_LIMIT = 2_000
+TASKS_PER_WORKER = 1_000
+"""A worker is replaced after so many answers, since the parser's tables grow with each new form."""
+CACHE_SIZE = 65_536
+SHARED_WORKERS = 2
+
+logger = logging.getLogger(__name__)
+
+Question = tuple[str, tuple[str, ...]]
+"""What was boxed, and the golds."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on one response."""
+
+    correct: bool
+    boxed: bool
+    """There is a complete box, whatever is in it."""
+    timed_out: bool
+    """Given up on: the answer took too much time or memory, or killed its worker. Counts as wrong."""
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+class _Process(context.ForkServerProcess):
+    """A worker that leaves out this process's __main__. multiprocessing would import it there: that is torch and vLLM."""
+
+    def start(self) -> None:
+        with _main_hidden():
+            super().start()
+
+
+class _Context(context.ForkServerContext):
+    Process = _Process
+
+
+_main_lock = Lock()
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    with _main_lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+def _start_worker() -> None:
+    import sfpo.rewards.equivalence  # noqa: F401  (the server has it already; if not, now, outside any answer's budget)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's Python handler would wait for a long multiplication to end
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.setrecursionlimit(RECURSION_LIMIT)
+
+
+def _equivalent(answer: str, golds: tuple[str, ...], time_limit_seconds: float) -> bool:
+    from sfpo.rewards.equivalence import equivalent
+
+    signal.setitimer(signal.ITIMER_PROF, time_limit_seconds)  # when it runs out, the kernel kills this process
+    try:
+        return equivalent(answer, golds)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+# ---------------------------------------------------------------------------------------------- the grader
+
+
+class Grader:
+    """A pool of grading processes; a context manager. No process starts before an answer needs algebra. Thread-safe."""
+
+    def __init__(self, workers: int, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> None:
+        """
+        Args:
+            workers: processes that grade at once.
+            time_limit_seconds: processor time that one answer may take.
+        """
+        self._workers = workers
+        self._time_limit_seconds = time_limit_seconds
+        self._lock = Lock()
+        self._closed = False
+        self._pool: ProcessPool | None = None
+        self._verdicts: OrderedDict[Question, bool] = OrderedDict()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
+            self._stop_pool()
+
+    def grade_all(self, responses: Sequence[str], golds: Sequence[str | Sequence[str]]) -> list[Grade]:
+        """One grade for each response, in order.
+
+        Args:
+            responses: whole completions; the last box counts.
+            golds: each response's gold, LaTeX without dollar signs; of several golds all must be given, in any order.
+
+        Raises:
+            ValueError: not as many golds as responses.
+            RuntimeError: the grader is closed, or its workers cannot start.
+        """
+        answers = [extract_boxed(response) for response in responses]
+        wanted = [(gold,) if isinstance(gold, str) else tuple(gold) for gold in golds]
+        questions = list(zip(answers, wanted, strict=True))
+        verdicts: dict[Question, bool | None] = {}
+        waiting: dict[Question, ProcessFuture[bool]] = {}
+        for question in dict.fromkeys(questions):
+            if question[0] is None:
+                verdicts[question] = False
+            elif (verdict := self._known(question)) is not None:
+                verdicts[question] = verdict
+            else:
+                waiting[question] = self._schedule(question)
+        for question, future in waiting.items():
+            verdicts[question] = self._outcome(question, future)
+        grades = [Grade(verdicts[one] is True, one[0] is not None, verdicts[one] is None) for one in questions]
+        if given_up := sum(one.timed_out for one in grades):
+            logger.warning(
+                "%d of %d answers counted as wrong: over %g s of processor time, out of memory, or their worker died",
+                given_up,
+                len(grades),
+                self._time_limit_seconds,
+            )
+        return grades
+
+    def _known(self, question: Question) -> bool | None:
+        """A verdict that takes no algebra, or one from before."""
+        answer, golds = question
+        verdict = quick_verdict(answer, golds[0]) if len(golds) == 1 else None
+        if verdict is None:
+            with self._lock:
+                verdict = self._verdicts.get(question)
+                if verdict is not None:
+                    self._verdicts.move_to_end(question)
+        return verdict
+
+    def _schedule(self, question: Question) -> ProcessFuture[bool]:
+        """Hands a question to the pool, after starting it; anew if it broke (say a worker was killed while idle)."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this grader is closed")
+            if self._pool is None or not self._pool.active:
+                self._stop_pool()
+                workers = _Context()
+                workers.set_forkserver_preload(["sfpo.rewards.equivalence"])
+                self._pool = ProcessPool(self._workers, TASKS_PER_WORKER, _start_worker, context=workers)
+            deadline = CLOCK_FACTOR * self._time_limit_seconds
+            return self._pool.schedule(_equivalent, (*question, self._time_limit_seconds), timeout=deadline)
+
+    def _stop_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+
+    def _outcome(self, question: Question, future: ProcessFuture[bool]) -> bool | None:
+        """The worker's verdict, remembered; None (not remembered) if the answer was given up on."""
+        try:
+            verdict = future.result()
+        except (TimeoutError, ProcessExpired, MemoryError):
+            return None
+        with self._lock:
+            self._verdicts[question] = verdict
+            if len(self._verdicts) > CACHE_SIZE:
+                self._verdicts.popitem(last=False)
+        return verdict
+
+
+_shared = Grader(SHARED_WORKERS)
+
+
+def grade(response: str, gold: str | Sequence[str]) -> bool:
+    r"""True if the last \boxed{...} of ``response`` is equivalent to ``gold`` (several golds: to all, in any order).
+
+    From any thread. The pool behind it is one for the whole process, and starts when first needed.
+    """
+    return _shared.grade_all([response], [gold])[0].correct
+
+
+def reward_of(grade: Grade, correct: float, boxed_but_wrong: float) -> float:
+    """``config.Reward`` applied: ``correct``, else ``boxed_but_wrong``, or 0 where nothing is boxed."""
+    return correct if grade.correct else boxed_but_wrong if grade.boxed else 0.0

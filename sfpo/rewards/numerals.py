@@ -1,0 +1,75 @@
+"""Numbers that are written out in LaTeX, as exact fractions. No sympy, no floats."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+MAX_DIGITS = 1_000
+"""A power of more digits is not worked out."""
+TOLERANCE = Fraction(1, 10**6)
+"""Where a decimal meets another number: the largest difference, absolute and relative to the gold (0.333333 is 1/3)."""
+
+_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:\ \d{3})+|\d+)"
+_DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
+_NUMBER = re.compile(
+    rf"""(?P<sign>[+-]?)\ ?(?:
+      (?P<power>\d+)\ ?\^\ ?\{{(?P<power_exponent>[+-]?\d+)\}}
+    | (?P<whole>{_INTEGER})?\ ?\\frac\ ?\{{(?P<top>-?{_DECIMAL})\}}\ ?\{{(?P<bottom>-?{_DECIMAL})\}}
+    | (?P<start>\d*\.\d*)\\(?:overline|bar)\ ?\{{(?P<cycle>\d+)\}}
+    | (?P<decimal>{_DECIMAL})
+      (?:\ ?(?:\\times|\\cdot|\*|x)\ ?10\ ?\^\ ?\{{(?P<ten_exponent>[+-]?\d+)\}}|[eE](?P<e_exponent>[+-]?\d+))?
+    )(?P<percent>%?)(?:\ ?_\ ?\{{?(?P<base>\d+)\}}?)?""",
+    re.ASCII | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that is written out."""
+
+    value: Fraction
+    decimal: bool
+    """It has a decimal point, so it may have been rounded."""
+    percent: bool
+    base: str
+    """Its index, as in 52_8; '' without one. The digits are read as they stand."""
+
+
+@lru_cache(maxsize=4096)
+def number(body: str) -> Number | None:
+    """Reads normalized integers (1,234), decimals, fractions, mixed numbers, powers, 4.5e33, 5%, 52_8; None for the rest."""
+    match = _NUMBER.fullmatch(body)
+    if not match:
+        return None
+    part = {name: re.sub("[, ]", "", text or "") for name, text in match.groupdict().items()}
+    exponent = int(part["power_exponent"] or part["ten_exponent"] or part["e_exponent"] or 0)
+    if abs(exponent) * max(1, len(part["power"])) > MAX_DIGITS:
+        return None
+    try:
+        if part["power"]:
+            value = Fraction(part["power"]) ** exponent
+        elif part["bottom"]:
+            value = Fraction(part["top"]) / Fraction(part["bottom"]) + int(part["whole"] or 0)
+        elif part["cycle"]:
+            unit = Fraction(1, 10 ** len(part["start"].split(".")[1]))
+            value = Fraction(f"0{part['start']}0") + unit * Fraction(int(part["cycle"]), 10 ** len(part["cycle"]) - 1)
+        else:
+            value = Fraction(part["decimal"]) * Fraction(10) ** exponent
+    except ZeroDivisionError:
+        return None
+    decimal = "." in part["decimal"] + part["top"] + part["bottom"]
+    return Number(-value if part["sign"] == "-" else value, decimal, bool(part["percent"]), part["base"])
+
+
+def equal_numbers(answer: Number, gold: Number) -> bool:
+    """Exactly, or within TOLERANCE where either is a decimal. A percent sign is a unit (10% is 10) or a factor (10% is 0.1)."""
+    if answer.base and answer.base != (gold.base or "10"):
+        return False
+    pairs = [(answer.value, gold.value)]
+    if answer.percent != gold.percent:
+        pairs.append((answer.value / (100 if answer.percent else 1), gold.value / (100 if gold.percent else 1)))
+    tolerance = TOLERANCE if answer.decimal or gold.decimal else 0
+    return any(abs(left - right) <= tolerance * min(1, abs(right)) for left, right in pairs)

@@ -1,0 +1,324 @@
+"""The grader: what it accepts and rejects, and that no answer can hold it up, kill it or fool it."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas
+import pytest
+from answer_pairs import ACCEPTED_THOUGH_WRONG, REJECTED_THOUGH_RIGHT, RIGHT, WRONG
+
+from sfpo.rewards import math_answer
+from sfpo.rewards.answer_text import MAX_CHARACTERS, read
+from sfpo.rewards.math_answer import Grade, Grader, grade, reward_of
+
+REPOSITORY = Path(__file__).parents[2]
+DATA = REPOSITORY.parent / "shared/data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data beside this checkout")
+EVALUATION_FILES = ["math500", "aime24", "aime25", "amc", "minerva_math", "olympiadbench", "gsm8k"]
+ALGEBRA = r"3\sqrt{2}"
+"""A gold that takes algebra: an answer of another form reaches a worker."""
+HANG = "9^{9^{9^{9}}}"
+
+
+def box(answer: str) -> str:
+    return rf"So the answer is $\boxed{{{answer}}}$."
+
+
+def workers() -> set[int]:
+    """Once they have been the same for half a second: another test's pool may be replacing one."""
+    seen = [set()]
+    while len(seen) < 6 or any(one != seen[-1] for one in seen[-5:]):
+        seen.append({process.pid for process in multiprocessing.active_children()})
+        time.sleep(0.1)
+    return seen[-1]
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(workers=2) as grader:
+        grader.grade_all([box(r"\sqrt{18}"), box(r"\sqrt{17}")], [ALGEBRA, ALGEBRA])  # starts both workers
+        yield grader
+
+
+# ---------------------------------------------------------------------------------------------- right and wrong
+
+
+def verdicts(grader, table):
+    pairs = [pair for rows in table.values() for pair in rows]
+    return list(zip(pairs, grader.grade_all([box(answer) for answer, _ in pairs], [gold for _, gold in pairs]), strict=True))
+
+
+def test_the_tables_are_large():
+    assert sum(map(len, RIGHT.values())) >= 220
+    assert sum(map(len, WRONG.values())) >= 190
+
+
+@pytest.mark.parametrize(("table", "correct"), [(RIGHT, True), (WRONG, False)], ids=["right", "wrong"])
+def test_every_answer_of_the_tables_is_judged_rightly(grader, table, correct):
+    assert [pair for pair, one in verdicts(grader, table) if one != Grade(correct, boxed=True, timed_out=False)] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "correct"), [(REJECTED_THOUGH_RIGHT, False), (ACCEPTED_THOUGH_WRONG, True)], ids=["missed", "let in"]
+)
+def test_the_known_misjudgements_are_these(grader, table, correct):
+    assert [pair for pair, one in verdicts(grader, table) if one.correct != correct] == []
+
+
+def test_a_response_without_a_box_is_wrong_even_if_it_says_the_answer(grader):
+    assert grader.grade_all(["The answer is 5.", r"\boxed{5"], ["5", "5"]) == [Grade(False, False, False)] * 2
+
+
+def test_grades_come_in_order_and_one_for_each_response(grader):
+    responses = [box("1"), "none", box("2"), box(r"\sqrt{18}"), box("1")]
+    grades = grader.grade_all(responses, ["1", "1", "1", ALGEBRA, "1"])
+    assert [(one.correct, one.boxed) for one in grades] == [
+        (True, True),
+        (False, False),
+        (False, True),
+        (True, True),
+        (True, True),
+    ]
+    assert grader.grade_all([], []) == []
+    with pytest.raises(ValueError, match="shorter"):
+        grader.grade_all([box("1"), box("2")], ["1"])
+
+
+def test_rewards_follow_the_settings():
+    grades = [Grade(True, True, False), Grade(False, True, False), Grade(False, False, False), Grade(False, True, True)]
+    assert [reward_of(one, correct=1.0, boxed_but_wrong=0.1) for one in grades] == [1.0, 0.1, 0.0, 0.1]
+    assert [reward_of(one, correct=2.0, boxed_but_wrong=0.0) for one in grades] == [2.0, 0.0, 0.0, 0.0]
+
+
+# ---------------------------------------------------------------------------------------------- cost
+
+
+def test_a_step_of_integers_costs_under_5_ms_and_starts_no_process():
+    before = workers()
+    responses = [f"First {n} and {n}. " + box(str(n)) for n in range(256)]
+    golds = [str(n // 8 * 8) for n in range(256)]
+    seconds = []
+    for _ in range(5):
+        with Grader(workers=2) as grader:
+            start = time.perf_counter()
+            grades = grader.grade_all(responses, golds)
+            seconds.append(time.perf_counter() - start)
+    assert sum(one.correct for one in grades) == 32  # one in each group of 8
+    assert min(seconds) < 0.005
+    assert workers() == before
+
+
+def test_a_known_verdict_takes_no_worker_and_the_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(math_answer, "CACHE_SIZE", 1)
+    with Grader(workers=1) as grader:
+        assert grader.grade_all([box(r"\sqrt{18}")], [ALGEBRA])[0].correct
+        assert grader.grade_all([box(r"\sqrt{9 \cdot 2}")], [ALGEBRA])[0].correct  # drives the first one out
+    assert grader.grade_all([box(r"\sqrt{9 \cdot 2}")], [ALGEBRA])[0].correct
+    with pytest.raises(RuntimeError, match="closed"):
+        grader.grade_all([box(r"\sqrt{18}")], [ALGEBRA])
+
+
+# ---------------------------------------------------------------------------------------------- hostile answers
+
+HOSTILE = {
+    "a million digits": "9" * 10**6,
+    "as many digits as are read": "9" * MAX_CHARACTERS,
+    "tower": HANG,
+    "tower without braces": "9^9^9^9",
+    "tower of e": "e^{e^{e^{e^{e}}}}",
+    "nested braces": "{" * 10_000 + "1" + "}" * 10_000,
+    "short nested braces": "{" * 900 + "1" + "}" * 900,
+    "nested parentheses": "(" * 900 + "1" + ")" * 900,
+    "nested fractions": r"\frac{1}{" * 150 + "2" + "}" * 150,
+    "nested roots": r"\sqrt{" * 200 + "2" + "}" * 200,
+    "nested powers": "2" + "^{2" * 150 + "}" * 150,
+    "huge binomial": r"\binom{1000000000}{500000000}",
+    "tower of factorials": "((((9!)!)!)!)!",
+    "row of factorials": "3" + "!" * 300,
+    "huge exponent": "1e999999999",
+    "huge negative exponent": r"10^{-999999999}",
+    "huge sine": r"\sin(10^{10^{10}})",
+    "huge logarithm": r"\log_{2}(2^{10^{9}})",
+    "huge floor": r"\lfloor 10^{10^{9}} \rfloor",
+    "huge gcd": r"\gcd(10^{10^{8}}, 7)",
+    "huge remainder": r"7^{10^{12}} \mod 10",
+    "huge matrix": r"\operatorname{zeros}(100000,100000)",
+    "expansion": "(x+y+z+w)^{200}",
+    "determinant": r"\det\begin{pmatrix}a&b&c&d\\e&f&g&h\\i&j&k&l\\m&n&o&p\end{pmatrix}",
+    "integral": r"\int_0^\infty e^{-x^2}\sin(x^x) dx",
+    "sum": r"\sum_{n=1}^{1000000000} n^{1000}",
+    "product": r"\prod_{n=1}^{10^9} n",
+    "limit": r"\lim_{x\to 0} \sin(1/x)",
+    "long sum": "+".join(f"x_{{{n}}}" for n in range(250)),
+    "long list": ",".join(map(str, range(400))),
+    "commas": "," * 1999,
+    "equals signs": "=1" * 900,
+    "plus or minus": r"\pm 1" * 300,
+    "minus signs": "-" * 1900 + "1",
+    "unclosed brackets": r"\left(" * 300,
+    "null byte": "4\0002",
+    "code": "__import__('os').system('touch /tmp/owned')",
+}
+
+
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_answer_is_wrong_within_a_second(grader, answer):
+    def seconds() -> float:
+        start = time.perf_counter()
+        grades = grader.grade_all([box(answer)] * 2, ["42", ALGEBRA])
+        assert not any(one.correct for one in grades)
+        return time.perf_counter() - start
+
+    assert any(seconds() < 1.0 for _ in range(3))  # up to three tries: the machine may be busy
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        r"\boxed{41} \boxed{42} \boxed{43}",
+        r"\boxed{41}<|im_end|>\boxed{42} \boxed{43}",
+        r"\boxed{42",
+        r"\boxed{4\boxed{2}",
+        "42",
+        r"\boxed",
+        r"}\boxed{42{",
+    ],
+)
+def test_a_box_in_the_wrong_place_is_wrong(response):
+    assert grade(response, "42") is False
+
+
+def test_a_hang_is_killed_counted_logged_and_the_rest_is_graded(caplog):
+    answers = [HANG, r"\sqrt{18}", HANG + "+1", r"\sqrt{17}", r"9\sqrt{2}-6\sqrt{2}"]
+    before = workers()
+    with Grader(workers=1) as grader:
+        grader.grade_all([box("2^{0.5}")], [ALGEBRA])
+        (first,) = workers() - before
+        with caplog.at_level(logging.WARNING, logger="sfpo.rewards"):
+            grades = grader.grade_all([box(answer) for answer in answers], [ALGEBRA] * 5)
+        (last,) = workers() - before
+    assert [one.timed_out for one in grades] == [True, False, True, False, False]
+    assert [one.correct for one in grades] == [False, True, False, False, True]
+    assert all(one.boxed for one in grades)
+    assert first != last
+    assert [record.getMessage()[:8] for record in caplog.records] == ["2 of 5 a"]
+    assert workers() == before
+
+
+def test_a_worker_that_dies_at_work_loses_its_answer_alone():
+    before = workers()
+    with Grader(workers=1, time_limit_seconds=5.0) as grader:
+        grader.grade_all([box("2^{0.5}")], [ALGEBRA])
+        (worker,) = workers() - before
+        threading.Timer(0.3, os.kill, (worker, signal.SIGKILL)).start()
+        grades = grader.grade_all([box(HANG), box(r"\sqrt{18}")], [ALGEBRA] * 2)
+    assert [(one.correct, one.timed_out) for one in grades] == [(False, True), (True, False)]
+
+
+def test_a_worker_that_dies_idle_is_replaced():
+    before = workers()
+    with Grader(workers=1) as grader:
+        grader.grade_all([box("2^{0.5}")], [ALGEBRA])
+        (worker,) = workers() - before
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(0.5)
+        assert grader.grade_all([box(r"\sqrt{18}")], [ALGEBRA]) == [Grade(True, True, False)]
+    assert workers() == before
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_is_killed_by_the_clock():
+    before = workers()
+    with Grader(workers=1, time_limit_seconds=0.2) as grader:  # 4 s on the clock
+        grader.grade_all([box("2^{0.5}")], [ALGEBRA])
+        (worker,) = workers() - before
+        threading.Timer(0.05, os.kill, (worker, signal.SIGSTOP)).start()
+        grades = grader.grade_all([box(HANG), box(r"\sqrt{18}")], [ALGEBRA] * 2)
+    assert [(one.correct, one.timed_out) for one in grades] == [(False, True), (True, False)]
+
+
+def test_any_thread_may_grade():
+    def work(thread: int) -> list[bool]:
+        return [grade(box(rf"\sqrt{{{n * n * 2}}}"), rf"{n + thread % 2}\sqrt{{2}}") for n in range(1, 9)]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(work, range(8))) == [[thread % 2 == 0] * 8 for thread in range(8)]
+
+
+def test_workers_do_not_run_the_main_script(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(r"""
+        print("main runs")
+        from sfpo.rewards.math_answer import grade
+        print(grade(r"\boxed{\sqrt{18}}", r"3\sqrt{2}"))
+        """)
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=environment, check=True
+    )
+    assert done.stdout == "main runs\nTrue\n"
+
+
+def test_importing_the_grader_imports_no_sympy_and_no_torch():
+    code = "import sys, sfpo.rewards.math_answer; print([name for name in ('sympy', 'torch', 'vllm') if name in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------------------------------------- real golds
+
+
+def golds_of(name: str) -> dict[str, str | list[str]]:
+    if name == "math_train":
+        table = pandas.read_parquet(DATA / "train/math_train.parquet")
+        return dict(zip(table["id"], table["answer"], strict=True))
+    rows = map(json.loads, (DATA / f"eval/{name}.jsonl").read_text().splitlines())
+    return {row["id"]: row.get("answer_latex") or row["answer"] for row in rows}
+
+
+@needs_data
+@pytest.mark.parametrize("name", [*EVALUATION_FILES, "math_train"])
+def test_every_gold_is_right_in_a_box(grader, name):
+    golds = golds_of(name)
+    responses = [box(gold if isinstance(gold, str) else ", ".join(gold)) for gold in golds.values()]
+    grades = grader.grade_all(responses, list(golds.values()))
+    assert [row for row, one in zip(golds, grades, strict=True) if not one.correct] == []
+
+
+@needs_data
+@pytest.mark.slow
+def test_algebra_reads_all_golds_but_two():
+    from sfpo.rewards import equivalence
+
+    unread = set()
+    for name in ["math500", "minerva_math", "olympiadbench", "math_train"]:
+        for row, golds in golds_of(name).items():
+            answers = map(read, [golds] if isinstance(golds, str) else golds)
+            bodies = [answer.body for answer in answers if not answer.words and "," not in answer.body]
+            unread |= {row for body in bodies if not equivalence._same_algebra(body, body)}
+    # a derivative of a product with an astronomical index, and a clock time; both are right as text
+    assert unread == {"minerva_math/027", "math_train/06148"}
+
+
+@needs_data
+def test_plain_text_golds_of_minerva_are_read_as_their_latex():
+    rows = map(json.loads, (DATA / "eval/minerva_math.jsonl").read_text().splitlines())
+    pairs = {row["id"]: (box(row["answer_latex"]), row["answer"]) for row in rows if "answer_latex" in row}
+    with Grader(workers=2) as grader:
+        grades = grader.grade_all(*zip(*pairs.values(), strict=True))
+    assert len(pairs) == 64
+    # np.arcsin(10/13), -1./3 and -3./2 are Python
+    assert [row[-3:] for row, one in zip(pairs, grades, strict=True) if not one.correct] == ["005", "038", "049"]
