@@ -108,10 +108,23 @@ def _row(task: str, row_id: str, terms: Terms) -> Row:
 
 
 def _worked(terms: Terms) -> str:
-    """One step after the other: '12+30=42 42-7=35 \\boxed{35}'."""
+    """Column arithmetic, ones before tens, one term after the other: 12+30-7 is '2+0=2 1+3=4 12-7=5 4-0-1=3 \\boxed{35}'.
+
+    A carry is the '+1' of the tens, a borrow the ten before the ones and the '-1' of the tens. Each step takes one fact about
+    small numbers, so that a very small model can learn it in seconds, and can get it wrong in one place.
+    """
     steps, result = [], terms[0]
     for term in terms[1:]:
-        steps.append(f"{result}{term:+d}={result + term}")
+        (tens, ones), (more_tens, more_ones) = divmod(result, 10), divmod(abs(term), 10)
+        if term > 0:
+            carry = ones + more_ones >= 10
+            steps.append(f"{ones}+{more_ones}={ones + more_ones}")
+            steps.append(f"{tens}+{more_tens}{'+1' if carry else ''}={tens + more_tens + carry}")
+        else:
+            borrow = ones < more_ones
+            ones += 10 * borrow
+            steps.append(f"{ones}-{more_ones}={ones - more_ones}")
+            steps.append(f"{tens}-{more_tens}{'-1' if borrow else ''}={tens - more_tens - borrow}")
         result += term
     return " ".join([*steps, f"\\boxed{{{result}}}"])
 

@@ -13,6 +13,7 @@ from sfpo.data.arithmetic import (
     STORY_NAMES,
     STORY_THINGS,
     TASKS,
+    _worked,
     canonical,
     generate,
 )
@@ -41,10 +42,13 @@ def value(text):
 
 
 def expression(row):
-    """The signed terms out of the solution: "12+30=42 42-7=35 ..." has 12, 30 and, after the carried 42, -7."""
-    first, *later, _ = row.solution.split(" ")
-    terms = [*re.findall(r"[+-]?\d+", first.split("=")[0]), *(re.search(r"[+-]\d+", step)[0] for step in later)]
-    return tuple(map(int, terms))
+    """The signed terms out of the columns: "2+0=2 1+3=4 ..." is 12+30; a borrowed ten before the ones does not count."""
+    *steps, _ = row.solution.split(" ")
+    columns = [re.match(r"(\d+)([+-])(\d+)", step).groups() for step in steps]
+    terms = [10 * int(columns[1][0]) + int(columns[0][0]) % 10]
+    for (_, sign, ones), (_, _, tens) in zip(columns[::2], columns[1::2], strict=True):
+        terms.append(int(f"{sign}{10 * int(tens) + int(ones)}"))
+    return tuple(terms)
 
 
 def test_no_problem_is_repeated_or_shared_between_splits(everything):
@@ -82,7 +86,8 @@ def test_every_answer_is_right_and_every_solution_ends_in_it(everything):
             for step in steps:
                 left, right = step.split("=")
                 assert value(left) == int(right) >= 0
-            assert right == row.answer[0]
+            # The tens of the last column, and the last digit of its ones.
+            assert 10 * int(right) + int(steps[-2][-1]) == int(row.answer[0]) == sum(expression(row))
             if row.problem.endswith("=?"):
                 assert value(row.problem.removesuffix("=?")) == int(row.answer[0])
 
@@ -98,19 +103,19 @@ def test_shape_of_each_task():
         row = generate(task, "test", 1)[0]
         return re.sub(r"\d\d", "n", row.problem), row.solution.count("=")
 
-    assert shown("sums") == ("n+n=?", 1)
-    assert shown("differences") == ("n-n=?", 1)
-    assert shown("chains") == ("n+n-n=?", 2)
-    assert shown("long_chains") == ("n+n-n+n=?", 3)
-    assert shown("stories")[1] == 1
-    assert shown("new_stories")[1] == 2
+    assert shown("sums") == ("n+n=?", 2)
+    assert shown("differences") == ("n-n=?", 2)
+    assert shown("chains") == ("n+n-n=?", 4)
+    assert shown("long_chains") == ("n+n-n+n=?", 6)
+    assert shown("stories")[1] == 2
+    assert shown("new_stories")[1] == 4
 
 
 def test_problems_and_solutions_are_short(everything):
     rows = [row for listed in everything.values() for row in listed]
     assert max(len(row.problem) for row in rows) <= 110
     in_training = [row for (task, _), listed in everything.items() if task in ("sums", "chains", "stories") for row in listed]
-    assert max(len(row.solution) for row in in_training) <= 32
+    assert max(len(row.solution) for row in in_training) <= 44
 
 
 def test_new_stories_use_frames_and_nouns_that_stories_never_use(everything):
@@ -143,6 +148,15 @@ def test_a_longer_list_starts_with_the_shorter_one():
     assert [row.id for row in generate("sums", "test", 2)] == ["sums-test-00000", "sums-test-00001"]
 
 
+def test_columns_by_hand():
+    # 58+67: 8+7=15, carry; 5+6+1=12. 125-96: 15-6=9, borrowed; 12-9-1=2.
+    row = next(row for row in generate("chains", "train", 2000) if "+1=" in row.solution and "-1=" in row.solution)
+    first, second, third = expression(row)
+    assert first % 10 + second % 10 >= 10 and (first + second) % 10 < -third % 10
+    assert _worked((58, 67, -96)) == "8+7=15 5+6+1=12 15-6=9 12-9-1=2 \\boxed{29}"
+    assert _worked((60, -20)) == "0-0=0 6-2=4 \\boxed{40}"
+
+
 def test_the_rows_never_change():
     """A golden hash: checkpoints and stored results belong to exactly these problems."""
     text = "\n".join(
@@ -151,7 +165,7 @@ def test_the_rows_never_change():
         for split in SPLITS
         for row in generate(task, split, 100)
     )
-    assert hashlib.sha256(text.encode()).hexdigest() == "87bba6ba08e46c8a5caf4446e897f3336f0932f1575727c7c7149fc60a6cabd6"
+    assert hashlib.sha256(text.encode()).hexdigest() == "11514f773fcbf7ca04242c25c91feba2f799dfc352b58d2a235739fc258fcde1"
 
 
 def test_too_large_a_count_is_told_with_what_there_is():

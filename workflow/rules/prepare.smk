@@ -47,12 +47,12 @@ rule prepare_model:
         f"logs/{SUITE}/prepare/model-{{model}}.log",
     benchmark:
         f"logs/{SUITE}/prepare/model-{{model}}.benchmark.tsv"
-    threads: max(2, RESOURCES.threads)  # most of the suite waits for it
+    threads: RESOURCES.threads
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=120,
     shell:
-        "OMP_NUM_THREADS={threads} {sys.executable} -m sfpo.models.prepare {input.settings} > {log} 2>&1"
+        "{PYTHON} -m sfpo.models.prepare {input.settings} > {log} 2>&1"
 
 
 rule prepare:

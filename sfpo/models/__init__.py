@@ -1,0 +1,1 @@
+"""Where a starting policy comes from: made here, carried by a package, copied, or downloaded."""

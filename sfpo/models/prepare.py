@@ -1,0 +1,124 @@
+"""Prepare a starting policy: ``python -m sfpo.models.prepare SETTINGS.json``.
+
+Writes ``checkpoint/`` beside the settings file: a folder in Hugging Face format (safetensors, tokenizer with a chat template)
+that transformers and vLLM open as it is, whatever source the model has. It is built beside its place and renamed at the end, so
+that a folder with a manifest is a whole one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from sfpo.config import ConfigError, HubModel, LocalModel, ModelSettings, PackageModel, load_settings, settings_hash
+from sfpo.data.prompts import require_chat_template
+from sfpo.manifest import write_json, write_manifest
+from sfpo.models import package, published, warm_up
+
+
+def prepare(settings: ModelSettings, folder: Path) -> None:
+    """Build ``folder`` (checkpoint/). The manifest's facts: settings_hash, source, parameters, and what the source adds to them
+    (the commit of a hub model, the measurements of a warm-up).
+
+    Raises:
+        ConfigError: the source cannot be had, or it gives no policy that can be trained (no chat template, no end of a turn).
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    facts = build(settings, partial)
+    facts["parameters"] = complete(partial)
+    write_manifest(partial, settings_hash=settings_hash(settings), source=settings.model.source, **facts)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
+    """Fill ``folder`` from the model's source, and return what the source has to tell."""
+    model = settings.model
+    if isinstance(model, HubModel):
+        return {"commit": published.download(model, folder)}
+    if isinstance(model, LocalModel):
+        published.copy_local(model, folder)
+        return {}
+    if isinstance(model, PackageModel):
+        package.build(model, folder)
+        return {}
+    if settings.warm_up_data is None:
+        raise ConfigError(f"warm_up_data = None: model '{settings.name}' is made from nothing and needs a data set to learn on")
+    return warm_up.build(model, settings.instruction, Path(settings.warm_up_data), folder)
+
+
+def complete(folder: Path) -> int:
+    """What every source must end in: a chat template, the tokens that end a turn, and a padding token that is none of these
+    (where the vocabulary has one to spare). Returns the number of parameters.
+
+    Raises:
+        ConfigError: there is no chat template, or no token that ends a turn.
+    """
+    require_chat_template(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    generation = _read(folder / "generation_config.json")
+    stops = stop_ids(tokenizer, generation.get("eos_token_id", getattr(config, "eos_token_id", None)))
+    if not stops:
+        raise ConfigError(
+            f"{folder}: no token ends a turn: the tokenizer has no eos token and the chat template closes an answer without a "
+            "special token; set eos_token in tokenizer_config.json, or correct the chat template"
+        )
+    pad = padding_token(tokenizer, stops)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():  # one key is changed: saving the tokenizer anew could change more than that
+            write_json(folder / name, {**_read(folder / name), "pad_token": pad})
+    ids = {"eos_token_id": stops if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.convert_tokens_to_ids(pad)}
+    write_json(folder / "generation_config.json", {**generation, **ids})
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config).num_parameters()
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, known: int | list[int] | None) -> list[int]:
+    """The tokens that end an answer: those already ``known``, the tokenizer's eos, and what its chat template closes a turn with.
+    Base models often lack the last one, and would chat on to the limit."""
+    stops = list(known) if isinstance(known, list) else [known]
+    conversation = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
+    closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition("ANSWER")[2]
+    special = _special_ids(tokenizer)
+    closing_ids = [token for token in tokenizer.encode(closing, add_special_tokens=False) if token in special]
+    return list(dict.fromkeys(token for token in [*stops, tokenizer.eos_token_id, *closing_ids[:1]] if token is not None))
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase, stops: list[int]) -> str:
+    """The tokenizer's padding token if it ends no turn; else a special token named for padding, or the unknown token; where the
+    vocabulary has none of these, a token that ends a turn."""
+    special = [tokenizer.convert_ids_to_tokens(token) for token in sorted(_special_ids(tokenizer))]
+    named = [token for token in special if "pad" in token.lower()]
+    candidates = [tokenizer.pad_token, *named, tokenizer.unk_token]
+    spare = [token for token in candidates if token and tokenizer.convert_tokens_to_ids(token) not in stops]
+    return spare[0] if spare else tokenizer.convert_ids_to_tokens(stops[0])
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    return {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sfpo.models.prepare", description="Prepare one starting policy.")
+    parser.add_argument("settings", type=Path, help="settings.json of the model; checkpoint/ goes beside it")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare(load_settings(ModelSettings, arguments.settings), arguments.settings.parent / "checkpoint")
+
+
+if __name__ == "__main__":
+    main()

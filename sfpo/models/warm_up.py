@@ -1,0 +1,196 @@
+"""Supervised training of a scratch model, until it sometimes solves the problems: reinforcement learning starts from there.
+
+Weight matrices learn by Muon (https://kellerjordan.github.io/posts/muon/), all else by AdamW: this reaches a given pass rate in
+less than half of the batches that AdamW alone takes. Plain next-token training otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Muon
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from sfpo.config import ConfigError, ModelLimits, ScratchModel
+from sfpo.data.prompts import render
+from sfpo.data.rows import Row
+from sfpo.rewards.math_answer import grade
+from sfpo.seeding import rng, seed_of
+from sfpo.types import Prompt
+
+RAMP_BATCHES = 20
+"""The learning rate rises linearly over so many batches, since the first moments are noise; constant afterwards."""
+MICRO_BATCH = 8
+"""Examples in one forward and backward pass. A batch is sorted by length first, so that little of it is padding."""
+MAX_GRAD_NORM = 1.0
+IGNORED = -100
+"""Label of a token without a loss (the convention of transformers)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One solved problem, in tokens."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    """The solution and the end of the turn."""
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+def read_examples(
+    path: Path, rows: list[Row], tokenizer: PreTrainedTokenizerFast, instruction: str, limits: ModelLimits
+) -> tuple[list[Example], list[str]]:
+    """The solved problems ``rows`` (of the file ``path``), and the ids of those left out because they are over ``limits``.
+
+    Raises:
+        ConfigError: a row has no solution, or none is left.
+    """
+    examples, too_long = [], []
+    for row in rows:
+        if row.solution is None:
+            raise ConfigError(f"{path}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
+        prompt_ids = render(tokenizer, instruction, row.problem)
+        completion_ids = [*tokenizer.encode(row.solution, add_special_tokens=False), tokenizer.eos_token_id]
+        if len(prompt_ids) > limits.max_prompt_tokens or len(completion_ids) > limits.max_completion_tokens:
+            too_long.append(row.id)
+        else:
+            examples.append(Example(prompt_ids, completion_ids))
+    if not examples:
+        raise ConfigError(f"{path}: no row is within max_prompt_tokens and max_completion_tokens; raise them")
+    return examples, too_long
+
+
+def warm_up(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: list[Example],
+    prompts: list[Prompt],
+    model: ScratchModel,
+) -> list[dict[str, float]]:
+    """Train ``policy`` in place on ``examples``, until its pass rate on ``prompts`` lies in ``model.warm_up.pass_rate``.
+
+    A measurement above the band sends the training back to the last one below it, to go on with half the batches between two
+    measurements. A batch is a function of its number, so the same batches come again.
+
+    Returns:
+        One entry per measurement: batches so far, mean loss since the last one (nats a token), pass rate.
+
+    Raises:
+        ConfigError: the band is never met; the message holds the measurements.
+    """
+    settings, (low, high) = model.warm_up, model.warm_up.pass_rate
+    learner = Learner(policy, examples, model)
+    history: list[dict[str, float]] = []
+    done, stride, below = 0, settings.check_every, learner.state()
+    with tqdm(total=settings.max_batches, desc="warm-up", unit="batch") as bar:
+        while done < settings.max_batches and stride > 0:
+            stop, total = min(done + stride, settings.max_batches), 0.0
+            for number in range(done, stop):
+                total += learner.learn(number)
+                bar.update()
+            rate = pass_rate(policy, tokenizer, prompts, model, stop)
+            history.append({"batches": stop, "loss": total / (stop - done), "pass_rate": rate})
+            bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", pass_rate=f"{rate:.3f}")
+            if low <= rate <= high:
+                return history
+            if rate < low:
+                done, below = stop, learner.state()
+            else:
+                learner.restore(below)
+                bar.update(done - stop)
+                stride //= 2
+    measured = ", ".join(f"{entry['pass_rate']:.3f} after {entry['batches']}" for entry in history)
+    raise ConfigError(
+        f"warm_up: no pass rate within {[low, high]} in {settings.max_batches} batches (measured: {measured}); widen pass_rate, "
+        "raise max_batches, or change learning_rate"
+    )
+
+
+class Learner:
+    """A policy, what it learns from, and its optimizers."""
+
+    def __init__(self, policy: PreTrainedModel, examples: list[Example], model: ScratchModel) -> None:
+        self._policy, self._examples, self._settings, self._seed = policy, examples, model.warm_up, model.seed
+        embedding = policy.get_input_embeddings().weight
+        matrices = [weight for weight in policy.parameters() if weight.dim() == 2 and weight is not embedding]
+        others = [weight for weight in policy.parameters() if weight.dim() != 2 or weight is embedding]
+        rate = model.warm_up.learning_rate
+        # Muon's step is scaled to the size of AdamW's, so that one learning rate serves both.
+        self._optimizers = [Muon(matrices, lr=rate, adjust_lr_fn="match_rms_adamw"), AdamW(others, lr=rate)]
+
+    def learn(self, number: int) -> float:
+        """One optimizer step on batch ``number``; returns its mean loss (nats a solution token)."""
+        size = min(self._settings.batch_size, len(self._examples))
+        batch = sorted(rng(self._seed, "warm-up batch", number).sample(self._examples, size), key=len)
+        num_tokens = sum(len(example.completion_ids) for example in batch)
+        self._policy.train()
+        total = 0.0
+        for start in range(0, size, MICRO_BATCH):
+            ids, labels = collate(batch[start : start + MICRO_BATCH], self._policy.config.pad_token_id)
+            loss = self._policy(input_ids=ids, labels=labels, use_cache=False, num_items_in_batch=num_tokens).loss
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(self._policy.parameters(), MAX_GRAD_NORM)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._settings.learning_rate * min(1.0, (number + 1) / RAMP_BATCHES)
+            optimizer.step()
+            optimizer.zero_grad()
+        return total
+
+    def state(self) -> list[dict[str, Any]]:
+        """A copy of the weights and moments."""
+        return copy.deepcopy([part.state_dict() for part in (self._policy, *self._optimizers)])
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Back to ``state``, which stays as it is: optimizers keep the tensors they are given, and would change them."""
+        for part, saved in zip((self._policy, *self._optimizers), copy.deepcopy(state), strict=True):
+            part.load_state_dict(saved)
+
+
+def collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and labels, both [B, T] int64, padded on the right (a causal model needs no mask for that).
+
+    Labels are ``IGNORED`` on prompts and padding: the loss is on solutions alone.
+    """
+    ids = torch.full((len(examples), max(map(len, examples))), pad)
+    labels = torch.full_like(ids, IGNORED)
+    for row, example in enumerate(examples):
+        ids[row, : len(example)] = torch.tensor(example.prompt_ids + example.completion_ids)
+        labels[row, len(example.prompt_ids) : len(example)] = torch.tensor(example.completion_ids)
+    return ids, labels
+
+
+def pass_rate(
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt], model: ScratchModel, batches: int
+) -> float:
+    """Share of ``prompts`` that one completion each, sampled at temperature 1, answers correctly; ``batches`` seeds the draw."""
+    width = max(len(prompt.token_ids) for prompt in prompts)
+    ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
+        mask[row, width - len(prompt.token_ids) :] = 1
+    sampling = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_new_tokens=model.max_completion_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    policy.eval()
+    with torch.random.fork_rng(devices=[]):  # generate() draws from torch's global state
+        torch.manual_seed(seed_of(model.seed, "warm-up check", batches))
+        sampled = policy.generate(ids, attention_mask=mask, generation_config=sampling)
+    texts = tokenizer.batch_decode(sampled[:, width:], skip_special_tokens=True)
+    return sum(grade(text, prompt.answer) for text, prompt in zip(texts, prompts, strict=True)) / len(prompts)
