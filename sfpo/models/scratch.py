@@ -1,22 +1,15 @@
-"""A small model of our own: a tokenizer, random weights, and a warm-up that makes a policy of them."""
+"""A small model of our own: its tokenizer, and its architecture with random weights."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sfpo.config import ConfigError, ScratchModel
-from sfpo.data.prompts import load_problems, load_prompts
-from sfpo.models.warm_up import read_examples, warm_up
 from sfpo.seeding import seed_of
-
-log = logging.getLogger(__name__)
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 
@@ -27,33 +20,7 @@ CHAT_TEMPLATE = (
 """ChatML without a system turn. (The template engine drops the newline that follows a block, so none is written there.)"""
 
 PIECES = r"\p{N}| ?\\?\p{L}+[\{\n]?| ?[^\s\p{L}\p{N}]+|\s+"
-"""BPE merges stay inside one piece: a digit, a word (a LaTeX command with its brace, for instance ' \\boxed{'), marks, spaces."""
-
-
-def build(model: ScratchModel, instruction: str, data: Path, folder: Path) -> dict[str, Any]:
-    """Write a warmed-up model to ``folder``; returns the warm-up's measurements and the ids of the rows it left out.
-
-    Args:
-        instruction: the user turn; {problem} stands for the problem.
-        data: folder with train.parquet (problems with solutions) and validation.parquet.
-
-    Raises:
-        ConfigError: the data cannot be used, the settings do not fit together, or the warm-up misses its pass rate.
-    """
-    train, validation = data / "train.parquet", data / "validation.parquet"
-    rows = load_problems(train)
-    roles = ("user\n", "assistant\n")
-    tokenizer = train_tokenizer(
-        (text for row in rows for text in (*roles, row.problem, row.solution or "")), model.vocabulary_size
-    )
-    examples, too_long = read_examples(train, rows, tokenizer, instruction, model)
-    prompts, _ = load_prompts(validation, tokenizer, instruction, model.max_prompt_tokens)
-    log.info("%d examples to warm up on; %d left out, over the token limits", len(examples), len(too_long))
-    policy = new_policy(model, tokenizer)
-    history = warm_up(policy, tokenizer, examples, prompts[: model.warm_up.check_prompts], model)
-    policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return {"warm_up": history, "rows_over_token_limits": too_long}
+"""BPE merges stay inside one piece: a digit, a word (with its newline, or a LaTeX command with its brace), marks, spaces."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ less than half of the batches that AdamW alone takes. Plain next-token training 
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sfpo.config import ConfigError, ModelLimits, ScratchModel
-from sfpo.data.prompts import render
+from sfpo.data.prompts import load_problems, load_prompts, render
 from sfpo.data.rows import Row
+from sfpo.models.scratch import new_policy, train_tokenizer
 from sfpo.rewards.math_answer import grade
 from sfpo.seeding import rng, seed_of
 from sfpo.types import Prompt
@@ -31,6 +33,8 @@ MICRO_BATCH = 8
 MAX_GRAD_NORM = 1.0
 IGNORED = -100
 """Label of a token without a loss (the convention of transformers)."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,18 +49,48 @@ class Example:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
+def build(model: ScratchModel, instruction: str, data: Path, folder: Path) -> dict[str, Any]:
+    """Make a model, warm it up, and write it to ``folder``.
+
+    Args:
+        instruction: the user turn; {problem} stands for the problem.
+        data: folder with train.parquet (problems with solutions) and validation.parquet.
+        folder: gets weights, configuration, generation settings and tokenizer.
+
+    Returns:
+        Facts for the manifest: the measurements, and the ids of the rows left out.
+
+    Raises:
+        ConfigError: the data cannot be used, the settings do not fit together, or the warm-up misses its pass rate.
+    """
+    train = data / "train.parquet"
+    rows = load_problems(train)
+    for row in rows:
+        if row.solution is None:
+            raise ConfigError(f"{train}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
+    turns = ("user\n", "assistant\n")
+    texts = [text for row in rows for text in (*turns, row.problem, row.solution)]
+    tokenizer = train_tokenizer(texts, model.vocabulary_size)
+    examples, too_long = read_examples(train, rows, tokenizer, instruction, model)
+    prompts, _ = load_prompts(data / "validation.parquet", tokenizer, instruction, model.max_prompt_tokens)
+    log.info("%d examples to warm up on; %d left out, over the token limits", len(examples), len(too_long))
+    policy = new_policy(model, tokenizer)
+    history = warm_up(policy, tokenizer, examples, prompts[: model.warm_up.check_prompts], model)
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"warm_up": history, "examples_over_token_limits": too_long}
+
+
 def read_examples(
     path: Path, rows: list[Row], tokenizer: PreTrainedTokenizerFast, instruction: str, limits: ModelLimits
 ) -> tuple[list[Example], list[str]]:
     """The solved problems ``rows`` (of the file ``path``), and the ids of those left out because they are over ``limits``.
 
     Raises:
-        ConfigError: a row has no solution, or none is left.
+        ConfigError: none is left.
     """
     examples, too_long = [], []
     for row in rows:
-        if row.solution is None:
-            raise ConfigError(f"{path}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
         prompt_ids = render(tokenizer, instruction, row.problem)
         completion_ids = [*tokenizer.encode(row.solution, add_special_tokens=False), tokenizer.eos_token_id]
         if len(prompt_ids) > limits.max_prompt_tokens or len(completion_ids) > limits.max_completion_tokens:
@@ -109,8 +143,8 @@ def warm_up(
                 stride //= 2
     measured = ", ".join(f"{entry['pass_rate']:.3f} after {entry['batches']}" for entry in history)
     raise ConfigError(
-        f"warm_up: no pass rate within {[low, high]} in {settings.max_batches} batches (measured: {measured}); widen pass_rate, "
-        "raise max_batches, or change learning_rate"
+        f"warm_up: no pass rate within {[low, high]} in {settings.max_batches} batches (measured: {measured}); "
+        "widen pass_rate, raise max_batches, or change learning_rate"
     )
 
 
@@ -172,7 +206,11 @@ def collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
 def pass_rate(
     policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt], model: ScratchModel, batches: int
 ) -> float:
-    """Share of ``prompts`` that one completion each, sampled at temperature 1, answers correctly; ``batches`` seeds the draw."""
+    """Share of ``prompts`` that one completion each, sampled at temperature 1, answers correctly.
+
+    Args:
+        batches: batches learned from so far; seeds the draw.
+    """
     width = max(len(prompt.token_ids) for prompt in prompts)
     ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)

@@ -40,25 +40,32 @@ def sequences_of(groups: Sequence[RolloutGroup]) -> tuple[list[list[int]], list[
 
 
 def micro_batches(
-    prompt_ids: list[list[int]], completion_ids: list[list[int]], max_tokens: int, device: torch.device
+    prompt_ids: list[list[int]],
+    completion_ids: list[list[int]],
+    max_tokens: int,
+    device: torch.device,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[MicroBatch]:
     """Cut sequences into micro-batches of at most ``max_tokens`` tokens, padding counted, shortest first.
 
     A sequence longer than ``max_tokens`` gets a micro-batch of its own.
+
+    Args:
+        rows: the completions to take; None: all.
     """
     lengths = [len(completion) for completion in completion_ids]
     first_token = [0]
     for length in lengths:
         first_token.append(first_token[-1] + length)
     totals = [len(prompt) + length for prompt, length in zip(prompt_ids, lengths, strict=True)]
-    by_length = sorted(range(len(totals)), key=totals.__getitem__)
+    by_length = sorted(range(len(totals)) if rows is None else rows, key=totals.__getitem__)
     start = 0
     while start < len(by_length):
         stop = start + 1
         while stop < len(by_length) and totals[by_length[stop]] * (stop + 1 - start) <= max_tokens:
             stop += 1
-        rows = by_length[start:stop]
-        yield _collate(rows, prompt_ids, completion_ids, first_token, totals[rows[-1]], device)
+        taken = by_length[start:stop]
+        yield _collate(taken, prompt_ids, completion_ids, first_token, totals[taken[-1]], device)
         start = stop
 
 

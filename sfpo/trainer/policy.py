@@ -77,7 +77,8 @@ class Policy:
         """One update: a pass over the batch in mini-batches, with an optimizer step on each.
 
         Returns:
-            Means over the pass: loss, ratio_mean, ratio_max, clip_fraction, grad_norm (before clipping).
+            Means over the mini-batches: loss, grad_norm (before clipping), and over the tokens that have a gradient ratio_mean,
+            clip_fraction; ratio_max is the largest of all.
         """
         passes = [self._descend_mini_batch(mini) for mini in batch.mini_batches(self.train.mini_batch_prompts)]
         means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
@@ -88,7 +89,8 @@ class Policy:
         weights = token_weights(self.objective.aggregation, lengths, self.max_completion_tokens).to(self.model.dtype)
         advantages = mini.advantages.to(self.device)
         loss_sum, ratios, clipped = 0.0, [], []
-        for micro in micro_batches(mini.prompt_ids, mini.completion_ids, self.train.micro_batch_tokens, self.device):
+        budget, rows = self.train.micro_batch_tokens, self._rows_that_teach(mini)
+        for micro in micro_batches(mini.prompt_ids, mini.completion_ids, budget, self.device, rows):
             logprobs, entropy = self._forward(micro)
             loss, statistics = policy_loss(
                 self.objective,
@@ -114,6 +116,13 @@ class Policy:
             "clip_fraction": torch.cat(clipped).float().mean().item(),
             "grad_norm": grad_norm.item(),
         }
+
+    def _rows_that_teach(self, mini: TrainBatch) -> list[int] | None:
+        """The completions with a gradient (None: all): where the advantage is 0, the clipped loss has none, and it takes a KL or
+        entropy term to give one. Leaving them out changes no gradient, since the denominators are those of the whole mini-batch."""
+        if self.objective.kl_coefficient or self.objective.entropy_coefficient:
+            return None
+        return mini.advantages.nonzero().flatten().tolist() or None
 
     def _forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
