@@ -1,6 +1,7 @@
 """Score one checkpoint on all benchmarks of its suite with lm-eval.
 
-``python -m eval.evaluate_checkpoint evaluations/.../settings.json`` writes beside the settings file: scores.parquet (one row for each
+``python -m eval.evaluate_checkpoint evaluations/.../settings.json`` writes beside the settings file: scores.parquet
+(one row for each
 completion: benchmark, problem_id, sample, correct), samples.jsonl (the texts), and results.json (avg@k and pass@k), last.
 """
 

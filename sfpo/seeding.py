@@ -1,7 +1,7 @@
 """Randomness by name: a seed is a function of what it is for, never of what ran before.
 
-``seed_of(run_seed, "rollout", step, prompt_id, sample)`` gives the same number in any process, in any order of calls, before and
-after a crash. Nothing in the project draws from global random state.
+``seed_of(run_seed, "rollout", step, prompt_id, sample)`` gives the same number in any process, in any order of calls,
+before and after a crash. Nothing in the project draws from global random state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The nouns of the project. B = completions in a batch, N = completion tokens in a batch (completions end to end, no padding)."""
+"""The nouns of the project.
+
+B = completions in a batch, N = completion tokens in a batch (completions end to end, no padding).
+"""
 
 from __future__ import annotations
 
@@ -70,8 +73,8 @@ class TrainBatch:
         object.__setattr__(self, "lengths", [len(ids) for ids in self.completion_ids])
         if not len(self.prompt_ids) == len(self.completion_ids) == len(self.advantages):
             raise ValueError(
-                f"a batch needs as many prompts ({len(self.prompt_ids)}) and advantages ({len(self.advantages)}) as completions "
-                f"({len(self.completion_ids)})"
+                f"a batch needs as many prompts ({len(self.prompt_ids)}) and advantages ({len(self.advantages)}) "
+                f"as completions ({len(self.completion_ids)})"
             )
         if sum(self.lengths) != len(self.old_logprobs):
             raise ValueError(f"{len(self.old_logprobs)} old log-probs for {sum(self.lengths)} completion tokens")

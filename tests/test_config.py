@@ -42,7 +42,11 @@ def test_every_suite_of_the_committed_file_parses(raw):
         ("suite", "large", "suite: 'large' is not defined; defined are: "),
         ("suites.tiny.train.optimizer.learning_rate", -1, "learning_rate = -1: input should be greater than 0"),
         ("suites.tiny.train.mini_batch_prompts", 5, "mini_batch_prompts 5 must divide prompts_per_step 32"),
-        ("suites.tiny.train.completions_per_prompt", 1, "completions_per_prompt = 1: input should be greater than or equal to 2"),
+        (
+            "suites.tiny.train.completions_per_prompt",
+            1,
+            "completions_per_prompt = 1: input should be greater than or equal to 2",
+        ),
         ("suites.tiny.instruction", "solve", "the instruction must hold {problem}"),
         ("models.tiny-qwen2.source", "hubb", "models.tiny-qwen2.source = 'hubb': allowed are 'scratch', 'package'"),
         ("models.tiny-qwen2.warm_up.pass_rate", [0.5, 0.2], "must be [low, high] with low < high"),

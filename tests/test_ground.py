@@ -44,7 +44,7 @@ def test_mini_batches_are_whole_groups_in_order():
 
 @pytest.mark.parametrize("changes", [{"advantages": torch.zeros(3)}, {"old_logprobs": torch.zeros(6)}])
 def test_a_batch_whose_parts_do_not_match_is_refused(changes):
-    with pytest.raises(ValueError, match="old log-probs|as many prompts"):
+    with pytest.raises(ValueError, match=r"old log-probs|as many prompts"):
         three_completions(**changes)
 
 

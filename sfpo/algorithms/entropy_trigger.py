@@ -1,10 +1,11 @@
 """The entropy trigger that ends the slow-fast phase (paper, Algorithm 1, step 4).
 
-Z_s = (H_s - mean) / (std + eps) over the last ``window`` entropies, H_s among them, population standard deviation. The first time Z
-passes the threshold, every later step is a GRPO step (one-way latch).
+Z_s = (H_s - mean) / (std + eps) over the last ``window`` entropies, H_s among them, population standard deviation. The
+first time Z passes the threshold, every later step is a GRPO step (one-way latch).
 
-Forms: ``paper`` tests |Z_s| >= threshold (two-sided). ``released`` tests Z_s >= threshold (one-sided), as the authors' code does. The
-paper tests after step s for the next step; the code tests before step s + 1 on the entropies up to step s: the same moment.
+Forms: ``paper`` tests |Z_s| >= threshold (two-sided). ``released`` tests Z_s >= threshold (one-sided), as the authors'
+code does. The paper tests after step s for the next step; the code tests before step s + 1 on the entropies up to step s:
+the same moment.
 
 Departure from the paper: no test before the window is full (the code's rule; the paper is silent, and with two entropies
 |Z| is 1 whatever they are).

@@ -16,7 +16,8 @@ class SamplerGap:
 
 
 def sampler_gap(policy_logprobs: Tensor, sampler_logprobs: Tensor) -> SamplerGap:
-    """How far the sampler was from the policy: rounding (about 1e-6 in float32, 1e-2 in bfloat16), or stale weights (0.1 and up).
+    """How far the sampler was from the policy: rounding (about 1e-6 in float32, 1e-2 in bfloat16), or stale weights
+    (0.1 and up).
 
     Args:
         policy_logprobs: [N], torch's, of the completion tokens.

@@ -1,7 +1,8 @@
 """The training loop: rollouts, rewards, one step of the update rule, weight sync, metrics; validation and saves in between.
 
-A run lives in one folder. While it trains, everything it writes is below <folder>/state, from which a killed run goes on; at the end
-the finished files move up: metrics.jsonl, validation.jsonl, tensorboard/, best/, last/, and summary.json, which is written last.
+A run lives in one folder. While it trains, everything it writes is below <folder>/state, from which a killed run goes
+on; at the end the finished files move up: metrics.jsonl, validation.jsonl, tensorboard/, best/, last/, and summary.json,
+which is written last.
 """
 
 from __future__ import annotations
@@ -115,9 +116,7 @@ class TrainingJob:
         with self.clock("grade"):
             return self._grade(prompts, completions, train.completions_per_prompt)
 
-    def _sample(
-        self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]
-    ) -> list[Completion]:
+    def _sample(self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]) -> list[Completion]:
         """``samples`` completions of each prompt, prompt after prompt."""
         requests = [
             Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt in prompts for sample in range(samples)
@@ -228,7 +227,9 @@ class TrainingJob:
             path, self.engine.tokenizer, self.settings.instruction, self.settings.limits.max_prompt_tokens
         )
         if excluded:
-            log.warning("%s: %d prompts over %d tokens are excluded", path, len(excluded), self.settings.limits.max_prompt_tokens)
+            log.warning(
+                "%s: %d prompts over %d tokens are excluded", path, len(excluded), self.settings.limits.max_prompt_tokens
+            )
         return prompts, excluded
 
     def publish(self) -> None:

@@ -21,7 +21,7 @@ class PhaseClock:
     """Cumulative seconds by phase; a resumed run goes on counting from what it had."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
-        self.seconds = seconds or {phase: 0.0 for phase in (*TRAINING_PHASES, "validate")}
+        self.seconds = seconds or dict.fromkeys((*TRAINING_PHASES, "validate"), 0.0)
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:

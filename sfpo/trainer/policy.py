@@ -118,8 +118,8 @@ class Policy:
         }
 
     def _rows_that_teach(self, mini: TrainBatch) -> list[int] | None:
-        """The completions with a gradient (None: all): where the advantage is 0, the clipped loss has none, and it takes a KL or
-        entropy term to give one. Leaving them out changes no gradient, since the denominators are those of the whole mini-batch."""
+        """The completions with a gradient (None: all). Where the advantage is 0 the clipped loss has none, and it takes a
+        KL or entropy term to give one. Leaving them out changes no gradient: the denominators stay the mini-batch's."""
         if self.objective.kl_coefficient or self.objective.entropy_coefficient:
             return None
         return mini.advantages.nonzero().flatten().tolist() or None

@@ -100,9 +100,7 @@ def test_any_cut_into_micro_batches_gives_the_same_loss(lengths, aggregation, ra
     parts = 0.0
     for rows in torch.arange(count).split(cut):
         mine = torch.isin(owner, rows)
-        part, _ = policy_loss(
-            objective, logprobs[mine], old[mine], entropy[mine], advantages[rows], sizes[rows], weights[mine]
-        )
+        part, _ = policy_loss(objective, logprobs[mine], old[mine], entropy[mine], advantages[rows], sizes[rows], weights[mine])
         parts += part
     assert float(parts) == pytest.approx(float(whole), rel=1e-9)
 

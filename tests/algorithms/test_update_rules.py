@@ -36,7 +36,8 @@ class Quadratic:
 @pytest.mark.parametrize("fast_steps", [1, 3, 7])
 @pytest.mark.parametrize("alpha", [0.0, 0.8, 1.0])
 def test_one_sfpo_step_on_a_parabola_is_the_closed_form(fast_steps, alpha):
-    # SGD on x^2/2 from 1: K fast steps reach (1-eta)^K; reposition gives 1 + alpha ((1-eta)^K - 1); the slow step multiplies by 1-eta.
+    # SGD on x^2/2 from 1: K fast steps reach (1-eta)^K; reposition gives 1 + alpha ((1-eta)^K - 1); the slow step
+    # multiplies by 1-eta.
     eta = 0.1
     policy = Quadratic([1.0], lr=eta)
     make_update_rule("sfpo", num_fast_steps=fast_steps, alpha=alpha).step(policy, batch())

@@ -40,7 +40,8 @@ def settings(params, checkpoint, data, limits) -> RunSettings:
             "limits": limits,
             "instruction": "{problem}",
             "arm": {"rule": "sfpo", "objective": "grpo", "num_fast_steps": 2, "alpha": 0.5, "entropy_trigger": {"window": 3}},
-            # A boxed answer is beyond a random policy, so every advantage is 0: the entropy bonus is what moves the weights here.
+            # A boxed answer is beyond a random policy, so every advantage is 0: the entropy bonus is what moves the
+            # weights here.
             "objective": params.objectives["grpo"].model_copy(update={"entropy_coefficient": 0.1}),
             "train": train,
             "engine": params.suites["tiny"].engine,

@@ -11,7 +11,11 @@ def test_lines_after_the_last_save_and_a_cut_line_are_dropped(tmp_path):
     lines = JsonLines(path, last_step=2)
     lines.append({"step": 3, "reward": 0.5})
     lines.close()
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}, {"step": 3, "reward": 0.5}]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 3, "reward": 0.5},
+    ]
 
 
 def test_every_number_becomes_a_curve():

@@ -1,4 +1,4 @@
-"""The whole graph on a two-step configuration, by DVC and by Snakemake, in real clones: what runs, and what does not run again."""
+"""The whole graph on a two-step configuration, by DVC and by Snakemake, in real clones: what runs, and what does not."""
 
 import json
 import os
@@ -54,7 +54,9 @@ def two_steps(params: dict) -> dict:
     tiny["train"].update(steps=2, prompts_per_step=4, completions_per_prompt=4, mini_batch_prompts=2, save_every=1)
     tiny["train"]["validation"] = {"every": 1, "prompts": 4, "samples": 2}
     tiny["evaluate"]["limit"] = 5
-    params["models"]["tiny-qwen2"]["warm_up"].update(batch_size=4, max_batches=2, check_every=1, check_prompts=4, pass_rate=[0.0, 1.0])
+    params["models"]["tiny-qwen2"]["warm_up"].update(
+        batch_size=4, max_batches=2, check_every=1, check_prompts=4, pass_rate=[0.0, 1.0]
+    )
     params["datasets"]["arithmetic"]["parts"]["generated"]["tasks"] = {"sums": 40, "stories": 40}
     params["datasets"]["arithmetic"]["validation_rows"] = 8
     return params

@@ -53,5 +53,5 @@ class UpdateRule(ABC):
         """State that outlives a step, as plain JSON values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (most rules have no state)
         """Continue from ``state``."""

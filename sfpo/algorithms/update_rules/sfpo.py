@@ -1,7 +1,7 @@
 """Slow-Fast Policy Optimization (arXiv 2510.04072, Algorithm 1).
 
-Departures from the paper: none in the update. As in the authors' code, one update is a whole pass over the batch in mini-batches,
-Adam's moments are not repositioned, and the learning rate moves once a step.
+Departures from the paper: none in the update. As in the authors' code, one update is a whole pass over the batch in
+mini-batches, Adam's moments are not repositioned, and the learning rate moves once a step.
 """
 
 from __future__ import annotations
