@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from sfpo.config import ConfigError, ScratchModel
 from sfpo.seeding import seed_of
@@ -19,8 +20,9 @@ CHAT_TEMPLATE = (
 )
 """ChatML without a system turn. (The template engine drops the newline that follows a block, so none is written there.)"""
 
-PIECES = r"\p{N}| ?\\?\p{L}+[\{\n]?| ?[^\s\p{L}\p{N}]+|\s+"
-"""BPE merges stay inside one piece: a digit, a word (with its newline, or a LaTeX command with its brace), marks, spaces."""
+PIECES = PRETOKENIZE_REGEX
+"""Qwen2's own: BPE merges stay inside a digit, a word, marks, or spaces. transformers puts it into every tokenizer that it loads
+beside a Qwen2-class model, whatever the tokenizer's files say (5.19), so another one would not survive a reload."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Muon
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sfpo.config import ConfigError, ModelLimits, ScratchModel
 from sfpo.data.prompts import load_problems, load_prompts, render
@@ -70,14 +70,17 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path) -> di
             raise ConfigError(f"{train}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
     turns = ("user\n", "assistant\n")
     texts = [text for row in rows for text in (*turns, row.problem, row.solution)]
-    tokenizer = train_tokenizer(texts, model.vocabulary_size)
+    made = train_tokenizer(texts, model.vocabulary_size)
+    policy = new_policy(model, made)
+    made.save_pretrained(folder)
+    policy.save_pretrained(folder)
+    # The tokenizer that every later reader gets: transformers changes some on the way (see scratch.PIECES).
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     examples, too_long = read_examples(train, rows, tokenizer, instruction, model)
     prompts, _ = load_prompts(data / "validation.parquet", tokenizer, instruction, model.max_prompt_tokens)
     log.info("%d examples to warm up on; %d left out, over the token limits", len(examples), len(too_long))
-    policy = new_policy(model, tokenizer)
     history = warm_up(policy, tokenizer, examples, prompts[: model.warm_up.check_prompts], model)
     policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return {"warm_up": history, "examples_over_token_limits": too_long}
 
 
