@@ -38,7 +38,7 @@ smoke: venv ## the main job on the embedded default: train, evaluate, table and 
 	@python -m eval.report.render results/tiny/settings.json headline
 
 test: venv ## the test suite
-	python -m pytest
+	python -m pytest -m "not slow"
 
 test-slow: venv ## tests that take minutes
 	python -m pytest -m slow

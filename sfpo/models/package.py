@@ -18,15 +18,10 @@ def build(model: PackageModel, folder: Path) -> None:
         ConfigError: the package is not installed, or has no such file.
     """
     gguf = find_file(model.package, model.file)
-    loaded = AutoModelForCausalLM.from_pretrained(
+    # Dequantized while it is loaded: transformers saves no model that still counts as quantized.
+    dense = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
-    # transformers refuses to save what it loaded as quantized, dequantized or not: the weights go into a model that never was.
-    config = loaded.config
-    del config.quantization_config
-    dense = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    dense.load_state_dict(loaded.state_dict())
-    dense.generation_config = loaded.generation_config
     dense.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 

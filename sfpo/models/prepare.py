@@ -78,6 +78,7 @@ def complete(folder: Path) -> int:
         if (folder / name).is_file():  # one key is changed: saving the tokenizer anew could change more than that
             write_json(folder / name, {**_read(folder / name), "pad_token": pad})
     ids = {"eos_token_id": stops if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.convert_tokens_to_ids(pad)}
+    generation.pop("_from_model_config", None)  # else transformers would take the model's ids instead of these
     write_json(folder / "generation_config.json", {**generation, **ids})
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config).num_parameters()

@@ -21,8 +21,8 @@ CHAT_TEMPLATE = (
 """ChatML without a system turn. (The template engine drops the newline that follows a block, so none is written there.)"""
 
 PIECES = PRETOKENIZE_REGEX
-"""Qwen2's own: BPE merges stay inside a digit, a word, marks, or spaces. transformers puts it into every tokenizer that it loads
-beside a Qwen2-class model, whatever the tokenizer's files say (5.19), so another one would not survive a reload."""
+"""Qwen2's own: BPE merges stay inside a digit, a word, marks, or spaces. transformers (5.19) puts it into every tokenizer
+that it loads beside a Qwen2-class model, whatever the tokenizer's files say; another one would not survive a reload."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:

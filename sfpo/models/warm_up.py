@@ -127,7 +127,7 @@ def warm_up(
     learner = Learner(policy, examples, model)
     history: list[dict[str, float]] = []
     done, stride, below = 0, settings.check_every, learner.state()
-    with tqdm(total=settings.max_batches, desc="warm-up", unit="batch") as bar:
+    with tqdm(total=settings.max_batches, desc="warm-up", unit="batch", mininterval=1.0) as bar:
         while done < settings.max_batches and stride > 0:
             stop, total = min(done + stride, settings.max_batches), 0.0
             for number in range(done, stop):

@@ -1,0 +1,50 @@
+"""lm-eval through the live engine: order, seeds of repeats, and the prompt that training uses."""
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from eval.engine_lm import EngineLM
+from sfpo.data.prompts import render
+
+pytestmark = pytest.mark.engine
+SAMPLING = {"until": [], "do_sample": True, "temperature": 1.0, "top_p": 1.0}
+
+
+@pytest.fixture
+def lm(engine):
+    return EngineLM(engine, seed=0)
+
+
+def instances(lm, problems: list[str], repeats: int) -> list[Instance]:
+    """As lm-eval makes them: one object a problem, listed ``repeats`` times."""
+    listed = []
+    for number, problem in enumerate(problems):
+        context = lm.apply_chat_template([{"role": "user", "content": problem}])
+        doc = {"id": f"p/{number}"}
+        instance = Instance("generate_until", doc, (context, dict(SAMPLING)), 0, metadata=("sums", number, repeats))
+        listed += [instance] * repeats
+    return listed
+
+
+def test_the_context_is_the_training_prompt(lm, engine):
+    context = lm.apply_chat_template([{"role": "user", "content": "12+30=?"}])
+    assert engine.tokenizer.encode(context, add_special_tokens=False) == render(engine.tokenizer, "{problem}", "12+30=?")
+
+
+def test_repeats_differ_and_are_the_same_in_any_order(lm):
+    problems = ["12+30=?", "What is 7 - 5?"]
+    texts = lm.generate_until(instances(lm, problems, 4), disable_tqdm=True)
+    assert len(set(texts[:4])) > 1
+    backward = lm.generate_until(instances(lm, problems, 4)[::-1], disable_tqdm=True)
+    # Problem by problem: the repeats of one problem are numbered as they come.
+    assert backward[:4] == texts[4:] and backward[4:] == texts[:4]
+
+
+def test_another_seed_gives_other_texts(engine):
+    texts = [EngineLM(engine, seed).generate_until(instances(EngineLM(engine, seed), ["1+1"], 8), True) for seed in (0, 1)]
+    assert texts[0] != texts[1]
+
+
+def test_scoring_given_texts_is_refused(lm):
+    with pytest.raises(TypeError, match="generate_until"):
+        lm.loglikelihood([])
