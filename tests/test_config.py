@@ -41,7 +41,7 @@ def test_every_suite_of_the_committed_file_parses(raw):
         ("suites.tiny.arms", ["grpoo"], "suites.tiny.arms: 'grpoo' is not defined; defined are: grpo"),
         ("suite", "large", "suite: 'large' is not defined; defined are: "),
         ("suites.tiny.train.optimizer.learning_rate", -1, "learning_rate = -1: input should be greater than 0"),
-        ("suites.tiny.train.mini_batch_prompts", 5, "mini_batch_prompts 5 must divide prompts_per_step 32"),
+        ("suites.tiny.train.mini_batch_prompts", 5, "mini_batch_prompts 5 must divide prompts_per_step 16"),
         (
             "suites.tiny.train.completions_per_prompt",
             1,
