@@ -57,7 +57,9 @@ def collect(settings: ReportSettings, root: Path = Path(".")) -> Collected:
         scores=pd.concat(list(_all_scores(settings, root / "evaluations")), ignore_index=True),
         validation=_of_runs(settings, lambda run: _steps(runs / run.path / "validation.jsonl", VALIDATION)),
         metrics=_of_runs(settings, lambda run: _steps(runs / run.path / "metrics.jsonl", METRICS)),
-        summaries=_of_runs(settings, lambda run: _summary(runs / run.path / "summary.json")),
+        summaries=_of_runs(settings, lambda run: _summary(runs / run.path / "summary.json")).astype(
+            {"trigger_fired_at": "Int64"}
+        ),
     )
 
 
@@ -88,7 +90,10 @@ def _of_run(run: RunId, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_runs(settings: ReportSettings, read_one: Callable[[RunId], pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([_of_run(run, read_one(run)) for run in settings.runs], ignore_index=True)
+    frames = [_of_run(run, read_one(run)) for run in settings.runs]
+    columns = list(dict.fromkeys(column for frame in frames for column in frame))
+    # A column without a value in one run must not decide the type of the whole.
+    return pd.concat([frame.dropna(axis=1, how="all") for frame in frames], ignore_index=True).reindex(columns=columns)
 
 
 def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
@@ -128,7 +133,7 @@ def _summary(path: Path) -> pd.DataFrame:
     content = _read(path, lambda: json.loads(path.read_text()))
     if not isinstance(content, dict) or "trigger_fired_at" not in content:
         raise ReportError(f"{path}: holds no trigger_fired_at")
-    return pd.DataFrame([content]).astype({"trigger_fired_at": "Int64"})
+    return pd.DataFrame([content])
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

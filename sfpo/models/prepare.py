@@ -67,13 +67,14 @@ def complete(folder: Path) -> int:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     generation = _read(folder / "generation_config.json")
-    stops = stop_ids(tokenizer, generation.get("eos_token_id", getattr(config, "eos_token_id", None)))
+    rows = config.get_text_config().vocab_size  # of the embedding; a tokenizer's class may add tokens beyond them by itself
+    stops = stop_ids(tokenizer, rows, generation.get("eos_token_id", getattr(config, "eos_token_id", None)))
     if not stops:
         raise ConfigError(
             f"{folder}: no token ends a turn: the tokenizer has no eos token and the chat template closes an answer without a "
             "special token; set eos_token in tokenizer_config.json, or correct the chat template"
         )
-    pad = padding_token(tokenizer, stops)
+    pad = padding_token(tokenizer, rows, stops)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():  # one key is changed: saving the tokenizer anew could change more than that
             write_json(folder / name, {**_read(folder / name), "pad_token": pad})
@@ -84,29 +85,32 @@ def complete(folder: Path) -> int:
         return AutoModelForCausalLM.from_config(config).num_parameters()
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, known: int | list[int] | None) -> list[int]:
+def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[int] | None) -> list[int]:
     """The tokens that end an answer: those ``known``, the tokenizer's eos, and the one that the chat template ends a turn with
     (base models often do not name that one, and would chat on to the limit)."""
     stops = list(known) if isinstance(known, list) else [known]
     conversation = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
     closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition("ANSWER")[2]
-    special = _special_ids(tokenizer)
+    special = _special_tokens(tokenizer, rows)
     closing_ids = [token for token in tokenizer.encode(closing, add_special_tokens=False) if token in special]
-    return list(dict.fromkeys(token for token in [*stops, tokenizer.eos_token_id, *closing_ids[:1]] if token is not None))
+    candidates = [*stops, tokenizer.eos_token_id, *closing_ids[:1]]
+    return list(dict.fromkeys(token for token in candidates if token is not None and token < rows))
 
 
-def padding_token(tokenizer: PreTrainedTokenizerBase, stops: list[int]) -> str:
+def padding_token(tokenizer: PreTrainedTokenizerBase, rows: int, stops: list[int]) -> str:
     """The tokenizer's padding token if it ends no turn; else a special token named for padding, or the unknown token; where the
     vocabulary has none of these, a token that ends a turn."""
-    special = [tokenizer.convert_ids_to_tokens(token) for token in sorted(_special_ids(tokenizer))]
-    named = [token for token in special if "pad" in token.lower()]
-    candidates = [tokenizer.pad_token, *named, tokenizer.unk_token]
-    spare = [token for token in candidates if token and tokenizer.convert_tokens_to_ids(token) not in stops]
-    return spare[0] if spare else tokenizer.convert_ids_to_tokens(stops[0])
+    special = _special_tokens(tokenizer, rows)
+    named = [text for text in special.values() if "pad" in text.lower()]
+    spare = [text for number, text in special.items() if number not in stops]
+    candidates = [text for text in (tokenizer.pad_token, *named, tokenizer.unk_token) if text in spare]
+    return candidates[0] if candidates else tokenizer.convert_ids_to_tokens(stops[0])
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    return {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[int, str]:
+    """Id -> text, of those that the model has a row for."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {number: token.content for number, token in sorted(added) if token.special and number < rows}
 
 
 def _read(path: Path) -> dict[str, Any]:

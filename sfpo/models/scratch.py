@@ -54,6 +54,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=TURN_END,
+        unk_token=PAD,  # bytes leave nothing unknown; unnamed, transformers would add a token that the model has no row for
         additional_special_tokens=[TURN_START],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,

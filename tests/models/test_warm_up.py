@@ -78,7 +78,7 @@ def test_global_random_state_is_left_alone(data, tmp_path):
 
 
 def test_above_the_band_it_goes_back_and_measures_twice_as_often(data, tmp_path):
-    """400 batches on eight problems are far too many: 400 -> back to 0, 200 -> back to 0, 100 ..., until a stride falls short."""
+    """400 batches on eight problems are far too many: back to 0, then 200, back to 0, 100 ..., until a stride falls short."""
     history = build(small(check_every=400, pass_rate=(0.2, 0.9)), "{problem}", data, tmp_path)["warm_up"]
     assert [entry["batches"] for entry in history[:2]] == [400, 200]
     assert history[0]["pass_rate"] > 0.9
@@ -91,7 +91,7 @@ def test_a_band_that_is_never_met_is_an_error_with_the_measurements(data, tmp_pa
 
 
 def test_a_band_narrower_than_a_batch_is_an_error(tokenizer):
-    """64 measurements move in steps of 1/64 = 0.0156: nothing lies between 0.501 and 0.515, so the stride shrinks to nothing."""
+    """64 answers move in steps of 1/64 = 0.0156: nothing lies between 0.501 and 0.515, so the stride shrinks to nothing."""
     model = small(check_every=2, max_batches=100, pass_rate=(0.501, 0.515))
     examples, _ = read_examples("train", ROWS, tokenizer, "{problem}", model)
     prompts = [Prompt(row.id, row.problem, row.answer, example.prompt_ids) for row, example in zip(ROWS, examples, strict=True)]
