@@ -36,7 +36,8 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
     for path in Path(start).iterdir():
         if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
             shutil.copy(path, partial)
-    stored = getattr(torch, json.loads((Path(start) / "config.json").read_text()).get("dtype", "float32"))
+    config = json.loads((Path(start) / "config.json").read_text())
+    stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
     # One name for each stored tensor: transformers ties the others again when it loads.
     weights = {name: parameter.detach().to("cpu", stored).contiguous() for name, parameter in policy.model.named_parameters()}
     save_torch_state_dict(weights, partial)
