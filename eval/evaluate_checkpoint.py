@@ -13,7 +13,13 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
+    from sfpo.config import EvaluationSettings
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -31,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     evaluate(load_settings(EvaluationSettings, arguments.settings), arguments.settings.parent)
 
 
-def evaluate(settings: Any, folder: Path) -> None:
+def evaluate(settings: EvaluationSettings, folder: Path) -> None:
     """Run the benchmarks on ``settings.checkpoint`` and write the three files to ``folder``.
 
     Raises:
@@ -65,7 +71,7 @@ def evaluate(settings: Any, folder: Path) -> None:
     _write(settings, folder, outcome, manifest, seconds)
 
 
-def _tasks(manager: Any, settings: Any) -> list[Any]:
+def _tasks(manager: TaskManager, settings: EvaluationSettings) -> list[Task]:
     """The benchmarks' tasks, with the suite's number of samples and sampling in place of the files'."""
     tasks = manager.load(list(settings.benchmarks))["tasks"]
     for task in tasks.values():
@@ -74,7 +80,9 @@ def _tasks(manager: Any, settings: Any) -> list[Any]:
     return list(tasks.values())
 
 
-def _write(settings: Any, folder: Path, outcome: dict[str, Any], manifest: dict[str, Any], seconds: dict[str, float]) -> None:
+def _write(
+    settings: EvaluationSettings, folder: Path, outcome: dict[str, Any], manifest: dict[str, Any], seconds: dict[str, float]
+) -> None:
     import pandas as pd
 
     from sfpo.config import settings_hash

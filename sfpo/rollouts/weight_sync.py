@@ -1,4 +1,4 @@
-"""From the policy in torch to the same policy in vLLM, and the proof that they agree."""
+"""The proof that vLLM samples from the policy that torch holds. (The sync itself is RolloutEngine.wake.)"""
 
 from __future__ import annotations
 
