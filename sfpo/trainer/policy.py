@@ -105,24 +105,27 @@ class Policy:
             loss_sum += loss.item()
             ratios.append(statistics["ratio"])
             clipped.append(statistics["clipped"])
+        if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
+            for parameter in self.model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.optimizer.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        ratio = torch.cat(ratios)
+        ratio = torch.cat(ratios) if rows else torch.ones(1)
         return {
             "loss": loss_sum,
             "ratio_mean": ratio.mean().item(),
             "ratio_max": ratio.max().item(),
-            "clip_fraction": torch.cat(clipped).float().mean().item(),
+            "clip_fraction": torch.cat(clipped).float().mean().item() if rows else 0.0,
             "grad_norm": grad_norm.item(),
         }
 
-    def _rows_that_teach(self, mini: TrainBatch) -> list[int] | None:
-        """The completions with a gradient (None: all). Where the advantage is 0 the clipped loss has none, and it takes a
-        KL or entropy term to give one. Leaving them out changes no gradient: the denominators stay the mini-batch's."""
+    def _rows_that_teach(self, mini: TrainBatch) -> list[int]:
+        """The completions with a gradient. Where the advantage is 0 the clipped loss has none, and it takes a KL or entropy
+        term to give one. Leaving them out changes no gradient: the denominators stay the mini-batch's."""
         if self.objective.kl_coefficient or self.objective.entropy_coefficient:
-            return None
-        return mini.advantages.nonzero().flatten().tolist() or None
+            return list(range(len(mini)))
+        return mini.advantages.nonzero().flatten().tolist()
 
     def _forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""

@@ -114,13 +114,16 @@ def test_tied_weights_are_named_twice_for_the_engine(make_policy):
     assert torch.equal(names["lm_head.weight"], names["model.embed_tokens.weight"])
 
 
-def test_leaving_out_completions_without_advantage_changes_no_gradient(make_policy, params):
+@pytest.mark.parametrize(("advantages", "rows"), [([0.0, 0.0, 0.5, -0.5], [2, 3]), ([0.0] * 4, [])])
+def test_leaving_out_completions_without_advantage_changes_no_gradient(make_policy, params, advantages, rows):
     # An entropy coefficient this small keeps every completion in and moves nothing that float64 could show at 1e-10.
     every_row = params.objectives["grpo"].model_copy(update={"entropy_coefficient": 1e-300})
     some, all_of_them = make_policy(), make_policy(every_row)
-    batch = dataclasses.replace(make_batch(some), advantages=torch.tensor([0.0, 0.0, 0.5, -0.5]))
+    batch = dataclasses.replace(make_batch(some), advantages=torch.tensor(advantages))
     mini = next(batch.mini_batches(2))
-    assert some._rows_that_teach(mini) == [2, 3] and all_of_them._rows_that_teach(mini) is None
+    assert some._rows_that_teach(mini) == rows and all_of_them._rows_that_teach(mini) == [0, 1, 2, 3]
+    for policy in (some, all_of_them):
+        policy.descend(make_batch(policy))  # moments that go on moving the weights, also where the next gradient is 0
     losses = [policy.descend(batch)["loss"] for policy in (some, all_of_them)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
     for one, other in zip(some.parameters(), all_of_them.parameters(), strict=True):
