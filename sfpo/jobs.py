@@ -46,6 +46,8 @@ def check(params: Params) -> None:
             make_update_rule(arm.rule, **arm.rule_settings)
         except ValueError as error:
             raise ConfigError(f"arms.{name}.{error}") from None
+        except TypeError as error:  # a word or a list where the rule compares numbers
+            raise ConfigError(f"arms.{name} = {arm.rule_settings}: a value has the wrong type ({error})") from None
     suite = params.active
     for name in suite.datasets:
         for rows in params.datasets[name].parts.values():

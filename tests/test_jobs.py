@@ -71,6 +71,7 @@ def test_files_are_written_once_and_rewritten_only_when_they_change(raw, tmp_pat
     ("key", "value", "told"),
     [
         ("alpha", 1.5, "arms.sfpo.alpha = 1.5: the reposition factor must lie in"),
+        ("alpha", "much", "arms.sfpo = .*'alpha': 'much'.*: a value has the wrong type"),
         ("num_fast_steps", -1, "arms.sfpo.num_fast_steps = -1: K must be a whole number"),
         ("alpa", 0.8, "arms.sfpo.alpa: unknown setting of rule sfpo; allowed are: num_fast_steps, alpha"),
         ("rule", "sgd", "arms.sfpo.rule = 'sgd': allowed are "),

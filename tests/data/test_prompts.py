@@ -86,12 +86,12 @@ def test_no_prompt_left(tokenizer, tmp_path):
 
 def test_a_saved_tokenizer_with_a_template_passes(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
-    require_chat_template(tmp_path)
+    assert require_chat_template(tmp_path) is None  # it raises where there is none
 
 
 def test_a_template_inside_the_tokenizer_config_passes(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    require_chat_template(tmp_path)
+    assert require_chat_template(tmp_path) is None
 
 
 def test_a_tokenizer_without_a_template_is_refused(tokenizer, tmp_path):
