@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
 
-    from sfpo.config import EvaluationSettings
+    from sfpo.settings import EvaluationSettings
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from sfpo.config import EvaluationSettings, load_settings
+    from sfpo.settings import EvaluationSettings, load_settings
 
     evaluate(load_settings(EvaluationSettings, arguments.settings), arguments.settings.parent)
 
@@ -85,9 +85,9 @@ def _write(
 ) -> None:
     import pandas as pd
 
-    from sfpo.config import settings_hash
     from sfpo.manifest import write_json, write_text
     from sfpo.provenance import hardware, versions
+    from sfpo.settings import settings_hash
 
     rows, texts, benchmarks = [], [], {}
     for name in settings.benchmarks:

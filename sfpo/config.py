@@ -1,34 +1,24 @@
-"""The one schema: every key of params.yaml and of the settings files that the jobs read.
+"""The schema of params.yaml: every key, with what it means and what is allowed.
 
-``load_params`` turns params.yaml into a frozen, checked ``Params``. ``sfpo.jobs`` resolves it into one small settings file
-per job (the ``*Settings`` classes below); a job reads its settings file and nothing else. An unknown key or an impossible
-value raises ``ConfigError``, which names the key, the value and what is allowed. No torch in here: it must load fast.
+``load_params`` turns params.yaml into a frozen, checked ``Params``; ``sfpo.jobs`` resolves that into one small settings file a
+job (sfpo/settings.py). An unknown key or an impossible value raises ``ConfigError``, which names the key, the value and what is
+allowed. No torch in here: it must load fast.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sfpo.schema import ConfigError, Schema, nearest, parse
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 """A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be: the message names the key, the value, and what is allowed."""
-
-
-class Schema(BaseModel):
-    """Frozen, and no key is accepted that the schema does not name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -378,114 +368,7 @@ class Params(Schema):
 
 def _must_exist(key: str, value: str, known: dict[str, Any]) -> None:
     if value not in known:
-        raise ValueError(f"{key}: '{value}' is not defined; defined are: {', '.join(sorted(known))}{_nearest(value, known)}")
-
-
-# ---------------------------------------------------------------------------------------------- settings of one job
-
-
-class RunId(Schema):
-    """One training run."""
-
-    suite: Name
-    model: Name
-    dataset: Name
-    arm: Name
-    seed: Annotated[int, Field(ge=0)]
-
-    @property
-    def path(self) -> str:
-        """Folder below runs/ and evaluations/."""
-        return f"{self.suite}/{self.model}/{self.dataset}/{self.arm}/seed{self.seed}"
-
-
-class DatasetSettings(Schema):
-    """data/<suite>/train/<dataset>/settings.json"""
-
-    name: Name
-    dataset: Dataset
-    data_mirror: str | None
-
-
-class BenchmarkSettings(Schema):
-    """data/<suite>/benchmarks/<benchmark>/settings.json"""
-
-    name: Name
-    benchmark: Benchmark
-    data_mirror: str | None
-
-
-class ModelSettings(Schema):
-    """models/<suite>/<model>/settings.json"""
-
-    name: Name
-    model: Model
-    instruction: str
-    warm_up_data: str | None
-    """Folder of the prepared data set that a scratch model is warmed up on; None for every other source."""
-
-
-class RunSettings(Schema):
-    """runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json: all that decides a run's numbers."""
-
-    run: RunId
-    model_path: str
-    """Folder of the starting policy, in Hugging Face format."""
-    data_path: str
-    """Folder with train.parquet and validation.parquet."""
-    limits: ModelLimits
-    instruction: str
-    arm: Arm
-    objective: Objective
-    train: Train
-    engine: Engine
-
-
-class EvaluationSettings(Schema):
-    """evaluations/<suite>/.../settings.json: one checkpoint on all benchmarks of the suite."""
-
-    model: Name
-    run: RunId | None
-    """None: the untrained model, the row 'base'."""
-    checkpoint: str
-    """Folder in Hugging Face format."""
-    benchmarks: dict[Name, str]
-    """Benchmark -> its parquet file."""
-    limits: ModelLimits
-    instruction: str
-    evaluate: Evaluate
-    engine: Engine
-
-
-class ReportSettings(Schema):
-    """results/<suite>/settings.json: what the tables and figures are made of."""
-
-    suite: Name
-    models: list[Name]
-    datasets: list[Name]
-    arms: dict[Name, str]
-    """Arm -> its title."""
-    seeds: list[int]
-    benchmarks: dict[Name, str]
-    """Benchmark -> its title."""
-    out_of_distribution: list[Name]
-    samples: Count
-    """k of avg@k and pass@k."""
-
-    @property
-    def runs(self) -> list[RunId]:
-        return [
-            RunId(suite=self.suite, model=model, dataset=dataset, arm=arm, seed=seed)
-            for model in self.models
-            for dataset in self.datasets
-            for arm in self.arms
-            for seed in self.seeds
-        ]
-
-
-# ---------------------------------------------------------------------------------------------- reading and writing
-
-S = TypeVar("S", bound=BaseModel)
+        raise ValueError(f"{key}: '{value}' is not defined; defined are: {', '.join(sorted(known))}{nearest(value, known)}")
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -502,81 +385,3 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     return parse(Params, raw, str(path))
-
-
-def load_settings(kind: type[S], path: str | Path) -> S:
-    """Read one job's settings file.
-
-    Raises:
-        ConfigError: the file is missing, or does not fit ``kind``.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such settings file; `python -m sfpo.jobs` writes those of the active suite")
-    return parse(kind, yaml.safe_load(path.read_text()), str(path))
-
-
-def to_json(settings: BaseModel) -> str:
-    """The text of a settings file: equal settings give equal text."""
-    return settings.model_dump_json(indent=1) + "\n"
-
-
-def settings_hash(settings: BaseModel) -> str:
-    """sha256 of the settings file's text; outputs record the one they came from."""
-    return hashlib.sha256(to_json(settings).encode()).hexdigest()
-
-
-def parse(kind: type[S], raw: Any, where: str) -> S:
-    """Check ``raw`` against ``kind``; all faults are told at once.
-
-    Raises:
-        ConfigError: names each key, its value and what is allowed.
-    """
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        lines = [_explain(kind, fault) for fault in error.errors()]
-        raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from None
-
-
-def _explain(kind: type[BaseModel], fault: Any) -> str:
-    shown, allowed = _locate(kind, [str(part) for part in fault["loc"]])
-    key = ".".join(shown) or "(whole file)"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(sorted(allowed))}{_nearest(shown[-1], allowed)}"
-    if fault["type"] == "missing":
-        return f"{key}: missing; it must be given"
-    if fault["type"] == "union_tag_invalid":
-        return f"{key}.source = {fault['ctx']['tag']!r}: allowed are {fault['ctx']['expected_tags']}"
-    if fault["type"] == "value_error":
-        return message if not shown else f"{key}: {message}"
-    return f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _locate(kind: type[BaseModel], location: list[str]) -> tuple[list[str], set[str]]:
-    """The key as the file spells it (pydantic adds the tag of a union), and the keys allowed beside it."""
-    schema = kind.model_json_schema()
-    node, shown, allowed = schema, [], set()
-    for part in location:
-        tags = node.get("discriminator", {}).get("mapping", {})
-        if part in tags:
-            node = _follow(schema, {"$ref": tags[part]})
-            continue
-        shown.append(part)
-        allowed = set(node.get("properties", {}))
-        of_any_name = [*node.get("patternProperties", {}).values(), node.get("additionalProperties"), node.get("items")]
-        node = node.get("properties", {}).get(part) or next((child for child in of_any_name if child), {})
-        node = _follow(schema, node)
-    return shown, allowed
-
-
-def _follow(schema: dict, node: dict) -> dict:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -14,25 +14,21 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.config import (
-    BenchmarkSettings,
-    ConfigError,
-    DatasetSettings,
-    EvaluationSettings,
-    LocalModel,
-    ModelLimits,
-    ModelSettings,
-    Params,
-    ReportSettings,
-    RunId,
-    RunSettings,
-    ScratchModel,
-    load_params,
-    to_json,
-)
+from sfpo.config import LocalModel, ModelLimits, Params, ScratchModel, load_params
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
 from sfpo.manifest import write_text
+from sfpo.schema import ConfigError
+from sfpo.settings import (
+    BenchmarkSettings,
+    DatasetSettings,
+    EvaluationSettings,
+    ModelSettings,
+    ReportSettings,
+    RunId,
+    RunSettings,
+    to_json,
+)
 
 
 def check(params: Params) -> None:

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from sfpo.config import RunSettings, load_settings
+    from sfpo.settings import RunSettings, load_settings
     from sfpo.trainer.loop import train
 
     train(load_settings(RunSettings, arguments.settings), arguments.settings.parent)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sfpo.config import ConfigError, Params, RunId, RunSettings, load_params, load_settings, parse, settings_hash, to_json
+from sfpo.config import Params, load_params
+from sfpo.schema import ConfigError, parse
+from sfpo.settings import RunId, RunSettings, load_settings, settings_hash, to_json
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from sfpo import jobs
-from sfpo.config import ConfigError, Params, RunSettings, load_settings, parse
+from sfpo.config import Params
+from sfpo.schema import ConfigError, parse
+from sfpo.settings import RunSettings, load_settings
 
 PROJECT = Path(__file__).parent.parent
 

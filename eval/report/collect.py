@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from sfpo.config import ReportSettings, RunId
+from sfpo.settings import ReportSettings, RunId
 
 BASE = "base"
 """Arm of the untrained model."""

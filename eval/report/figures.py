@@ -25,7 +25,7 @@ from eval.report.panels import (
     time_unit,
 )
 from eval.report.style import BASE_COLOR, Look, looks, styled
-from sfpo.config import ReportSettings
+from sfpo.settings import ReportSettings
 
 DYNAMICS = {"response_length": "Response length (tokens)", "entropy": "Entropy (nats a token)", "reward": "Mean reward"}
 COSTS = {"rollouts": "Rollouts", "seconds": "Training time ({unit})", "backward_passes": "Backward passes"}

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from eval.report.style import PANEL_HEIGHT, WIDTH, Look
-from sfpo.config import ReportSettings
+from sfpo.settings import ReportSettings
 
 GROUP = ["model", "dataset"]
 MARKED_POINTS = 8

@@ -19,8 +19,9 @@ from eval.report import figures, tables
 from eval.report.collect import Collected, ReportError, collect
 from eval.report.statistics import AVERAGE
 from eval.report.style import context
-from sfpo.config import ConfigError, ReportSettings, load_settings
 from sfpo.manifest import write_json, write_text
+from sfpo.schema import ConfigError
+from sfpo.settings import ReportSettings, load_settings
 
 # Without these entries the time of drawing would be in the file.
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}

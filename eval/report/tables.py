@@ -11,7 +11,7 @@ import pandas as pd
 from eval.report.collect import BASE
 from eval.report.markup import Block, Cell, latex, markdown
 from eval.report.statistics import AVERAGE, RESAMPLES, Measure, avg_at_k, interval, paired_gain, pass_at_k, per_problem
-from sfpo.config import ReportSettings
+from sfpo.settings import ReportSettings
 
 DAGGER = "†"
 Values = dict[str, pd.DataFrame]

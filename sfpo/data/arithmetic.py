@@ -13,8 +13,8 @@ from itertools import combinations_with_replacement
 from random import Random
 from typing import Literal
 
-from sfpo.config import ConfigError
 from sfpo.data.rows import Row
+from sfpo.schema import ConfigError
 from sfpo.seeding import rng, seed_of
 
 Split = Literal["train", "validation", "test"]
@@ -45,20 +45,6 @@ STORIES: Frames = {
 STORY_NAMES = ("Ana", "Ben", "Eva", "Leo", "Mia", "Sam", "Tom", "Zoe")
 STORY_THINGS = ("apples", "balls", "books", "cards", "coins", "pens", "shells", "stamps")
 
-NEW_STORIES: Frames = {
-    (1, 1): (
-        "{name} runs {0} laps, then {1}, then {2}. How many laps is that?",
-        "A farm has {0} cows, {1} hens, {2} goats. How many animals?",
-    ),
-    (1, -1): (
-        "A bus carries {0} people. {1} get on, {2} get off. How many ride on?",
-        "{name} hears {0} {things}, then {1} more. {2} fly off. How many remain?",
-    ),
-    (-1, 1): (
-        "A zoo has {0} {things}, sells {1}, buys {2}. How many live there?",
-        "{name} feeds {0} {things}. {1} run off, {2} come back. How many eat?",
-    ),
-}
 NEW_STORY_NAMES = ("Ines", "Kofi", "Nora", "Omar", "Raj", "Yuki")
 NEW_STORY_THINGS = ("crows", "ducks", "geese", "larks", "owls")
 
@@ -177,7 +163,7 @@ TASKS: dict[str, Task] = {
     "differences": Task(_differences, _as_expression),
     "chains": Task(_drawn("chains", (1, -1)), _as_expression),
     "stories": Task(lambda: _sums() + _differences(), _as_story(STORIES, STORY_NAMES, STORY_THINGS)),
-    "long_chains": Task(_drawn("long_chains", (1, -1, 1)), _as_expression),
-    "new_stories": Task(_drawn("new_stories", *NEW_STORIES), _as_story(NEW_STORIES, NEW_STORY_NAMES, NEW_STORY_THINGS)),
+    "new_chains": Task(_drawn("new_chains", (-1, 1)), _as_expression),
+    "new_stories": Task(lambda: _sums() + _differences(), _as_story(STORIES, NEW_STORY_NAMES, NEW_STORY_THINGS)),
 }
 """Rising in difficulty. The last two are meant for testing what training on the others carries over to."""

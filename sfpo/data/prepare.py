@@ -16,20 +16,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sfpo.config import (
-    BenchmarkSettings,
-    ConfigError,
-    Dataset,
-    DatasetSettings,
-    GeneratedRows,
-    load_settings,
-    settings_hash,
-)
+from sfpo.config import Dataset, GeneratedRows
 from sfpo.data.cleaning import fault, read_as_text, repeats, surplus
 from sfpo.data.rows import Row, write_rows
 from sfpo.data.sources import read_rows
 from sfpo.manifest import write_json
+from sfpo.schema import ConfigError
 from sfpo.seeding import seed_of
+from sfpo.settings import BenchmarkSettings, DatasetSettings, load_settings, settings_hash
 
 
 def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:

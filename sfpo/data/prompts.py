@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sfpo.config import ConfigError
 from sfpo.data.rows import SCHEMA, Row
+from sfpo.schema import ConfigError
 from sfpo.types import Prompt
 
 if TYPE_CHECKING:

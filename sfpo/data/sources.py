@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sfpo.config import ConfigError, GeneratedRows, TableRows
+from sfpo.config import GeneratedRows, TableRows
 from sfpo.data.arithmetic import Split, generate
 from sfpo.data.rows import Row
+from sfpo.schema import ConfigError
 
 
 def read_rows(part: str, rows: GeneratedRows | TableRows, split: Split, data_mirror: str | None) -> list[Row]:

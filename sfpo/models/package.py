@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from sfpo.config import ConfigError, PackageModel
+from sfpo.config import PackageModel
+from sfpo.schema import ConfigError
 
 
 def build(model: PackageModel, folder: Path) -> None:

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from sfpo.config import ConfigError, HubModel, LocalModel, ModelSettings, PackageModel, load_settings, settings_hash
+from sfpo.config import HubModel, LocalModel, PackageModel
 from sfpo.data.prompts import require_chat_template
 from sfpo.manifest import write_json, write_manifest
 from sfpo.models import package, published, warm_up
+from sfpo.schema import ConfigError
+from sfpo.settings import ModelSettings, load_settings, settings_hash
 
 
 def prepare(settings: ModelSettings, folder: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
 
-from sfpo.config import ConfigError, HubModel, LocalModel
+from sfpo.config import HubModel, LocalModel
+from sfpo.schema import ConfigError
 
 TAKEN = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*")
 """Weights, configuration and tokenizer. Nothing that is code, and no pickle."""

@@ -19,11 +19,12 @@ from torch.optim import AdamW, Muon
 from tqdm import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from sfpo.config import ConfigError, ModelLimits, ScratchModel
+from sfpo.config import ModelLimits, ScratchModel
 from sfpo.data.prompts import load_problems, load_prompts, render
 from sfpo.data.rows import Row
 from sfpo.models.scratch import new_policy, train_tokenizer
 from sfpo.rewards.math_answer import grade
+from sfpo.schema import ConfigError
 from sfpo.seeding import rng, seed_of
 from sfpo.types import Prompt
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sfpo.algorithms.advantages import group_advantages, zero_variance
 from sfpo.algorithms.update_rules import StepReport, make_update_rule
-from sfpo.config import RunSettings, Sampling, settings_hash
+from sfpo.config import Sampling
 from sfpo.data.prompts import load_prompts
 from sfpo.data.sampler import prompt_order
 from sfpo.manifest import write_json
@@ -27,6 +27,7 @@ from sfpo.rewards.math_answer import Grader, reward_of
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
 from sfpo.seeding import seed_of
+from sfpo.settings import RunSettings, settings_hash
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.metrics import JsonLines, PhaseClock, TensorBoard, peak_memory_mb

@@ -5,20 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfpo.config import (
-    Benchmark,
-    BenchmarkSettings,
-    ConfigError,
-    Dataset,
-    DatasetSettings,
-    GeneratedRows,
-    TableRows,
-    settings_hash,
-    to_json,
-)
+from sfpo.config import Benchmark, Dataset, GeneratedRows, TableRows
 from sfpo.data.cleaning import normalized
 from sfpo.data.prepare import main, proportional
 from sfpo.data.prompts import load_problems
+from sfpo.schema import ConfigError
+from sfpo.settings import BenchmarkSettings, DatasetSettings, settings_hash, to_json
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the data mirror ../shared/data is not here")

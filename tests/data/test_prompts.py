@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sfpo.config import ConfigError
 from sfpo.data.prompts import load_problems, load_prompts, render, require_chat_template
 from sfpo.data.rows import Row, write_rows
+from sfpo.schema import ConfigError
 from sfpo.types import Prompt
 
 TEMPLATE = "{% for m in messages %}<u>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"

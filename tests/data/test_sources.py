@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from loopback_hub import serve
 
-from sfpo.config import ConfigError, GeneratedRows, TableRows
+from sfpo.config import GeneratedRows, TableRows
 from sfpo.data.rows import Row
 from sfpo.data.sources import ANSWER_FORMATS, check_mirror, read_rows
+from sfpo.schema import ConfigError
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 REPOSITORY = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
-from sfpo.config import BenchmarkSettings
 from sfpo.data.prepare import prepare_benchmark
+from sfpo.settings import BenchmarkSettings
 
 TASKS = Path(__file__).parents[2] / "eval/tasks"
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sfpo.config import ConfigError, ModelSettings, PackageModel
+from sfpo.config import PackageModel
 from sfpo.data.prompts import render
 from sfpo.manifest import read_manifest
 from sfpo.models.package import find_file
 from sfpo.models.prepare import prepare
+from sfpo.schema import ConfigError
+from sfpo.settings import ModelSettings
 
 
 def missing(package):

@@ -8,10 +8,12 @@ import torch
 from loopback_model_hub import COMMIT, serve_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from sfpo.config import ConfigError, HubModel, LocalModel, ModelSettings, settings_hash, to_json
+from sfpo.config import HubModel, LocalModel
 from sfpo.manifest import read_manifest
 from sfpo.models.prepare import complete, main, prepare
 from sfpo.models.published import taken
+from sfpo.schema import ConfigError
+from sfpo.settings import ModelSettings, settings_hash, to_json
 
 
 def settings_of(model):

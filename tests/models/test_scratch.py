@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from sfpo.config import ConfigError
 from sfpo.data.arithmetic import generate
 from sfpo.models.scratch import new_policy, train_tokenizer
+from sfpo.schema import ConfigError
 
 ROWS = generate("stories", "train", 100)
 TEXTS = [text for row in ROWS for text in (row.problem, row.solution)]

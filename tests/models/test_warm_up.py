@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from sfpo.config import ConfigError, ScratchModel, WarmUp
+from sfpo.config import ScratchModel, WarmUp
 from sfpo.data.rows import Row, write_rows
 from sfpo.manifest import file_sha256
 from sfpo.models.scratch import new_policy, train_tokenizer
 from sfpo.models.warm_up import IGNORED, Example, Learner, build, collate, read_examples, warm_up
+from sfpo.schema import ConfigError
 from sfpo.types import Prompt
 
 ROWS = [

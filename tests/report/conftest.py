@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report_factory import report_settings, write_results
 
-from sfpo.config import ReportSettings
+from sfpo.settings import ReportSettings
 
 
 @pytest.fixture

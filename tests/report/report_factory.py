@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sfpo.config import ReportSettings, to_json
 from sfpo.manifest import write_text
 from sfpo.seeding import seed_of
+from sfpo.settings import ReportSettings, to_json
 
 TITLES = {
     "grpo": "GRPO",
@@ -21,7 +21,7 @@ TITLES = {
     "gxpo": "GXPO",
     "grpo-fast": "GRPO, rate x 3.4",
 }
-BENCHMARKS = {"sums": "Sums", "differences": "Differences", "long_chains": "Long chains"}
+BENCHMARKS = {"sums": "Sums", "differences": "Differences", "new_chains": "New chains"}
 STEPS, EVERY, FIRED = 60, 5, 33
 
 
@@ -35,7 +35,7 @@ def report_settings(
         arms={arm: TITLES[arm] for arm in arms},
         seeds=list(seeds),
         benchmarks=BENCHMARKS,
-        out_of_distribution=["long_chains"],
+        out_of_distribution=["new_chains"],
         samples=4,
     )
 

@@ -22,14 +22,14 @@ def scores(answers, model="tiny-qwen2"):
 
 
 def settings_of(**shape):
-    return report_settings(**shape).model_copy(update={"benchmarks": {"sums": "Sums", "long_chains": "Long chains"}})
+    return report_settings(**shape).model_copy(update={"benchmarks": {"sums": "Sums", "new_chains": "New chains"}})
 
 
 # Right answers out of 4, problem by problem. Means: base 1/8 and 0; grpo 4/8 and 1/4; sfpo 7/8 and 1/4.
 BY_HAND = {
-    ("base", None): {"sums": [1, 0], "long_chains": [0, 0]},
-    ("grpo", 0): {"sums": [2, 2], "long_chains": [1, 1]},
-    ("sfpo", 0): {"sums": [4, 3], "long_chains": [2, 0]},
+    ("base", None): {"sums": [1, 0], "new_chains": [0, 0]},
+    ("grpo", 0): {"sums": [2, 2], "new_chains": [1, 1]},
+    ("sfpo", 0): {"sums": [4, 3], "new_chains": [2, 0]},
 }
 
 
@@ -38,7 +38,7 @@ def test_table1_by_hand():
     assert list(frame.index) == ["base", "grpo", "sfpo", "grpo-base", "sfpo-base", "sfpo-grpo"]
     assert list(frame["kind"]) == ["score"] * 3 + ["gain"] * 3
     assert list(frame["sums"]) == [12.5, 50, 87.5, 37.5, 75, 37.5]
-    assert list(frame["long_chains"]) == [0, 25, 25, 25, 25, 0]
+    assert list(frame["new_chains"]) == [0, 25, 25, 25, 25, 0]
     assert list(frame["average"]) == [6.25, 37.5, 56.25, 31.25, 50, 18.75]
     assert (frame["n_seeds"] == 1).all() and (frame["problems"] == 4).all() and (frame["samples"] == 4).all()
 
@@ -47,22 +47,22 @@ def test_pass_at_k_by_hand():
     frame = table1_pass_at_k(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
     # Problems solved at least once out of two: base 1 and 0; grpo 2 and 2; sfpo 2 and 1.
     assert list(frame.loc[["base", "grpo", "sfpo"], "sums"]) == [50, 100, 100]
-    assert list(frame.loc[["base", "grpo", "sfpo"], "long_chains"]) == [0, 100, 50]
+    assert list(frame.loc[["base", "grpo", "sfpo"], "new_chains"]) == [0, 100, 50]
     assert frame.loc["sfpo-grpo", "average"] == -25
 
 
 def test_columns_follow_the_settings():
     frame = table1(scores(BY_HAND), settings_of(seeds=(0,))).frame
-    parts = [f"{name}{suffix}" for name in ("sums", "long_chains", "average") for suffix in ("", "_low", "_high")]
+    parts = [f"{name}{suffix}" for name in ("sums", "new_chains", "average") for suffix in ("", "_low", "_high")]
     assert list(frame.columns) == ["model", "dataset", "arm", "kind", *parts, "n_seeds", "problems", "samples", "best_in"]
 
 
 @pytest.fixture
 def clear_lead():
-    """SFPO better on every problem of sums by half, equal on long_chains."""
+    """SFPO better on every problem of sums by half, equal on new_chains."""
     arms = {"base": ([0] * 30, [1] * 30), "grpo": ([1, 2] * 15, [2, 1] * 15), "sfpo": ([3, 4] * 15, [2, 1] * 15)}
     seeds = {"base": [None]}
-    return scores({(arm, k): {"sums": s, "long_chains": c} for arm, (s, c) in arms.items() for k in seeds.get(arm, [0, 1, 2])})
+    return scores({(arm, k): {"sums": s, "new_chains": c} for arm, (s, c) in arms.items() for k in seeds.get(arm, [0, 1, 2])})
 
 
 def test_bold_only_where_the_lead_is_beyond_chance(clear_lead):
@@ -74,7 +74,7 @@ def test_bold_only_where_the_lead_is_beyond_chance(clear_lead):
 
 
 def test_nothing_is_bold_among_equals():
-    equal = {arm: {"sums": [1, 3, 2], "long_chains": [0, 1, 2]} for arm in (("base", None), ("grpo", 0), ("sfpo", 0))}
+    equal = {arm: {"sums": [1, 3, 2], "new_chains": [0, 1, 2]} for arm in (("base", None), ("grpo", 0), ("sfpo", 0))}
     table = table1(scores(equal), settings_of(seeds=(0,)))
     assert not "".join(table.frame["best_in"])
     assert "= +0.0 [0.0, 0.0] points on average: not distinguishable from zero with these two runs." in table.markdown
@@ -87,7 +87,7 @@ def test_notes_say_what_was_measured(clear_lead):
     assert (
         "SFPO - GRPO = +25.0 [25.0, 25.0] points on average: distinguishable from zero with 3 seeds (better)." in table.markdown
     )
-    assert "Long chains†" in table.markdown and "Sums†" not in table.markdown and "† Out of distribution" in table.markdown
+    assert "New chains†" in table.markdown and "Sums†" not in table.markdown and "† Out of distribution" in table.markdown
 
 
 def test_one_seed_is_admitted_in_words():

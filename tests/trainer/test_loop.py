@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from sfpo.config import DatasetSettings, RunId, RunSettings, to_json
 from sfpo.data.prepare import prepare_dataset
+from sfpo.settings import DatasetSettings, RunId, RunSettings, to_json
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine
