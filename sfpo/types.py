@@ -50,6 +50,11 @@ class RolloutGroup:
     correct: list[bool]
     """The grader's verdict on each completion. A reward may differ from it (shaping)."""
 
+    @property
+    def has_variance(self) -> bool:
+        """Rewards differ: without that the group has no advantage and teaches nothing."""
+        return any(reward != self.rewards[0] for reward in self.rewards)
+
 
 @dataclass(frozen=True)
 class TrainBatch:
@@ -66,6 +71,8 @@ class TrainBatch:
     entropy: float
     """Mean entropy (nats a token) of that policy over the N tokens."""
     group_size: int
+    sampler_logprobs: Tensor | None = None
+    """[N] float32: log-probs of the same tokens as the sampler saw them; None where they are not known."""
     lengths: list[int] = field(init=False)
     """[B] tokens of each completion."""
 
@@ -76,8 +83,9 @@ class TrainBatch:
                 f"a batch needs as many prompts ({len(self.prompt_ids)}) and advantages ({len(self.advantages)}) "
                 f"as completions ({len(self.completion_ids)})"
             )
-        if sum(self.lengths) != len(self.old_logprobs):
-            raise ValueError(f"{len(self.old_logprobs)} old log-probs for {sum(self.lengths)} completion tokens")
+        for what, logprobs in (("old", self.old_logprobs), ("sampler", self.sampler_logprobs)):
+            if logprobs is not None and sum(self.lengths) != len(logprobs):
+                raise ValueError(f"{len(logprobs)} {what} log-probs for {sum(self.lengths)} completion tokens")
 
     def __len__(self) -> int:
         return len(self.completion_ids)
@@ -93,6 +101,7 @@ class TrainBatch:
                 completion_ids=self.completion_ids[start:stop],
                 advantages=self.advantages[start:stop],
                 old_logprobs=self.old_logprobs[first:last],
+                sampler_logprobs=None if self.sampler_logprobs is None else self.sampler_logprobs[first:last],
                 entropy=self.entropy,
                 group_size=self.group_size,
             )

@@ -40,7 +40,7 @@ def test_every_suite_of_the_committed_file_parses(raw):
         ("suites.tiny.seeds", [], "suites.tiny.seeds = []: list should have at least 1 item"),
         ("suites.tiny.seeds", [1, 1], "seeds names 1 twice"),
         ("suites.tiny.seeds", [-1], "suites.tiny.seeds.0 = -1: input should be greater than or equal to 0"),
-        ("suites.tiny.arms", ["grpoo"], "suites.tiny.arms: 'grpoo' is not defined; defined are: grpo"),
+        ("suites.tiny.arms", ["grpoo"], "suites.tiny.arms: 'grpoo' is not defined; defined are: dapo"),
         ("suite", "large", "suite: 'large' is not defined; defined are: "),
         ("suites.tiny.train.optimizer.learning_rate", -1, "learning_rate = -1: input should be greater than 0"),
         ("suites.tiny.train.mini_batch_prompts", 5, "mini_batch_prompts 5 must divide prompts_per_step 16"),

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 EPS = 1e-9
@@ -30,6 +31,7 @@ class EntropyTrigger:
         form: "paper" (two-sided) or "released" (one-sided).
         window: omega, entropies in the rolling buffer.
         threshold: tau.
+        warm_up: steps at the start after which nothing is tested, beyond those that fill the window.
 
     Raises:
         ValueError: a setting is impossible.
@@ -38,6 +40,7 @@ class EntropyTrigger:
     form: str = "released"
     window: int = 30
     threshold: float = 1.0
+    warm_up: int = 0
     fired_at: int | None = field(default=None, init=False)
     """First step (1-based) that runs without the slow-fast stages; None while the trigger has not fired."""
     zscore: float | None = field(default=None, init=False)
@@ -50,8 +53,24 @@ class EntropyTrigger:
             raise ValueError(f"entropy_trigger.window = {self.window!r}: must be a whole number of at least 2 entropies")
         if not self.threshold > 0:
             raise ValueError(f"entropy_trigger.threshold = {self.threshold!r}: must be over 0")
+        if not isinstance(self.warm_up, int) or self.warm_up < 0:
+            raise ValueError(f"entropy_trigger.warm_up = {self.warm_up!r}: must be a whole number of steps, at least 0")
         self._steps = 0
         self._entropies: deque[float] = deque(maxlen=self.window)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any] | None) -> EntropyTrigger | None:
+        """The trigger with these settings; None: no trigger.
+
+        Raises:
+            ValueError: a key is unknown or a value impossible.
+        """
+        if settings is None:
+            return None
+        known = [setting.name for setting in fields(cls) if setting.init]
+        if not isinstance(settings, Mapping) or not set(settings) <= set(known):
+            raise ValueError(f"entropy_trigger = {settings!r}: keys are {', '.join(known)}")
+        return cls(**settings)
 
     @property
     def fired(self) -> bool:
@@ -67,7 +86,7 @@ class EntropyTrigger:
         std = math.sqrt(math.fsum((value - mean) ** 2 for value in self._entropies) / self.window)
         self.zscore = (entropy - mean) / (std + EPS)
         distance = abs(self.zscore) if self.form == "paper" else self.zscore
-        if distance >= self.threshold and not self.fired:
+        if distance >= self.threshold and self._steps > self.warm_up and not self.fired:
             self.fired_at = self._steps + 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def policy_loss(
     advantages: Tensor,
     lengths: Tensor,
     weights: Tensor,
+    sampler_logprobs: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of token losses: add over the micro-batches of a mini-batch for its loss.
 
@@ -52,9 +53,13 @@ def policy_loss(
         advantages: [B].
         lengths: [B] tokens of each completion; their sum is N.
         weights: [N] from ``token_weights``.
+        sampler_logprobs: [N] as the sampler saw the tokens; needed for ``sampler_correction_cap`` alone.
 
     Returns:
         (loss, statistics): scalar loss to minimize, and detached [N] tensors ``ratio`` and ``clipped`` (bool: the clip binds).
+
+    Raises:
+        ValueError: ``sampler_correction_cap`` is set and the sampler's log-probs are not known.
     """
     log_ratio = logprobs - old_logprobs
     if objective.ratio == "sequence":
@@ -65,6 +70,8 @@ def policy_loss(
     unclipped = ratio * advantage
     clipped = ratio.clamp(1.0 - lower, 1.0 + upper) * advantage
     token_loss = -torch.minimum(unclipped, clipped)
+    if objective.sampler_correction_cap is not None:
+        token_loss = token_loss * _sampler_correction(old_logprobs, sampler_logprobs, objective.sampler_correction_cap)
     if objective.kl_coefficient:
         # k3 estimator toward the rollout policy (http://joschu.net/blog/kl-approx.html), as in TRL and verl.
         gap = old_logprobs - logprobs
@@ -73,6 +80,14 @@ def policy_loss(
         token_loss = token_loss - objective.entropy_coefficient * entropy
     statistics = {"ratio": ratio.detach(), "clipped": (clipped < unclipped).detach()}
     return (weights * token_loss).sum(), statistics
+
+
+def _sampler_correction(old_logprobs: Tensor, sampler_logprobs: Tensor | None, cap: float) -> Tensor:
+    """[N]: truncated importance weight of the policy against the engine that sampled for it, min(pi_old / pi_sampler, cap)
+    (https://fengyao.notion.site/off-policy-rl; as in TRL's vllm_importance_sampling_correction, mode token_truncate)."""
+    if sampler_logprobs is None:
+        raise ValueError("sampler_correction_cap: the batch does not hold the sampler's log-probs; give them or set null")
+    return (old_logprobs - sampler_logprobs).exp().clamp(max=cap)
 
 
 def _completion_mean(values: Tensor, lengths: Tensor) -> Tensor:

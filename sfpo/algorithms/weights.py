@@ -1,12 +1,14 @@
 """Operations on a policy's weights as a whole: what SFPO adds to a trainer.
 
-Both act in place or on one extra copy, parameter by parameter through torch's foreach kernels, so that on sharded
+All act in place or on one extra copy, parameter by parameter through torch's foreach kernels, so that on sharded
 parameters each rank touches its own shard alone.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +29,53 @@ def reposition_(parameters: Iterable[Tensor], start: list[Tensor], alpha: float)
     Raises:
         ValueError: ``start`` does not match the parameters in number or shape.
     """
-    weights = [parameter.detach() for parameter in parameters]
-    if [w.shape for w in weights] != [s.shape for s in start]:
-        raise ValueError(f"the snapshot ({len(start)} tensors) does not match the parameters ({len(weights)} tensors) in shape")
+    weights = _matching(parameters, start)
     torch._foreach_lerp_(weights, start, 1.0 - alpha)
+
+
+@torch.no_grad()
+def displacement_(parameters: Iterable[Tensor], start: list[Tensor]) -> list[Tensor]:
+    """theta - start, written over ``start``, which is returned.
+
+    Raises:
+        ValueError: ``start`` does not match the parameters in number or shape.
+    """
+    weights = _matching(parameters, start)
+    torch._foreach_neg_(start)
+    torch._foreach_add_(start, weights)
+    return start
+
+
+@torch.no_grad()
+def move_(parameters: Iterable[Tensor], displacement: list[Tensor], factor: float = 1.0) -> None:
+    """theta <- theta + factor * displacement, in place.
+
+    Raises:
+        ValueError: ``displacement`` does not match the parameters in number or shape.
+    """
+    torch._foreach_add_(_matching(parameters, displacement), displacement, alpha=factor)
+
+
+def optimizer_snapshot(policy: Any) -> dict[str, Any]:
+    """A copy of the state of ``policy.optimizer`` (for AdamW two more copies of the weights).
+
+    Raises:
+        TypeError: the policy does not show its optimizer.
+    """
+    if not isinstance(getattr(policy, "optimizer", None), torch.optim.Optimizer):
+        raise TypeError("optimizer_state 'restore' needs a policy with an attribute `optimizer`, a torch optimizer")
+    return copy.deepcopy(policy.optimizer.state_dict())
+
+
+def restore_optimizer_(policy: Any, state: dict[str, Any]) -> None:
+    """Put the optimizer's state back to ``optimizer_snapshot``'s; the learning rate of the step is in it and does not move."""
+    policy.optimizer.load_state_dict(state)
+
+
+def _matching(parameters: Iterable[Tensor], others: list[Tensor]) -> list[Tensor]:
+    weights = [parameter.detach() for parameter in parameters]
+    if [w.shape for w in weights] != [other.shape for other in others]:
+        raise ValueError(
+            f"the snapshot ({len(others)} tensors) does not match the parameters ({len(weights)} tensors) in shape"
+        )
+    return weights

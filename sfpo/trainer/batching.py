@@ -96,6 +96,11 @@ def _collate(
     )
 
 
+def sampler_logprobs_of(groups: Sequence[RolloutGroup]) -> Tensor:
+    """[N] float32: as the engine sampled the tokens, all completions end to end."""
+    return torch.tensor([logprob for group in groups for completion in group.completions for logprob in completion.logprobs])
+
+
 def train_batch(groups: Sequence[RolloutGroup], advantages: Tensor, old_logprobs: Tensor, entropy: float) -> TrainBatch:
     """The batch that an update rule consumes.
 
@@ -112,4 +117,5 @@ def train_batch(groups: Sequence[RolloutGroup], advantages: Tensor, old_logprobs
         old_logprobs=old_logprobs,
         entropy=entropy,
         group_size=advantages.shape[1],
+        sampler_logprobs=sampler_logprobs_of(groups).to(old_logprobs.device),
     )

@@ -13,26 +13,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from sfpo.algorithms.advantages import group_advantages, zero_variance
 from sfpo.algorithms.update_rules import StepReport, make_update_rule
-from sfpo.config import Sampling
 from sfpo.data.prompts import load_prompts
-from sfpo.data.sampler import prompt_order
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
-from sfpo.rewards.math_answer import Grader, reward_of
-from sfpo.rollouts.engine import Request, RolloutEngine
+from sfpo.rewards.math_answer import Grader
+from sfpo.rollouts.engine import RolloutEngine
 from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
-from sfpo.seeding import seed_of
 from sfpo.settings import RunSettings, settings_hash
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.collector import Collector, Rollouts
 from sfpo.trainer.metrics import JsonLines, PhaseClock, TensorBoard, peak_memory_mb
 from sfpo.trainer.policy import Policy
-from sfpo.types import Completion, Prompt, RolloutGroup, TrainBatch
+from sfpo.types import Prompt, RolloutGroup, TrainBatch
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +52,20 @@ class TrainingJob:
     def __init__(self, settings: RunSettings, folder: Path, grader: Grader) -> None:
         self.settings, self.folder, self.grader = settings, folder, grader
         self.state_folder = folder / "state"
-        self.policy = Policy(settings.model_path, settings.objective, settings.train, settings.limits.max_completion_tokens)
+        self.policy = Policy(
+            settings.model_path,
+            settings.objective,
+            settings.train,
+            settings.limits.max_completion_tokens,
+            settings.arm.learning_rate_scale,
+        )
         self.rule = make_update_rule(settings.arm.rule, **settings.arm.rule_settings)
         self.clock = PhaseClock()
         self.progress: dict[str, Any] = {"step": 0, "rollouts": 0, "tokens": 0, "backward_passes": 0}
         self.best: dict[str, Any] = {"step": None, "accuracy": -1.0}
         self._resume()
         self.engine = RolloutEngine(settings.model_path, settings.limits, settings.engine)
+        self.collector = Collector(self.engine, grader, settings, self.clock)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts, _ = self._prompts("validation.parquet")
         self.validation_prompts = self.validation_prompts[: settings.train.validation.prompts]
@@ -95,66 +99,41 @@ class TrainingJob:
     def _step(self, step: int) -> dict[str, Any]:
         """One outer step; returns its line of metrics.jsonl."""
         learning_rate = self.policy.set_learning_rate(step)
-        groups = self._rollouts(step)
+        rollouts = self.collector.training_groups(self.prompts, step)
         self.engine.sleep()
-        batch, gap = self._batch(groups)
+        batch, gap = self._batch(rollouts.groups)
         with self.clock("update"):
             report = self.rule.step(self.policy, batch)
         with self.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress["step"] = step
-        self.progress["rollouts"] += len(batch)
-        self.progress["tokens"] += sum(batch.lengths)
-        self.progress["backward_passes"] += len(report.updates)
-        return self._record(groups, batch, report, gap, learning_rate)
-
-    def _rollouts(self, step: int) -> list[RolloutGroup]:
-        train, seed = self.settings.train, self.settings.run.seed
-        order = prompt_order(len(self.prompts), train.prompts_per_step, step - 1, seed)
-        prompts = [self.prompts[index] for index in order]
-        with self.clock("generate"):
-            completions = self._sample(prompts, train.completions_per_prompt, train.sampling, (seed, "rollout", step))
-        with self.clock("grade"):
-            return self._grade(prompts, completions, train.completions_per_prompt)
-
-    def _sample(self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]) -> list[Completion]:
-        """``samples`` completions of each prompt, prompt after prompt."""
-        requests = [
-            Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt in prompts for sample in range(samples)
-        ]
-        return self.engine.generate(requests, sampling)
-
-    def _grade(self, prompts: list[Prompt], completions: list[Completion], samples: int) -> list[RolloutGroup]:
-        golds = [prompt.answer for prompt in prompts for _ in range(samples)]
-        grades = self.grader.grade_all([completion.text for completion in completions], golds)
-        reward = self.settings.train.reward
-        rewards = [reward_of(grade, reward.correct, reward.boxed_but_wrong) for grade in grades]
-        groups = []
-        for index, prompt in enumerate(prompts):
-            part = slice(index * samples, (index + 1) * samples)
-            groups.append(RolloutGroup(prompt, completions[part], rewards[part], [grade.correct for grade in grades[part]]))
-        return groups
+        completions = [completion for group in rollouts.drawn for completion in group.completions]
+        self.progress["rollouts"] += len(completions)
+        self.progress["tokens"] += sum(len(completion.token_ids) for completion in completions)
+        self.progress["backward_passes"] += report.backward_passes
+        return self._record(rollouts, batch, report, gap, learning_rate)
 
     def _batch(self, groups: list[RolloutGroup]) -> tuple[TrainBatch, SamplerGap]:
         advantages = group_advantages(rewards_of(groups), self.settings.objective.scale_by_std)
         with self.clock("old_logprobs"):
             old_logprobs, entropy = self.policy.score(*sequences_of(groups))
-        sampler_logprobs = [logprob for group in groups for completion in group.completions for logprob in completion.logprobs]
-        gap = sampler_gap(old_logprobs, torch.tensor(sampler_logprobs))
-        return train_batch(groups, advantages, old_logprobs, entropy.mean().item()), gap
+        batch = train_batch(groups, advantages, old_logprobs, entropy.mean().item())
+        return batch, sampler_gap(old_logprobs, batch.sampler_logprobs)
 
     def _record(
-        self, groups: list[RolloutGroup], batch: TrainBatch, report: StepReport, gap: SamplerGap, learning_rate: float
+        self, rollouts: Rollouts, batch: TrainBatch, report: StepReport, gap: SamplerGap, learning_rate: float
     ) -> dict[str, Any]:
-        rewards = rewards_of(groups)
-        completions = [completion for group in groups for completion in group.completions]
-        correct = [verdict for group in groups for verdict in group.correct]
+        """Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the batch."""
+        rewards = rewards_of(rollouts.drawn)
+        completions = [completion for group in rollouts.drawn for completion in group.completions]
+        correct = [verdict for group in rollouts.drawn for verdict in group.correct]
         return {
             "step": self.progress["step"],
             "reward": rewards.mean().item(),
             "accuracy": sum(correct) / len(correct),
             "zero_variance_groups": zero_variance(rewards).float().mean().item(),
-            "response_length": sum(batch.lengths) / len(batch),
+            "zero_variance_groups_trained": zero_variance(rewards_of(rollouts.groups)).float().mean().item(),
+            "response_length": sum(len(completion.token_ids) for completion in completions) / len(completions),
             "truncated": sum(completion.truncated for completion in completions) / len(completions),
             "entropy": batch.entropy,
             "entropy_zscore": report.entropy_zscore,
@@ -176,8 +155,7 @@ class TrainingJob:
         validation = self.settings.train.validation
         seed = (self.settings.run.seed, "validate", step)
         with self.clock("validate"):
-            completions = self._sample(self.validation_prompts, validation.samples, validation.sampling, seed)
-            groups = self._grade(self.validation_prompts, completions, validation.samples)
+            groups = self.collector.sample(self.validation_prompts, validation.samples, validation.sampling, seed)
         accuracy = sum(sum(group.correct) for group in groups) / (len(groups) * validation.samples)
         self.validation.append(
             {

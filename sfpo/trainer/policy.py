@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -25,9 +25,17 @@ class Policy:
         objective: the loss.
         train: mini-batches, optimizer, compute type.
         max_completion_tokens: denominator of the "constant" aggregation.
+        learning_rate_scale: factor on the optimizer's learning rate.
     """
 
-    def __init__(self, checkpoint: str | Path, objective: Objective, train: Train, max_completion_tokens: int) -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        objective: Objective,
+        train: Train,
+        max_completion_tokens: int,
+        learning_rate_scale: float = 1.0,
+    ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, attention_dropout=0.0
@@ -39,9 +47,10 @@ class Policy:
         self.train = train
         self.max_completion_tokens = max_completion_tokens
         settings = train.optimizer
+        self.learning_rate = settings.learning_rate * learning_rate_scale
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
-            lr=settings.learning_rate,
+            lr=self.learning_rate,
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
@@ -58,8 +67,7 @@ class Policy:
 
     def set_learning_rate(self, step: int) -> float:
         """Learning rate of outer step ``step`` (1-based): linear warm-up, then constant. The same for all its updates."""
-        settings = self.train.optimizer
-        rate = settings.learning_rate * min(1.0, step / max(1, settings.warmup_steps))
+        rate = self.learning_rate * min(1.0, step / max(1, self.train.optimizer.warmup_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -73,18 +81,25 @@ class Policy:
             logprobs[micro.tokens], entropy[micro.tokens] = self._forward(micro)
         return logprobs, entropy
 
-    def descend(self, batch: TrainBatch) -> dict[str, float]:
+    def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
+        """The parts on which ``descend`` takes one optimizer step each."""
+        return batch.mini_batches(self.train.mini_batch_prompts)
+
+    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> dict[str, float]:
         """One update: a pass over the batch in mini-batches, with an optimizer step on each.
+
+        Args:
+            observe: called before each optimizer step, when every weight's ``grad`` is the mini-batch loss's, not clipped.
 
         Returns:
             Means over the mini-batches: loss, grad_norm (before clipping), and over the tokens that have a gradient ratio_mean,
             clip_fraction; ratio_max is the largest of all.
         """
-        passes = [self._descend_mini_batch(mini) for mini in batch.mini_batches(self.train.mini_batch_prompts)]
+        passes = [self._descend_mini_batch(mini, observe) for mini in self.mini_batches(batch)]
         means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
         return {**means, "ratio_max": max(metrics["ratio_max"] for metrics in passes)}
 
-    def _descend_mini_batch(self, mini: TrainBatch) -> dict[str, float]:
+    def _descend_mini_batch(self, mini: TrainBatch, observe: Callable[[], None] | None) -> dict[str, float]:
         lengths = torch.tensor(mini.lengths, device=self.device)
         weights = token_weights(self.objective.aggregation, lengths, self.max_completion_tokens).to(self.model.dtype)
         advantages = mini.advantages.to(self.device)
@@ -100,6 +115,7 @@ class Policy:
                 advantages[micro.rows],
                 lengths[micro.rows],
                 weights[micro.tokens],
+                None if mini.sampler_logprobs is None else mini.sampler_logprobs[micro.tokens],
             )
             loss.backward()
             loss_sum += loss.item()
@@ -108,6 +124,8 @@ class Policy:
         if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
             for parameter in self.model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
+        if observe:
+            observe()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.optimizer.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -46,3 +46,18 @@ def test_the_latch_is_one_way():
     trigger = EntropyTrigger(window=3, threshold=1.0)
     assert fire(trigger, [1.0, 1.0, 1.6]) == 4
     assert fire(trigger, [1.0] * 10 + [2.0]) == 4
+
+
+def test_nothing_is_tested_during_the_warm_up():
+    # [1, 1, 1.6] has z = 1.41 at step 3. With 3 steps of warm-up the first test is at step 4: window 1, 1.6, 1.6, z = 0.71; at
+    # step 5 the window 1.6, 1.6, 2.5 has z = 1.41 again.
+    series = [1.0, 1.0, 1.6, 1.6, 2.5]
+    assert fire(EntropyTrigger(window=3, threshold=1.0, warm_up=2), series) == 4
+    assert fire(EntropyTrigger(window=3, threshold=1.0, warm_up=3), series) == 6
+
+
+def test_settings_make_a_trigger_or_none():
+    assert EntropyTrigger.from_settings(None) is None
+    assert EntropyTrigger.from_settings({"window": 5}) == EntropyTrigger(window=5)
+    with pytest.raises(ValueError, match=r"^entropy_trigger = 'on': keys are form, window, threshold, warm_up"):
+        EntropyTrigger.from_settings("on")

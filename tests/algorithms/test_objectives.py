@@ -108,3 +108,19 @@ def test_any_cut_into_micro_batches_gives_the_same_loss(lengths, aggregation, ra
 def test_an_unknown_aggregation_is_named():
     with pytest.raises(ValueError, match="aggregation 'mean' must be"):
         token_weights("mean", LENGTHS, 10)
+
+
+def test_truncated_importance_sampling_by_hand():
+    # pi_old / pi_sampler of e^0.5, 1, e^-1, e^2 with cap 1.5: 1.5 (1.649 is capped), 1, 0.368, 1.5. On policy, A = 1 and -2:
+    # -(1.5 x 1)/2 + 2 (1 + 0.368 + 1.5)/6.
+    objective = Objective(sampler_correction_cap=1.5)
+    old = torch.full((4,), -1.0)
+    weights = token_weights(objective.aggregation, LENGTHS, 10).float()
+    arguments = (objective, old, old, torch.zeros(4), torch.tensor([1.0, -2.0]), LENGTHS, weights)
+    sampler = old - torch.tensor([0.5, 0.0, -1.0, 2.0])
+    loss, _ = policy_loss(*arguments, sampler_logprobs=sampler)
+    assert loss.item() == pytest.approx(-1.5 / 2 + 2 * (1 + math.exp(-1) + 1.5) / 6)
+    # A sampler that agrees changes nothing; one that is not known is told.
+    assert policy_loss(*arguments, sampler_logprobs=old)[0].item() == pytest.approx(-1 / 2 + 2 / 2)
+    with pytest.raises(ValueError, match="sampler_correction_cap: the batch does not hold the sampler's log-probs"):
+        policy_loss(*arguments)

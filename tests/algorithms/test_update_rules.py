@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sfpo.algorithms.update_rules import UpdateRule, make_update_rule, rule_names
+from sfpo.algorithms.update_rules.gxpo import extrapolation
 from sfpo.types import TrainBatch
 
 
@@ -101,7 +102,7 @@ def test_the_triggers_state_survives_a_resume():
 
 
 def test_every_rule_file_makes_a_rule():
-    assert {"grpo", "sfpo"} <= set(rule_names())
+    assert {"grpo", "sfpo", "grpo_k", "lookahead", "extragradient", "gxpo"} == set(rule_names())
     for name in rule_names():
         assert isinstance(make_update_rule(name), UpdateRule)
 
@@ -115,7 +116,16 @@ def test_every_rule_file_makes_a_rule():
         ("sfpo", {"num_fast_steps": -1}, "num_fast_steps = -1"),
         ("sfpo", {"num_fast_steps": 2.5}, "num_fast_steps = 2.5"),
         ("sfpo", {"entropy_trigger": {"form": "both"}}, "entropy_trigger.form = 'both'"),
-        ("sfpo", {"entropy_trigger": {"omega": 30}}, "entropy_trigger = .*keys are form, window, threshold"),
+        ("grpo_k", {"num_fast_steps": 0}, "num_fast_steps = 0"),
+        ("lookahead", {"alpha": 0.0}, "alpha = 0.0: lookahead would never move"),
+        ("extragradient", {"optimizer_state": "drop"}, "optimizer_state = 'drop': allowed are keep, restore"),
+        ("gxpo", {"num_fast_steps": 1}, "num_fast_steps = 1"),
+        ("gxpo", {"ema_decay": 1.0}, "ema_decay = 1.0"),
+        ("gxpo", {"fallback_threshold": 0}, "fallback_threshold = 0"),
+        ("sfpo", {"reposition": "kl"}, "reposition = 'kl': allowed are true, false"),
+        ("sfpo", {"alpha_decay_steps": 0}, "alpha_decay_steps = 0"),
+        ("sfpo", {"entropy_trigger": {"warm_up": -1}}, "entropy_trigger.warm_up = -1"),
+        ("sfpo", {"entropy_trigger": {"omega": 30}}, "entropy_trigger = .*keys are form, window, threshold, warm_up"),
         ("sfpo", {"entropy_trigger": {"window": 1}}, "entropy_trigger.window = 1"),
         ("sfpo", {"entropy_trigger": {"threshold": 0}}, "entropy_trigger.threshold = 0"),
     ],
@@ -123,3 +133,163 @@ def test_every_rule_file_makes_a_rule():
 def test_impossible_settings_are_named(name, settings, told):
     with pytest.raises(ValueError, match="^" + told):
         make_update_rule(name, **settings)
+
+
+class MiniBatched(Quadratic):
+    """The quadratic as a policy of several mini-batches, each with a curvature of its own, that shows its gradients."""
+
+    def __init__(self, start, curvatures, **settings) -> None:
+        super().__init__(start, **settings)
+        self.curvatures = curvatures
+
+    def mini_batches(self, batch):
+        return list(self.curvatures)
+
+    def descend(self, batch, observe=None):
+        losses = []
+        for curvature in [batch] if isinstance(batch, torch.Tensor) else self.curvatures:
+            self.optimizer.zero_grad()
+            loss = self.x @ curvature @ self.x / 2
+            loss.backward()
+            if observe:
+                observe()
+            self.path.append(self.x.detach().clone())
+            self.optimizer.step()
+            losses.append(loss.item())
+        return {"loss": sum(losses) / len(losses), "ratio_max": max(losses)}
+
+
+def steps_taken(policy, times):
+    for _ in range(times):
+        policy.descend(batch())
+    return policy.x.detach()
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_grpo_k_is_k_plus_one_grpo_steps(optimizer):
+    many, single = (Quadratic([1.0, -0.3], optimizer, lr=0.01) for _ in range(2))
+    report = make_update_rule("grpo_k", num_fast_steps=3).step(many, batch())
+    assert torch.equal(many.x, steps_taken(single, 4)) and report.backward_passes == 4
+
+
+def test_lookahead_by_hand_and_at_alpha_one():
+    # SGD on x^2/2 from 1, eta 0.1: two fast steps reach 0.81; half the way back toward 1 is 0.905.
+    policy = Quadratic([1.0], lr=0.1)
+    report = make_update_rule("lookahead", num_fast_steps=2, alpha=0.5).step(policy, batch())
+    assert policy.x.item() == pytest.approx(0.905, abs=1e-15) and report.backward_passes == 2
+    whole, plain = (Quadratic([1.0, -0.3], torch.optim.AdamW, lr=0.01) for _ in range(2))
+    make_update_rule("lookahead", num_fast_steps=3, alpha=1.0).step(whole, batch())
+    assert torch.equal(whole.x, steps_taken(plain, 3))
+
+
+def test_extragradient_is_korpelevichs_step_under_sgd():
+    # theta' = theta - eta A theta; theta+ = theta - eta A theta' = (I - eta A + eta^2 A^2) theta.
+    curvature = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+    policy = Quadratic([1.0, -2.0], curvature=curvature, lr=0.1)
+    start = policy.x.detach().clone()
+    report = make_update_rule("extragradient").step(policy, batch())
+    expected = start - 0.1 * curvature @ start + 0.01 * curvature @ curvature @ start
+    torch.testing.assert_close(policy.x.detach(), expected, rtol=0, atol=1e-15)
+    assert report.backward_passes == 2
+
+
+def test_sfpo_without_reposition_is_grpo_k_and_without_correction_lookahead():
+    for settings, name in (({"reposition": False}, "grpo_k"), ({"slow_correction": False}, "lookahead")):
+        ablated, rival = (Quadratic([1.0, -0.3], torch.optim.AdamW, lr=0.01) for _ in range(2))
+        make_update_rule("sfpo", **settings).step(ablated, batch())
+        make_update_rule(name).step(rival, batch())
+        assert torch.equal(ablated.x, rival.x), name
+
+
+def test_without_a_correction_a_fired_trigger_still_learns():
+    rule = make_update_rule("sfpo", slow_correction=False, entropy_trigger={"window": 2, "threshold": 0.5})
+    for entropy in (1.0, 2.0):
+        rule.step(Quadratic([1.0], lr=0.1), batch(entropy))
+    policy = Quadratic([1.0], lr=0.1)
+    report = rule.step(policy, batch())
+    assert report.trigger_fired and policy.x.item() == pytest.approx(0.9)
+
+
+def test_alpha_decays_linearly_from_the_first_step_or_from_the_trigger():
+    # No trigger: step s of N = 4 has alpha (1 - s/4). With one that fires for step 3: alpha, alpha, then the same fall.
+    rule = make_update_rule("sfpo", alpha=0.8, alpha_decay_steps=4)
+    alphas = [rule.step(Quadratic([1.0], lr=0.1), batch()).alpha for _ in range(6)]
+    assert alphas == pytest.approx([0.6, 0.4, 0.2, 0.0, 0.0, 0.0])
+    rule = make_update_rule("sfpo", alpha=0.8, alpha_decay_steps=4, entropy_trigger={"window": 2, "threshold": 0.5})
+    reports = [rule.step(Quadratic([1.0], lr=0.1), batch(entropy)) for entropy in (1.0, 2.0, 1.0, 1.0, 1.0, 1.0)]
+    assert [report.alpha for report in reports] == pytest.approx([0.8, 0.8, 0.6, 0.4, 0.2, 0.0])
+    assert [len(report.updates) for report in reports] == [4, 4, 4, 4, 4, 1]
+    resumed = make_update_rule("sfpo", alpha=0.8, alpha_decay_steps=4, entropy_trigger={"window": 2, "threshold": 0.5})
+    for entropy in (1.0, 2.0, 1.0):
+        resumed.step(Quadratic([1.0], lr=0.1), batch(entropy))
+    again = make_update_rule("sfpo", alpha=0.8, alpha_decay_steps=4, entropy_trigger={"window": 2, "threshold": 0.5})
+    again.load_state_dict(resumed.state_dict())
+    assert again.step(Quadratic([1.0], lr=0.1), batch()).alpha == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("name", ["sfpo", "lookahead", "extragradient"])
+def test_optimizer_state_restored_is_that_of_the_start(name):
+    # Momentum SGD: after a warm-up step the buffer holds a gradient m. Kept, the rule leaves another buffer behind than
+    # restored; restored before the last descent, SFPO's and the extragradient's last step sees m as it was at the start.
+    kept, restored = (Quadratic([1.0, -0.3], torch.optim.SGD, lr=0.1, momentum=0.9) for _ in range(2))
+    for policy in (kept, restored):
+        policy.descend(batch())
+    before = restored.optimizer.state[restored.x]["momentum_buffer"].clone()
+    make_update_rule(name, optimizer_state="keep").step(kept, batch())
+    make_update_rule(name, optimizer_state="restore").step(restored, batch())
+    after = restored.optimizer.state[restored.x]["momentum_buffer"]
+    # Lookahead ends on the start's buffer; the others took one more step from it: 0.9 m + the last gradient.
+    expected = before if name == "lookahead" else 0.9 * before + restored.gradients[-1]
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-15)
+    assert not torch.equal(kept.optimizer.state[kept.x]["momentum_buffer"], after)
+
+
+def test_restoring_needs_a_policy_that_shows_its_optimizer():
+    policy = Quadratic([1.0], lr=0.1)
+    del policy.optimizer
+    with pytest.raises(TypeError, match="optimizer_state 'restore' needs a policy with an attribute `optimizer`"):
+        make_update_rule("sfpo", optimizer_state="restore").step(policy, batch())
+
+
+@pytest.mark.parametrize("fast_steps", [2, 3, 5])
+def test_gxpo_reaches_sfpos_point_on_a_diagonal_quadratic(fast_steps):
+    # SGD shrinks each coordinate by r = 1 - eta h a step, so S_K(r)/S_2(r) extrapolates two steps to K exactly while it lies in
+    # [1, K/2 + 1]: here r = 0.9, 0.5 give for K = 5 4.0951/1.9 = 2.16 and 1.9375/1.5 = 1.29.
+    curvature = torch.diag(torch.tensor([1.0, 5.0], dtype=torch.float64))
+    gxpo = MiniBatched([1.0, -2.0], [curvature], lr=0.1)
+    sfpo = Quadratic([1.0, -2.0], curvature=curvature, lr=0.1)
+    report = make_update_rule("gxpo", num_fast_steps=fast_steps, alpha=0.8).step(gxpo, batch())
+    make_update_rule("sfpo", num_fast_steps=fast_steps, alpha=0.8).step(sfpo, batch())
+    torch.testing.assert_close(gxpo.x, sfpo.x, rtol=0, atol=1e-14)
+    assert report.backward_passes == 3
+
+
+def test_extrapolation_by_hand():
+    # K = 4, S_4/S_2 = 1 + r^2. r = 0.5: 1.25. r = 2: 5, clipped to K/2 + 1 = 3. r = 0/1 = 0: 1. g0 = 0: r is 1, 1 + 1 = 2.
+    # r = -1: S_2 = 0 and S_4 = 0, no extrapolation: 1. r = -5 is clipped to -2: 1 + 4 = 5, clipped to 3. NaN: r is 1.
+    first = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 1.0, float("nan")], dtype=torch.float64)
+    second = torch.tensor([0.5, 2.0, 0.0, 1.0, -1.0, -5.0, 1.0], dtype=torch.float64)
+    assert extrapolation(first, second, 4).tolist() == [1.25, 3.0, 1.0, 2.0, 1.0, 3.0, 2.0]
+
+
+def test_gxpo_at_alpha_zero_is_grpo():
+    curvatures = [torch.eye(2, dtype=torch.float64), 2 * torch.eye(2, dtype=torch.float64)]
+    gxpo, grpo = (MiniBatched([1.0, -2.0], curvatures, optimizer=torch.optim.AdamW, lr=0.01) for _ in range(2))
+    report = make_update_rule("gxpo", alpha=0.0).step(gxpo, batch())
+    make_update_rule("grpo").step(grpo, batch())
+    assert torch.equal(gxpo.x, grpo.x) and report.backward_passes == 1
+
+
+def test_gxpo_falls_back_to_one_update_after_a_strange_gradient_norm_and_comes_back():
+    # The gradient h x of a slow descent hardly changes from step to step; a curvature a hundred times larger stands out.
+    usual, strange = torch.eye(1, dtype=torch.float64), 100 * torch.eye(1, dtype=torch.float64)
+    policy = MiniBatched([1.0], [usual], lr=1e-4)
+    rule = make_update_rule("gxpo", fallback_threshold=3.0)
+    passes = []
+    for step in range(20):
+        policy.curvatures = [strange if step == 12 else usual]
+        passes.append(rule.step(policy, batch()).backward_passes)
+    assert passes[:13] == [3.0] * 13 and passes[13] == 1.0 and passes[14:] == [3.0] * 6
+    resumed = make_update_rule("gxpo")
+    resumed.load_state_dict(rule.state_dict())
+    assert resumed.state_dict() == rule.state_dict()

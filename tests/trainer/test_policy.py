@@ -128,3 +128,41 @@ def test_leaving_out_completions_without_advantage_changes_no_gradient(make_poli
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
     for one, other in zip(some.parameters(), all_of_them.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_the_learning_rate_scale_multiplies_every_rate(checkpoint, params):
+    train = params.suites["tiny"].train
+    scaled = Policy(checkpoint, params.objectives["grpo"], train, 32, learning_rate_scale=3.4)
+    assert scaled.set_learning_rate(1) == pytest.approx(3.4 * train.optimizer.learning_rate)
+    assert scaled.optimizer.param_groups[0]["lr"] == scaled.set_learning_rate(1)
+
+
+def test_gradients_are_shown_before_each_optimizer_step(make_policy):
+    policy = make_policy(optimizer={"max_grad_norm": 1e-6})
+    norms = []
+
+    def observe() -> None:
+        norms.append(torch.stack([p.grad.norm() for p in policy.parameters()]).norm().item())
+
+    metrics = policy.descend(make_batch(policy), observe)
+    # Two mini-batches, two steps; the norms are those of before the clipping.
+    assert len(norms) == 2 and sum(norms) / 2 == pytest.approx(metrics["grad_norm"]) and min(norms) > 1e-3
+
+
+def test_a_gxpo_step_takes_three_passes_and_an_sfpo_step_with_restored_moments_runs_on_the_real_policy(make_policy):
+    policy = make_policy()
+    assert make_update_rule("gxpo").step(policy, make_batch(policy)).backward_passes == 3
+    before = {key: value.clone() for key, value in policy.optimizer.state[policy.parameters()[0]].items()}
+    make_update_rule("lookahead", optimizer_state="restore").step(policy, make_batch(policy))
+    after = policy.optimizer.state[policy.parameters()[0]]
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_the_sampler_correction_reaches_the_loss(make_policy, params):
+    corrected = params.objectives["grpo"].model_copy(update={"sampler_correction_cap": 2.0})
+    policy, plain = make_policy(corrected), make_policy()
+    batch = make_batch(policy)
+    # A sampler that gave every token half the policy's probability doubles every token's loss, and so its gradient.
+    halved = dataclasses.replace(batch, sampler_logprobs=batch.old_logprobs - torch.log(torch.tensor(2.0)))
+    mini, half = next(batch.mini_batches(1)), next(halved.mini_batches(1))
+    assert policy.descend(half)["grad_norm"] == pytest.approx(2 * plain.descend(mini)["grad_norm"], rel=1e-9)

@@ -1,4 +1,7 @@
-"""GRPO (arXiv 2402.03300): one update on each batch of rollouts. Stage III of SFPO alone."""
+"""GRPO (arXiv 2402.03300): one update on each batch of rollouts. Stage III of SFPO alone.
+
+An arm's ``learning_rate_scale`` of 1 + alpha K makes it the control that moves as far per rollout as SFPO.
+"""
 
 from __future__ import annotations
 

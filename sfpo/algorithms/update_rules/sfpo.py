@@ -1,7 +1,9 @@
 """Slow-Fast Policy Optimization (arXiv 2510.04072, Algorithm 1).
 
 Departures from the paper: none in the update. As in the authors' code, one update is a whole pass over the batch in
-mini-batches, Adam's moments are not repositioned, and the learning rate moves once a step.
+mini-batches, Adam's moments are not repositioned (``optimizer_state: restore`` puts them back to the start's instead),
+and the learning rate moves once a step. The paper resets alpha to 0 when the trigger fires; of its ablation with a linear
+decay it does not print the length, which is a setting here (``alpha_decay_steps``).
 """
 
 from __future__ import annotations
@@ -11,8 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
-from sfpo.algorithms.update_rules.base import Policy, StepReport, UpdateRule
-from sfpo.algorithms.weights import reposition_, snapshot
+from sfpo.algorithms.update_rules.base import (
+    Policy,
+    StepReport,
+    UpdateRule,
+    check_alpha,
+    check_fast_steps,
+    check_optimizer_state,
+)
+from sfpo.algorithms.weights import optimizer_snapshot, reposition_, restore_optimizer_, snapshot
 from sfpo.types import TrainBatch
 
 
@@ -24,6 +33,11 @@ class SFPO(UpdateRule):
         num_fast_steps: K, updates of the fast trajectory; at least 1.
         alpha: reposition factor in [0, 1]. 0 skips stages I and II: the step is a GRPO step.
         entropy_trigger: settings of ``EntropyTrigger``, which sets alpha to 0 for good; None: no entropy control.
+        reposition: False leaves out stage II (ablation).
+        slow_correction: False leaves out stage III where stage I ran (ablation).
+        alpha_decay_steps: instead of the reset, alpha falls linearly to 0 over so many steps from where the trigger fires,
+            or from the first step on where there is no trigger (ablation).
+        optimizer_state: "keep" the moments of the fast updates, or "restore" those of the start at the reposition.
 
     Raises:
         ValueError: a setting is impossible.
@@ -32,38 +46,58 @@ class SFPO(UpdateRule):
     num_fast_steps: int = 3
     alpha: float = 0.8
     entropy_trigger: Mapping[str, Any] | None = None
+    reposition: bool = True
+    slow_correction: bool = True
+    alpha_decay_steps: int | None = None
+    optimizer_state: str = "keep"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_fast_steps, int) or self.num_fast_steps < 1:
-            raise ValueError(f"num_fast_steps = {self.num_fast_steps!r}: K must be a whole number of at least 1")
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ValueError(f"alpha = {self.alpha!r}: the reposition factor must lie in [0, 1]; 0 gives GRPO")
-        try:
-            self._trigger = None if self.entropy_trigger is None else EntropyTrigger(**self.entropy_trigger)
-        except TypeError:
-            raise ValueError(f"entropy_trigger = {self.entropy_trigger!r}: keys are form, window, threshold") from None
+        check_fast_steps(self.num_fast_steps)
+        check_alpha(self.alpha)
+        check_optimizer_state(self.optimizer_state)
+        for name in ("reposition", "slow_correction"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed are true, false")
+        if self.alpha_decay_steps is not None and not (isinstance(self.alpha_decay_steps, int) and self.alpha_decay_steps > 0):
+            raise ValueError(f"alpha_decay_steps = {self.alpha_decay_steps!r}: must be a whole number of at least 1, or null")
+        self._trigger = EntropyTrigger.from_settings(self.entropy_trigger)
+        self._decayed_steps = 0
 
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
-        fired = self._trigger is not None and self._trigger.fired
-        alpha = 0.0 if fired else self.alpha
+        alpha = self._alpha()
+        fast = alpha > 0.0
         updates = []
-        if alpha > 0.0:
+        if fast:
             start = snapshot(policy.parameters())                                       # theta^{s,0}
+            moments = optimizer_snapshot(policy) if self.optimizer_state == "restore" else None
             for _ in range(self.num_fast_steps):                                        # stage I    fast trajectory
                 updates.append(policy.descend(batch))
-            reposition_(policy.parameters(), start, alpha)                              # stage II   reposition
-        updates.append(policy.descend(batch))                                           # stage III  slow correction
+            if self.reposition:
+                reposition_(policy.parameters(), start, alpha)                          # stage II   reposition
+            if moments is not None:
+                restore_optimizer_(policy, moments)
+        if self.slow_correction or not fast:
+            updates.append(policy.descend(batch))                                       # stage III  slow correction
         if self._trigger is not None:
             self._trigger.observe(batch.entropy)                                        # may end the slow-fast phase
-        return StepReport(updates, alpha, fired, self._trigger.zscore if self._trigger else None)
+        return StepReport(updates, alpha, not fast and self.alpha > 0.0, self._trigger.zscore if self._trigger else None)
+
+    def _alpha(self) -> float:
+        """Reposition factor of this step: alpha_0, and 0 or a linear fall to it once the trigger has fired."""
+        ending = self._trigger is None or self._trigger.fired
+        if self.alpha_decay_steps is None:
+            return 0.0 if ending and self._trigger is not None else self.alpha
+        self._decayed_steps += ending
+        return self.alpha * max(0.0, 1.0 - self._decayed_steps / self.alpha_decay_steps)
 
     @property
     def trigger_fired_at(self) -> int | None:
         return self._trigger.fired_at if self._trigger else None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trigger": self._trigger.state_dict()} if self._trigger else {}
+        return {"trigger": self._trigger.state_dict() if self._trigger else None, "decayed_steps": self._decayed_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._decayed_steps = state["decayed_steps"]
         if self._trigger:
             self._trigger.load_state_dict(state["trigger"])

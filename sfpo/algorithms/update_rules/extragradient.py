@@ -1,0 +1,54 @@
+"""Extragradient-GRPO: a predictor update, then a corrector taken from the start point with what it looks like there.
+
+Korpelevich (1976): theta' = theta - eta g(theta); theta+ = theta - eta g(theta').
+
+Departures from it: an update is what ``policy.descend`` does, a pass in mini-batches with clipping and an adaptive optimizer,
+so the corrector is the displacement of a pass taken at theta', applied at theta. With SGD and one mini-batch this is
+Korpelevich's step exactly; with AdamW, weight decay acts at theta' rather than theta.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfpo.algorithms.update_rules.base import (
+    Policy,
+    StepReport,
+    UpdateRule,
+    check_fast_steps,
+    check_optimizer_state,
+    descend_times,
+)
+from sfpo.algorithms.weights import displacement_, move_, optimizer_snapshot, restore_optimizer_, snapshot
+from sfpo.types import TrainBatch
+
+
+@dataclass
+class Extragradient(UpdateRule):
+    """Predictor and corrector.
+
+    Args:
+        num_fast_steps: updates of the predictor; 1 is extragradient proper.
+        optimizer_state: "keep" the moments of the predictor, or "restore" those of the start before the corrector.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+
+    num_fast_steps: int = 1
+    optimizer_state: str = "keep"
+
+    def __post_init__(self) -> None:
+        check_fast_steps(self.num_fast_steps)
+        check_optimizer_state(self.optimizer_state)
+
+    def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
+        start = snapshot(policy.parameters())
+        moments = optimizer_snapshot(policy) if self.optimizer_state == "restore" else None
+        updates = list(descend_times(policy, batch, self.num_fast_steps))  # predictor: theta'
+        prediction = displacement_(policy.parameters(), start)  # theta' - theta
+        if moments is not None:
+            restore_optimizer_(policy, moments)
+        updates.append(policy.descend(batch))  # corrector, as seen from theta'
+        move_(policy.parameters(), prediction, -1.0)  # and taken from theta
+        return StepReport(updates)

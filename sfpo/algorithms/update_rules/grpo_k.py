@@ -1,0 +1,31 @@
+"""GRPO-K: K + 1 updates on each batch of rollouts and no reposition. Stages I and III of SFPO; the usual way to reuse rollouts.
+
+Takes as many backward passes as SFPO with the same K, so that SFPO against GRPO-K shows what the reposition is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfpo.algorithms.update_rules.base import Policy, StepReport, UpdateRule, check_fast_steps, descend_times
+from sfpo.types import TrainBatch
+
+
+@dataclass
+class GRPOK(UpdateRule):
+    """K + 1 updates.
+
+    Args:
+        num_fast_steps: K, as in SFPO; at least 1.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+
+    num_fast_steps: int = 3
+
+    def __post_init__(self) -> None:
+        check_fast_steps(self.num_fast_steps)
+
+    def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
+        return StepReport(updates=list(descend_times(policy, batch, self.num_fast_steps + 1)))

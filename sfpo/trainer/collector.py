@@ -1,0 +1,111 @@
+"""Rollouts with their rewards: the engine samples, the grader grades, and groups that teach nothing may be replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfpo.config import OverlongPenalty, Sampling
+from sfpo.data.sampler import prompt_order
+from sfpo.rewards.math_answer import Grade, Grader, reward_of
+from sfpo.rollouts.engine import Request, RolloutEngine
+from sfpo.seeding import rng, seed_of
+from sfpo.settings import RunSettings
+from sfpo.trainer.metrics import PhaseClock
+from sfpo.types import Completion, Prompt, RolloutGroup
+
+Seed = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The groups that a step trains on, and what was drawn to get them."""
+
+    groups: list[RolloutGroup]
+    drawn: list[RolloutGroup]
+    """All groups sampled in the step: with dynamic sampling more than are trained on."""
+
+
+class Collector:
+    """Samples and grades completions of prompts.
+
+    Args:
+        clock: takes the seconds of training's phases "generate" and "grade".
+    """
+
+    def __init__(self, engine: RolloutEngine, grader: Grader, settings: RunSettings, clock: PhaseClock) -> None:
+        self.engine, self.grader, self.settings, self.clock = engine, grader, settings, clock
+
+    def training_groups(self, prompts: list[Prompt], step: int) -> Rollouts:
+        """The groups of outer step ``step`` (1-based), ``prompts_per_step`` of them.
+
+        With ``dynamic_sampling`` (DAPO), groups without reward variance are replaced by those of prompts that the step has not
+        met, at most ``max_refills`` times; every completion sampled counts as a rollout.
+        """
+        train, seed = self.settings.train, self.settings.run.seed
+        order = prompt_order(len(prompts), train.prompts_per_step, step - 1, seed)
+        groups = self._sample_step(prompts, order, step)
+        drawn, met = list(groups), set(order)
+        dynamic = self.settings.objective.dynamic_sampling
+        for _ in range(dynamic.max_refills if dynamic else 0):
+            places = [place for place, group in enumerate(groups) if not group.has_variance]
+            unmet = [index for index in rng(seed, "refill", step).sample(range(len(prompts)), len(prompts)) if index not in met]
+            fresh = self._sample_step(prompts, unmet[: len(places)], step)
+            met.update(unmet[: len(places)])
+            drawn += fresh
+            useful = iter([group for group in fresh if group.has_variance])
+            for place in places:
+                groups[place] = next(useful, groups[place])
+            if not fresh or all(group.has_variance for group in groups):
+                break
+        return Rollouts(groups, drawn)
+
+    def sample(
+        self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]
+    ) -> list[RolloutGroup]:
+        """``samples`` graded completions of each prompt, each completion from a seed of its own."""
+        return self._grade(prompts, self._complete(prompts, samples, sampling, seed))
+
+    def _sample_step(self, prompts: list[Prompt], order: list[int], step: int) -> list[RolloutGroup]:
+        train, seed = self.settings.train, self.settings.run.seed
+        chosen = [prompts[index] for index in order]
+        with self.clock("generate"):
+            completions = self._complete(chosen, train.completions_per_prompt, train.sampling, (seed, "rollout", step))
+        with self.clock("grade"):
+            return self._grade(chosen, completions)
+
+    def _complete(self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: Seed) -> list[list[Completion]]:
+        requests = [
+            Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt in prompts for sample in range(samples)
+        ]
+        completions = self.engine.generate(requests, sampling) if requests else []
+        return [completions[start : start + samples] for start in range(0, len(completions), samples)]
+
+    def _grade(self, prompts: list[Prompt], completions: list[list[Completion]]) -> list[RolloutGroup]:
+        texts = [completion.text for group in completions for completion in group]
+        golds = [prompt.answer for prompt, group in zip(prompts, completions, strict=True) for _ in group]
+        grades = iter(self.grader.grade_all(texts, golds))
+        groups = []
+        for prompt, group in zip(prompts, completions, strict=True):
+            graded = [(next(grades), completion) for completion in group]
+            rewards = [self._reward(grade, completion) for grade, completion in graded]
+            groups.append(RolloutGroup(prompt, group, rewards, [grade.correct for grade, _ in graded]))
+        return groups
+
+    def _reward(self, grade: Grade, completion: Completion) -> float:
+        settings = self.settings.train.reward
+        reward = reward_of(grade, settings.correct, settings.boxed_but_wrong)
+        overlong = self.settings.objective.overlong_penalty
+        if overlong is None:
+            return reward
+        return reward - overlong_penalty(overlong, len(completion.token_ids), self.settings.limits.max_completion_tokens)
+
+
+def overlong_penalty(settings: OverlongPenalty, length: int, max_completion_tokens: int) -> float:
+    """What DAPO takes off the reward (arXiv 2503.14476, equation 13): 0 up to ``buffer_tokens`` before the limit, then rising
+    linearly to ``penalty`` at the limit.
+
+    Args:
+        length: tokens of the completion.
+    """
+    over = length - (max_completion_tokens - settings.buffer_tokens)
+    return settings.penalty * min(max(over / settings.buffer_tokens, 0.0), 1.0)

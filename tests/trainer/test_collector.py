@@ -1,0 +1,81 @@
+"""Rollouts with rewards through the live engine: overlong shaping, and groups without variance replaced."""
+
+import pytest
+
+from sfpo.config import DynamicSampling, Objective, OverlongPenalty
+from sfpo.data.prompts import render
+from sfpo.rewards.math_answer import Grader
+from sfpo.settings import RunId, RunSettings
+from sfpo.trainer.collector import Collector, overlong_penalty
+from sfpo.trainer.metrics import PhaseClock
+from sfpo.types import Prompt
+
+SHAPING = OverlongPenalty(buffer_tokens=20, penalty=1.0)
+
+
+@pytest.mark.parametrize(("length", "expected"), [(10, 0.0), (44, 0.0), (45, 0.05), (54, 0.5), (64, 1.0)])
+def test_the_overlong_penalty_rises_over_the_buffer(length, expected):
+    # Limit 64, buffer 20: it begins after 44 tokens and grows by 1/20 a token.
+    assert overlong_penalty(SHAPING, length, 64) == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(workers=1) as grader:
+        yield grader
+
+
+@pytest.fixture
+def collect(engine, grader, params, checkpoint, limits):
+    """Groups of a step under an objective. The random policy never boxes an answer and often runs into the token limit: rewards
+    differ by the overlong penalty alone, so that some groups have variance and some have not."""
+    prompts = [Prompt(f"p{k}", f"{k}+1=?", (str(k + 1),), render(engine.tokenizer, "{problem}", f"{k}+1=?")) for k in range(40)]
+
+    def run(step=1, **objective):
+        train = params.suites["tiny"].train.model_copy(update={"prompts_per_step": 12, "completions_per_prompt": 5})
+        settings = RunSettings(
+            run=RunId(suite="test", model="tiny", dataset="sums", arm="dapo", seed=0),
+            model_path=str(checkpoint),
+            data_path="",
+            limits=limits,
+            instruction="{problem}",
+            arm=params.arms["dapo"],
+            objective=Objective(**objective),
+            train=train,
+            engine=params.suites["tiny"].engine,
+        )
+        return Collector(engine, grader, settings, PhaseClock()).training_groups(prompts, step)
+
+    return run
+
+
+@pytest.mark.engine
+def test_without_dynamic_sampling_what_is_drawn_is_trained_on(collect):
+    rollouts = collect()
+    assert rollouts.groups == rollouts.drawn and len(rollouts.groups) == 12
+    assert not any(group.has_variance for group in rollouts.groups)  # all wrong, nothing boxed
+    assert collect() == rollouts != collect(step=2)
+
+
+@pytest.mark.engine
+def test_dynamic_sampling_replaces_groups_without_variance_in_their_place(collect):
+    plain = collect(overlong_penalty=SHAPING).groups
+    useful = [group.has_variance for group in plain]
+    assert any(useful) and not all(useful)
+    rollouts = collect(overlong_penalty=SHAPING, dynamic_sampling=DynamicSampling(max_refills=1))
+    missing = useful.count(False)
+    assert rollouts.drawn[:12] == plain and len(rollouts.drawn) == 12 + missing
+    fresh = [group for group in rollouts.drawn[12:] if group.has_variance]
+    assert fresh  # else the test would show nothing
+    assert [g for g, had in zip(rollouts.groups, useful, strict=True) if had] == [g for g in plain if g.has_variance]
+    filled = [g for g, had in zip(rollouts.groups, useful, strict=True) if not had]
+    assert filled[: len(fresh)] == fresh and all(not group.has_variance for group in filled[len(fresh) :])
+    names = [group.prompt.id for group in rollouts.drawn]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.engine
+def test_refills_end_with_the_prompts(collect):
+    # Nothing ever has variance here: all 40 prompts are drawn once, 12 and 12, 12, 4 more, and the batch stays whole.
+    rollouts = collect(dynamic_sampling=DynamicSampling(max_refills=10))
+    assert len(rollouts.drawn) == 40 and rollouts.groups == rollouts.drawn[:12]
