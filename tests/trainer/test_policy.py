@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sfpo.algorithms.update_rules import make_update_rule
+from sfpo.trainer.batching import micro_batches
 from sfpo.trainer.policy import Policy
 from sfpo.types import TrainBatch
 
@@ -84,15 +85,21 @@ def test_one_sfpo_step_is_the_plain_computation(make_policy):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
-def test_the_micro_batch_budget_does_not_change_the_update(make_policy, params, aggregation):
-    objective = params.objectives["grpo"].model_copy(update={"aggregation": aggregation})
-    whole, cut = make_policy(objective, micro_batch_tokens=1000), make_policy(objective, micro_batch_tokens=5)
-    batch = make_batch(whole)
-    metrics = [policy.descend(batch) for policy in (whole, cut)]
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-9, abs=1e-9)
-    for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+# Totals are 5, 7, 3 and 5 tokens: budgets that cut the four completions into micro-batches of 1, of 2 (3 + 5, 5 + 7), and of 4.
+@pytest.mark.parametrize("name", ["grpo", "grpo_token_mean", "grpo_kl", "dapo", "dr_grpo", "gspo"])
+def test_the_micro_batch_budget_changes_no_gradient(make_policy, params, name):
+    gradients = []
+    for budget, rows in ((1, 1), (14, 2), (1000, 4)):
+        policy = make_policy(params.objectives[name], mini_batch_prompts=2, micro_batch_tokens=budget)
+        batch = make_batch(policy)
+        # Off policy, so that ratios differ from 1 and some clip.
+        batch = dataclasses.replace(batch, old_logprobs=batch.old_logprobs + torch.linspace(-0.5, 0.5, 10, dtype=torch.float64))
+        assert {len(micro.rows) for micro in micro_batches(PROMPTS, COMPLETIONS, budget, policy.device)} == {rows}
+        policy.descend(batch, lambda policy=policy: gradients.append([p.grad.clone() for p in policy.parameters()]))
+    assert max(gradient.abs().max() for gradient in gradients[0]) > 1e-3
+    for others in gradients[1:]:
+        for one, other in zip(gradients[0], others, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_metrics_of_the_first_update_are_on_policy(make_policy):
