@@ -293,6 +293,8 @@ class Train(Schema):
     policy_dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the policy's forward pass; master weights are float32."""
     gradient_checkpointing: bool = False
+    max_skipped_updates: Count = 8
+    """A mini-batch whose loss or gradient is not finite is skipped and counted; so many in a row stop the run."""
     tensorboard: bool = True
 
     @model_validator(mode="after")

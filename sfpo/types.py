@@ -6,7 +6,7 @@ B = completions in a batch, N = completion tokens in a batch (completions end to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +89,17 @@ class TrainBatch:
 
     def __len__(self) -> int:
         return len(self.completion_ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for inspection."""
+        tensors = {name: getattr(self, name) for name in ("advantages", "old_logprobs", "sampler_logprobs")}
+        return {
+            "prompt_ids": self.prompt_ids,
+            "completion_ids": self.completion_ids,
+            "entropy": self.entropy,
+            "group_size": self.group_size,
+            **{name: None if tensor is None else tensor.tolist() for name, tensor in tensors.items()},
+        }
 
     def mini_batches(self, prompts: int) -> Iterator[TrainBatch]:
         """Consecutive parts of ``prompts`` whole groups each, in batch order."""

@@ -6,6 +6,7 @@ memory and leave torch's threads to the trainer; none of them changes a result.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 from vllm import LLM, SamplingParams
+from vllm.distributed import cleanup_dist_env_and_memory
 
 from sfpo.config import Engine, ModelLimits, Sampling
 from sfpo.types import Completion
@@ -32,6 +34,10 @@ class Request:
     prompt_ids: list[int]
     seed: int
     """From sfpo.seeding: the completion depends on it and on the prompt, not on its neighbours in the batch (float32)."""
+
+
+class EngineFailure(RuntimeError):
+    """vLLM raised while it sampled."""
 
 
 class RolloutEngine:
@@ -54,7 +60,7 @@ class RolloutEngine:
             if self._on_gpu
             else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
         )
-        self._llm = LLM(
+        self._arguments = dict(
             model=str(checkpoint),
             skip_tokenizer_init=True,
             trust_remote_code=False,
@@ -72,6 +78,7 @@ class RolloutEngine:
             seed=0,  # unused: every request carries a seed of its own
             **memory,
         )
+        self._llm = LLM(**self._arguments)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
         """Sample one completion for each request, in order.
@@ -80,6 +87,9 @@ class RolloutEngine:
 
         Args:
             progress: show vLLM's progress bar, with its rate.
+
+        Raises:
+            EngineFailure: vLLM raised; ``restart`` makes a fresh engine.
         """
         params = [
             SamplingParams(
@@ -95,7 +105,10 @@ class RolloutEngine:
             for request in requests
         ]
         prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
-        outputs = [output.outputs[0] for output in self._llm.generate(prompts, params, use_tqdm=progress)]
+        try:
+            outputs = [output.outputs[0] for output in self._llm.generate(prompts, params, use_tqdm=progress)]
+        except Exception as fault:  # whatever the kernels, the scheduler or the device raise
+            raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
         texts = self.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
         return [
             Completion(
@@ -116,6 +129,14 @@ class RolloutEngine:
         """
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._llm.reset_prefix_cache()
+
+    def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace a failed engine by a fresh one with these weights."""
+        self._llm = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+        self._llm = LLM(**self._arguments)
+        self.load_weights(weights)
 
     def sleep(self) -> None:
         """Give the GPU's memory to the trainer; weights and cache are dropped. On a CPU: nothing to do."""

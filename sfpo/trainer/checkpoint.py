@@ -1,13 +1,14 @@
 """Folders of weights: Hugging Face exports for readers, and the state from which a killed run goes on.
 
-Both are written beside their final place and renamed, so that a folder with a manifest is a whole one. No pickle: tensors are
-safetensors, the rest is JSON.
+Both are written beside their final place, synced to the disk and renamed, so that a folder under its final name is a whole one
+whatever moment a process dies at. No pickle: tensors are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 
 KEPT_STATES = 2
 """States on disk: the newest, and the one before it in case the newest is damaged."""
+DISK_MARGIN = 1.1
+"""A save asks for so many times its size."""
+
+
+class DiskFull(OSError):
+    """A save would not fit on the disk; what was saved before is untouched."""
 
 
 def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: Any) -> None:
@@ -31,7 +38,11 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
     Args:
         start: the starting checkpoint; its configuration, tokenizer and generation settings are copied.
         facts: step, settings hash ...; they go into the manifest.
+
+    Raises:
+        DiskFull: the disk has no room; an older export of the same name is untouched.
     """
+    _require_space(folder, sum(p.numel() * p.element_size() for p in policy.parameters()))
     partial = _fresh(folder.with_name(f".{folder.name}.partial"))
     for path in Path(start).iterdir():
         if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
@@ -46,7 +57,12 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
 
 
 def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any]) -> None:
-    """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``; older states beyond KEPT_STATES are removed."""
+    """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``; older states beyond KEPT_STATES are removed.
+
+    Raises:
+        DiskFull: the disk has no room; the states before this one are untouched.
+    """
+    _require_space(folder, 3 * sum(p.numel() * p.element_size() for p in policy.parameters()))  # weights and two moments
     partial = _fresh(folder / ".partial")
     weights = {name: parameter.detach().cpu() for name, parameter in policy.model.named_parameters()}
     save_file(weights, partial / "weights.safetensors")
@@ -97,6 +113,31 @@ def _fresh(folder: Path) -> Path:
 
 
 def _replace(partial: Path, folder: Path) -> None:
+    """Give the finished folder its name; a folder of that name steps aside first, so that one of the two is always there."""
+    for path in [*partial.rglob("*"), partial]:
+        _sync(path)
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(aside)
     partial.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_space(folder: Path, needed: float) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < DISK_MARGIN * needed:
+        raise DiskFull(
+            f"{folder}: a save takes {DISK_MARGIN * needed / 2**20:.0f} MiB, the disk has {free / 2**20:.0f} MiB left. "
+            "What was saved before is untouched; make room and start the run again, it goes on from there"
+        )

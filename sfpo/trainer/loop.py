@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from sfpo.data.prompts import load_prompts
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
 from sfpo.rewards.math_answer import Grader
-from sfpo.rollouts.engine import RolloutEngine
+from sfpo.rollouts.engine import EngineFailure, RolloutEngine
 from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
 from sfpo.settings import RunSettings, settings_hash
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.collector import Collector, Rollouts
+from sfpo.trainer.lock import run_lock
 from sfpo.trainer.metrics import JsonLines, PhaseClock, TensorBoard, peak_memory_mb
-from sfpo.trainer.policy import Policy
+from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.types import Prompt, RolloutGroup, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -39,11 +41,21 @@ def train(settings: RunSettings, folder: Path) -> None:
 
     Raises:
         ConfigError: the data or the model does not fit the settings.
+        RunLocked: another process trains this run.
+        Interrupted: SIGTERM came; the state is saved.
     """
-    with Grader(workers=len(os.sched_getaffinity(0))) as grader:
+    with run_lock(folder), Grader(workers=len(os.sched_getaffinity(0))) as grader:
         job = TrainingJob(settings, folder, grader)
+        signal.signal(signal.SIGTERM, lambda *_: job.stop())
         job.run()
         job.publish()
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop, has saved its state, and goes on from there when it is started again."""
+
+    EXIT_CODE = 75
+    """EX_TEMPFAIL of sysexits.h: try again."""
 
 
 class TrainingJob:
@@ -61,8 +73,15 @@ class TrainingJob:
         )
         self.rule = make_update_rule(settings.arm.rule, **settings.arm.rule_settings)
         self.clock = PhaseClock()
-        self.progress: dict[str, Any] = {"step": 0, "rollouts": 0, "tokens": 0, "backward_passes": 0}
+        self.progress: dict[str, Any] = {
+            "step": 0,
+            "rollouts": 0,
+            "tokens": 0,
+            "backward_passes": 0,
+            "engine_restarts": 0,
+        }
         self.best: dict[str, Any] = {"step": None, "accuracy": -1.0}
+        self.stopping = False
         self._resume()
         self.engine = RolloutEngine(settings.model_path, settings.limits, settings.engine)
         self.collector = Collector(self.engine, grader, settings, self.clock)
@@ -95,15 +114,23 @@ class TrainingJob:
                 rate = self.progress["tokens"] / self.clock.total
                 bar.set_postfix_str(f"reward {record['reward']:.3f}, accuracy {record['accuracy']:.1%}, {rate:.0f} tok/s")
                 bar.update()
+                if self.stopping and step < steps:
+                    self._save()
+                    log.warning("SIGTERM: saved after step %d; start the run again and it goes on from there", step)
+                    raise Interrupted(Interrupted.EXIT_CODE)
+
+    def stop(self) -> None:
+        """Save and leave after the step that is running."""
+        self.stopping = True
 
     def _step(self, step: int) -> dict[str, Any]:
         """One outer step; returns its line of metrics.jsonl."""
         learning_rate = self.policy.set_learning_rate(step)
-        rollouts = self.collector.training_groups(self.prompts, step)
+        rollouts = self._rollouts(step)
         self.engine.sleep()
         batch, gap = self._batch(rollouts.groups)
         with self.clock("update"):
-            report = self.rule.step(self.policy, batch)
+            report = self._update(batch)
         with self.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress["step"] = step
@@ -112,6 +139,23 @@ class TrainingJob:
         self.progress["tokens"] += sum(len(completion.token_ids) for completion in completions)
         self.progress["backward_passes"] += report.backward_passes
         return self._record(rollouts, batch, report, gap, learning_rate)
+
+    def _rollouts(self, step: int) -> Rollouts:
+        try:
+            return self.collector.training_groups(self.prompts, step)
+        except EngineFailure as fault:
+            log.warning("step %d: %s; once more, with a fresh engine", step, fault)
+            self.progress["engine_restarts"] += 1
+            self.engine.restart(self.policy.weights())
+            return self.collector.training_groups(self.prompts, step)
+
+    def _update(self, batch: TrainBatch) -> StepReport:
+        try:
+            return self.rule.step(self.policy, batch)
+        except NonFiniteUpdates as fault:
+            path = self.state_folder / "poisoned_batch.json"
+            write_json(path, batch.to_json())
+            raise NonFiniteUpdates(f"{fault}; the batch is in {path}") from None
 
     def _batch(self, groups: list[RolloutGroup]) -> tuple[TrainBatch, SamplerGap]:
         advantages = group_advantages(rewards_of(groups), self.settings.objective.scale_by_std)
@@ -181,6 +225,7 @@ class TrainingJob:
             "progress": self.progress,
             "best": self.best,
             "rule": self.rule.state_dict(),
+            "skipped_in_a_row": self.policy.skipped_in_a_row,
             "seconds": self.clock.seconds,
         }
         save_state(self.policy, self.state_folder, self.progress["step"], state)
@@ -197,6 +242,7 @@ class TrainingJob:
         load_state(self.policy, state_folder)
         self.progress, self.best = state["progress"], state["best"]
         self.rule.load_state_dict(state["rule"])
+        self.policy.skipped_in_a_row = state["skipped_in_a_row"]
         self.clock = PhaseClock(state["seconds"])
         log.warning("%s: going on after step %d", state_folder, self.progress["step"])
 
@@ -212,16 +258,22 @@ class TrainingJob:
         return prompts, excluded
 
     def publish(self) -> None:
-        """Move the finished files to their final places; summary.json comes last and tells that all of them are there."""
+        """Link the finished files to their final places; summary.json comes last and tells that all of them are there.
+
+        Until then the state folder stays whole, so that a run killed in here goes on as any other does.
+        """
         for sink in (*self.logs, self.validation):
             sink.close()
         self._export("last")
         for name in ("best", "last", "metrics.jsonl", "validation.jsonl", "tensorboard"):
-            target = self.folder / name
+            source, target = self.state_folder / name, self.folder / name
             if target.is_dir():
                 shutil.rmtree(target)
-            if (self.state_folder / name).exists():
-                (self.state_folder / name).rename(target)
+            target.unlink(missing_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, copy_function=os.link)
+            elif source.exists():
+                os.link(source, target)
         summary = {
             "settings_hash": settings_hash(self.settings),
             "steps": self.progress["step"],
@@ -231,6 +283,7 @@ class TrainingJob:
             "rollouts": self.progress["rollouts"],
             "tokens": self.progress["tokens"],
             "backward_passes": self.progress["backward_passes"],
+            "engine_restarts": self.progress["engine_restarts"],
             "seconds": self.clock.report(),
             "peak_memory_mb": round(peak_memory_mb(), 1),
             "prompts": len(self.prompts),
@@ -239,4 +292,6 @@ class TrainingJob:
             "hardware": hardware(),
         }
         write_json(self.folder / "summary.json", summary)
-        shutil.rmtree(self.state_folder)
+        done = self.folder / ".state.done"
+        shutil.rmtree(done, ignore_errors=True)
+        shutil.rmtree(self.state_folder.rename(done))  # renamed first: never half a state under its own name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from sfpo.algorithms.objectives import policy_loss, token_weights
 from sfpo.config import Objective, Train
 from sfpo.trainer.batching import MicroBatch, micro_batches
 from sfpo.types import TrainBatch
+
+
+class NonFiniteUpdates(RuntimeError):
+    """Too many mini-batches in a row had a loss or gradient that is not finite."""
 
 
 class Policy:
@@ -46,6 +51,7 @@ class Policy:
         self.objective = objective
         self.train = train
         self.max_completion_tokens = max_completion_tokens
+        self.skipped_in_a_row = 0
         settings = train.optimizer
         self.learning_rate = settings.learning_rate * learning_rate_scale
         self.optimizer = torch.optim.AdamW(
@@ -93,11 +99,16 @@ class Policy:
 
         Returns:
             Means over the mini-batches: loss, grad_norm (before clipping), and over the tokens that have a gradient ratio_mean,
-            clip_fraction; ratio_max is the largest of all.
+            clip_fraction; ratio_max is the largest of all. skipped counts the mini-batches whose loss or gradient was not
+            finite: they take no optimizer step.
+
+        Raises:
+            NonFiniteUpdates: ``max_skipped_updates`` mini-batches in a row were skipped.
         """
         passes = [self._descend_mini_batch(mini, observe) for mini in self.mini_batches(batch)]
         means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
-        return {**means, "ratio_max": max(metrics["ratio_max"] for metrics in passes)}
+        totals = {"skipped": sum(metrics["skipped"] for metrics in passes)}
+        return {**means, **totals, "ratio_max": max(metrics["ratio_max"] for metrics in passes)}
 
     def _descend_mini_batch(self, mini: TrainBatch, observe: Callable[[], None] | None) -> dict[str, float]:
         lengths = torch.tensor(mini.lengths, device=self.device)
@@ -127,8 +138,11 @@ class Policy:
         if observe:
             observe()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.optimizer.max_grad_norm)
-        self.optimizer.step()
+        finite = math.isfinite(loss_sum) and bool(grad_norm.isfinite())
+        if finite:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._count_skipped(not finite)
         ratio = torch.cat(ratios) if rows else torch.ones(1)
         return {
             "loss": loss_sum,
@@ -136,7 +150,16 @@ class Policy:
             "ratio_max": ratio.max().item(),
             "clip_fraction": torch.cat(clipped).float().mean().item() if rows else 0.0,
             "grad_norm": grad_norm.item(),
+            "skipped": int(not finite),
         }
+
+    def _count_skipped(self, skipped: bool) -> None:
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        if self.skipped_in_a_row >= self.train.max_skipped_updates:
+            raise NonFiniteUpdates(
+                f"{self.skipped_in_a_row} mini-batches in a row had a loss or gradient that is not finite "
+                f"(max_skipped_updates = {self.train.max_skipped_updates})"
+            )
 
     def _rows_that_teach(self, mini: TrainBatch) -> list[int]:
         """The completions with a gradient. Where the advantage is 0 the clipped loss has none, and it takes a KL or entropy

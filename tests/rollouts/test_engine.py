@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sfpo.config import Sampling
-from sfpo.rollouts.engine import Request, stop_token_ids
+from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.seeding import seed_of
 from sfpo.trainer.policy import Policy
@@ -88,3 +88,18 @@ def test_a_checkpoint_without_a_stop_token_is_refused(tmp_path):
     (tmp_path / "generation_config.json").write_text("{}")
     with pytest.raises(ValueError, match="names no eos_token_id"):
         stop_token_ids(tmp_path)
+
+
+def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy, monkeypatch):
+    engine.load_weights(policy.weights())
+    asked = requests(engine)
+    before = engine.generate(asked, Sampling())
+
+    def fail(*_, **__):
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(engine._llm, "generate", fail)
+    with pytest.raises(EngineFailure, match=r"vLLM failed on 12 completions: RuntimeError: device lost"):
+        engine.generate(asked, Sampling())
+    engine.restart(policy.weights())
+    assert engine.generate(asked, Sampling()) == before

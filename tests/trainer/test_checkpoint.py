@@ -1,11 +1,13 @@
 """Exports open in transformers; a state gives back every bit; a damaged one is passed over."""
 
+import shutil
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sfpo.manifest import read_manifest
-from sfpo.trainer.checkpoint import KEPT_STATES, export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.checkpoint import KEPT_STATES, DiskFull, export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.policy import Policy
 from sfpo.types import TrainBatch
 
@@ -68,3 +70,25 @@ def test_old_states_are_removed(make_policy, tmp_path):
     for step in range(1, KEPT_STATES + 3):
         save_state(policy, tmp_path, step, {})
     assert [path.name for path in sorted(tmp_path.glob("step_*"))] == ["step_000003", "step_000004"]
+
+
+def test_a_full_disk_is_told_before_anything_is_touched(make_policy, tmp_path, monkeypatch):
+    policy = make_policy()
+    descend(policy)
+    save_state(policy, tmp_path, 1, {"step": 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(DiskFull, match=r"a save takes \d+ MiB, the disk has 0 MiB left") as error:
+        save_state(policy, tmp_path, 2, {"step": 2})
+    with pytest.raises(DiskFull):
+        export_checkpoint(policy, tmp_path, tmp_path / "best")
+    # 3 float32 copies of the weights and a tenth.
+    needed = 1.1 * 3 * 4 * sum(parameter.numel() for parameter in policy.parameters()) / 2**20
+    assert f"takes {needed:.0f} MiB" in str(error.value)
+    assert newest_state(tmp_path)[1] == {"step": 1}
+
+
+def test_an_export_replaces_the_one_before_it(make_policy, checkpoint, tmp_path):
+    policy = make_policy()
+    for step in (1, 2):
+        export_checkpoint(policy, checkpoint, tmp_path / "best", step=step)
+    assert read_manifest(tmp_path / "best")["step"] == 2 and [path.name for path in tmp_path.iterdir()] == ["best"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def finish(process: subprocess.Popen, folder: Path) -> None:
     assert process.wait(timeout=300) == 0, (folder / "log.txt").read_text()[-3000:]
 
 
+def wait_for_lines(process: subprocess.Popen, folder: Path, lines: int) -> None:
+    metrics = folder / "state/metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.read_text().count("\n") >= lines):
+        assert process.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()[-3000:]
+        time.sleep(0.02)
+
+
 def untimed(folder: Path) -> list[dict]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]
@@ -71,11 +80,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     finish(start(whole, settings), whole)
 
     process = start(killed, settings)
-    metrics = killed / "state/metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):  # past the save after step 2
-        assert process.poll() is None and time.monotonic() < deadline, (killed / "log.txt").read_text()[-3000:]
-        time.sleep(0.05)
+    wait_for_lines(process, killed, 3)  # past the save after step 2
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "summary.json").exists()
@@ -101,6 +106,28 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     assert summary["steps"] == 4 and summary["best_step"] in (2, 4)
     assert summary["trigger_fired_at"] == (4 if records[3]["trigger_fired"] else None) and summary["versions"]["torch"]
     assert not (whole / "state").exists() and list((whole / "tensorboard").glob("events*"))
+
+
+def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings, tmp_path):
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 6, "save_every": 6})})
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    finish(start(whole, settings), whole)
+    process = start(stopped, settings)
+    wait_for_lines(process, stopped, 2)
+    process.send_signal(signal.SIGSTOP)  # it holds the folder while a second one tries
+    assert start(stopped, settings).wait(timeout=300) == 1
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=300) == 75
+    log = (stopped / "log.txt").read_text()
+    assert f"process {process.pid} on " in log and "trains this run already" in log
+    step = int(re.search(r"SIGTERM: saved after step (\d)", log)[1])
+    assert 2 <= step < 6
+    finish(start(stopped, settings), stopped)
+    assert f"going on after step {step}" in (stopped / "log.txt").read_text()
+    assert untimed(whole) == untimed(stopped)
+    one, other = (load_file(folder / "last/model.safetensors") for folder in (whole, stopped))
+    assert all(one[key].equal(other[key]) for key in one)
 
 
 def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(settings, tmp_path, data):

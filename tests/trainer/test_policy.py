@@ -1,13 +1,14 @@
 """The policy's numbers against transformers' own forward pass, and one update against a plain re-computation."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.trainer.batching import micro_batches
-from sfpo.trainer.policy import Policy
+from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.types import TrainBatch
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9]]
@@ -173,3 +174,20 @@ def test_the_sampler_correction_reaches_the_loss(make_policy, params):
     halved = dataclasses.replace(batch, sampler_logprobs=batch.old_logprobs - torch.log(torch.tensor(2.0)))
     mini, half = next(batch.mini_batches(1)), next(halved.mini_batches(1))
     assert policy.descend(half)["grad_norm"] == pytest.approx(2 * plain.descend(mini)["grad_norm"], rel=1e-9)
+
+
+def test_an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_stops_the_run(make_policy):
+    policy = make_policy(max_skipped_updates=3)
+    good = make_batch(policy)
+    poisoned = dataclasses.replace(good, advantages=torch.tensor([1.0, -1.0, float("nan"), -0.5]))
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    # Mini-batch 2 of 2 is poisoned: one is taken, one skipped; the next good one starts the count again.
+    assert policy.descend(poisoned)["skipped"] == 1
+    assert not all(torch.equal(one, other) for one, other in zip(before, policy.parameters(), strict=True))
+    assert all(parameter.isfinite().all() for parameter in policy.parameters())
+    assert policy.descend(good)["skipped"] == 0 and policy.skipped_in_a_row == 0
+    bad = next(itertools.islice(poisoned.mini_batches(1), 1, None))
+    policy.descend(bad)
+    policy.descend(bad)
+    with pytest.raises(NonFiniteUpdates, match=r"3 mini-batches in a row .* \(max_skipped_updates = 3\)"):
+        policy.descend(bad)
