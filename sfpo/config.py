@@ -283,7 +283,7 @@ class Train(Schema):
     mini_batch_prompts: Count
     """Prompts in one optimizer step. One update of the rule is a whole pass over the batch in such mini-batches."""
     micro_batch_tokens: Count
-    """Tokens (padding counted) in one forward and backward pass: memory, not results."""
+    """Tokens in one forward and backward pass, a prompt counted once for its completions: memory, not results."""
     optimizer: Optimizer
     sampling: Sampling = Sampling()
     reward: Reward = Reward()

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from sfpo.algorithms.logprobs import token_logprobs
 from sfpo.algorithms.objectives import policy_loss, token_weights
 from sfpo.config import Objective, Train
-from sfpo.trainer.batching import MicroBatch, micro_batches
+from sfpo.trainer.packing import ATTENTION, MicroBatch, micro_batches
 from sfpo.types import TrainBatch
 
 
@@ -43,7 +43,12 @@ class Policy:
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, attention_dropout=0.0
+            checkpoint,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attention_dropout=0.0,
+            attn_implementation=ATTENTION,
         ).to(self.device)
         self.model.train()
         if train.gradient_checkpointing:
@@ -117,7 +122,7 @@ class Policy:
         loss_sum, ratios, clipped = 0.0, [], []
         budget, rows = self.train.micro_batch_tokens, self._rows_that_teach(mini)
         for micro in micro_batches(mini.prompt_ids, mini.completion_ids, budget, self.device, rows):
-            logprobs, entropy = self._forward(micro)
+            logprobs, entropy = self._forward(micro, with_entropy=self.objective.entropy_coefficient > 0.0)
             loss, statistics = policy_loss(
                 self.objective,
                 logprobs,
@@ -168,10 +173,13 @@ class Policy:
             return list(range(len(mini)))
         return mini.advantages.nonzero().flatten().tolist()
 
-    def _forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+    def _forward(self, micro: MicroBatch, with_entropy: bool = True) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
         cast = self.train.policy_dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16) if cast else contextlib.nullcontext():
-            hidden = self.model.base_model(input_ids=micro.input_ids, use_cache=False).last_hidden_state
-            logits = self.model.get_output_embeddings()(hidden.flatten(0, 1)[micro.positions])
-        return token_logprobs(logits, micro.targets, self.train.sampling.temperature)
+            hidden = self.model.base_model(
+                input_ids=micro.input_ids, position_ids=micro.position_ids, families=micro.families, use_cache=False
+            ).last_hidden_state[0, micro.positions]
+        hidden = hidden.to(torch.bfloat16) if cast else hidden
+        head = self.model.get_output_embeddings().weight
+        return token_logprobs(hidden, head, micro.targets, self.train.sampling.temperature, with_entropy)

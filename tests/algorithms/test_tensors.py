@@ -1,12 +1,9 @@
-"""Advantages, log-probs and weight operations against values worked out by hand."""
-
-import math
+"""Advantages and weight operations against values worked out by hand."""
 
 import pytest
 import torch
 
 from sfpo.algorithms.advantages import STD_EPS, group_advantages, zero_variance
-from sfpo.algorithms.logprobs import token_logprobs
 from sfpo.algorithms.weights import reposition_, snapshot
 
 
@@ -26,21 +23,6 @@ def test_a_group_without_variance_teaches_nothing():
     rewards = torch.tensor([[0.1] * 7, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
     assert zero_variance(rewards).tolist() == [True, False]
     assert group_advantages(rewards, scale_by_std=True)[0].tolist() == [0.0] * 7
-
-
-def test_logprobs_and_entropy_of_two_tokens():
-    # Logits (ln 3, 0) give 3/4 and 1/4; at temperature 2 they give sqrt(3)/(1 + sqrt(3)).
-    logits = torch.tensor([[math.log(3.0), 0.0]] * 2)
-    logprobs, entropy = token_logprobs(logits, torch.tensor([0, 1]), temperature=1.0)
-    assert logprobs.tolist() == pytest.approx([math.log(0.75), math.log(0.25)])
-    assert entropy.tolist() == pytest.approx([-0.75 * math.log(0.75) - 0.25 * math.log(0.25)] * 2)
-    cooler, _ = token_logprobs(logits[:1], torch.tensor([0]), temperature=2.0)
-    assert cooler.item() == pytest.approx(math.log(math.sqrt(3) / (1 + math.sqrt(3))))
-
-
-def test_logprobs_of_bfloat16_logits_are_summed_in_float32():
-    logprobs, _ = token_logprobs(torch.zeros(1, 1000, dtype=torch.bfloat16), torch.tensor([3]), temperature=1.0)
-    assert logprobs.dtype == torch.float32 and logprobs.item() == pytest.approx(-math.log(1000), rel=1e-6)
 
 
 def test_reposition_moves_between_the_ends():

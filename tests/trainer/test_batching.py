@@ -1,48 +1,10 @@
-"""Micro-batches hold every completion token once, with the position that predicts it."""
+"""Training batches list completions group after group."""
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sfpo.trainer.batching import micro_batches, rewards_of, train_batch
+from sfpo.trainer.batching import rewards_of, train_batch
 from sfpo.types import Completion, Prompt, RolloutGroup
-
-CPU = torch.device("cpu")
-
-
-def test_one_micro_batch_by_hand():
-    # Rows: prompt 1 2 + completion 3 (length 3), prompt 4 + completion 5 6 7 (length 4); width 4.
-    (micro,) = micro_batches([[1, 2], [4]], [[3], [5, 6, 7]], max_tokens=8, device=CPU)
-    assert micro.input_ids.tolist() == [[1, 2, 3, 0], [4, 5, 6, 7]]
-    # Token 3 is predicted at position 1 of row 0; 5, 6, 7 at positions 0, 1, 2 of row 1, flattened 4, 5, 6.
-    assert micro.positions.tolist() == [1, 4, 5, 6]
-    assert micro.targets.tolist() == [3, 5, 6, 7]
-    assert micro.rows == [0, 1] and micro.tokens.tolist() == [0, 1, 2, 3]
-
-
-def test_a_sequence_over_the_budget_gets_a_micro_batch_of_its_own():
-    sizes = [len(m.rows) for m in micro_batches([[1]] * 3, [[2] * 9, [2], [2]], max_tokens=4, device=CPU)]
-    assert sizes == [2, 1]
-
-
-@given(
-    lengths=st.lists(st.tuples(st.integers(1, 7), st.integers(1, 9)), min_size=1, max_size=12),
-    max_tokens=st.integers(4, 64),
-)
-def test_every_token_is_scored_once_within_the_budget(lengths, max_tokens):
-    token = iter(range(1, 10_000))
-    prompts = [[next(token) for _ in range(length)] for length, _ in lengths]
-    completions = [[next(token) for _ in range(length)] for _, length in lengths]
-    flat = torch.tensor([value for completion in completions for value in completion])
-    seen = torch.zeros(len(flat))
-    for micro in micro_batches(prompts, completions, max_tokens, CPU):
-        assert micro.input_ids.numel() <= max_tokens or len(micro.rows) == 1
-        assert torch.equal(flat[micro.tokens], micro.targets)
-        seen[micro.tokens] += 1
-        # The token before each target stands at the position that predicts it.
-        assert torch.equal(micro.input_ids.flatten()[micro.positions + 1], micro.targets)
-    assert seen.eq(1).all()
 
 
 def test_a_batch_lists_completions_group_after_group():

@@ -1,0 +1,183 @@
+"""Micro-batches without padding, in which the completions of a group share one copy of their prompt.
+
+All tokens of a micro-batch stand in one row: prompt, its completions, the next prompt, ... A completion sees its prompt and
+itself, nothing else: ``packed_attention`` runs scaled dot-product attention piece by piece, and positions count on from the
+prompt's end for each completion. Log-probs and gradients are those of one forward pass for each prompt + completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+ATTENTION = "packed_groups"
+"""Name under which transformers finds ``packed_attention``."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A prompt and some of its completions, one after the other in the row."""
+
+    prompt: int
+    """Tokens of the prompt."""
+    completions: list[int]
+    """Tokens of each completion."""
+    masks: list[Tensor]
+    """[completion, prompt + completion] bool for each, where there is more than one: True where a query sees a key."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some completions of a batch, ready for one forward pass. t tokens, n of them completion tokens."""
+
+    rows: list[int]
+    """Indices of the completions in the batch."""
+    input_ids: Tensor
+    """[1, t]"""
+    position_ids: Tensor
+    """[1, t]"""
+    families: list[Family]
+    positions: Tensor
+    """[n]: indices into the t positions whose output predicts a completion token."""
+    targets: Tensor
+    """[n]: those tokens."""
+    tokens: Tensor
+    """[n]: indices of those tokens among the N completion tokens of the batch."""
+
+
+def micro_batches(
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    max_tokens: int,
+    device: torch.device,
+    rows: Sequence[int] | None = None,
+) -> Iterator[MicroBatch]:
+    """Cut completions, in order, into micro-batches of at most ``max_tokens`` tokens; a prompt counts once for its completions.
+
+    A prompt + completion longer than ``max_tokens`` gets a micro-batch of its own.
+
+    Args:
+        rows: the completions to take; None: all.
+    """
+    taken: list[int] = []
+    total = 0
+    for row in range(len(completion_ids)) if rows is None else rows:
+        shares = bool(taken) and prompt_ids[row] == prompt_ids[taken[-1]]
+        cost = len(completion_ids[row]) + (0 if shares else len(prompt_ids[row]))
+        if taken and total + cost > max_tokens:
+            yield _pack(taken, prompt_ids, completion_ids, device)
+            taken, total, cost = [], 0, len(prompt_ids[row]) + len(completion_ids[row])
+        taken.append(row)
+        total += cost
+    if taken:
+        yield _pack(taken, prompt_ids, completion_ids, device)
+
+
+def _pack(
+    rows: list[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], device: torch.device
+) -> MicroBatch:
+    first_token = _starts(completion_ids)
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    positions: list[int] = []
+    targets: list[int] = []
+    tokens: list[int] = []
+    shapes: list[tuple[int, list[int]]] = []
+    prompt: list[int] = []
+    prompt_end = 0
+    for place, row in enumerate(rows):
+        completion = completion_ids[row]
+        if place == 0 or prompt_ids[row] != prompt:
+            prompt = prompt_ids[row]
+            input_ids += prompt
+            position_ids += range(len(prompt))
+            prompt_end = len(input_ids)
+            shapes.append((len(prompt), []))
+        shapes[-1][1].append(len(completion))
+        # The prompt's last position predicts the first token of every completion, each further token its successor.
+        positions += [prompt_end - 1, *range(len(input_ids), len(input_ids) + len(completion) - 1)][: len(completion)]
+        input_ids += completion
+        position_ids += range(len(prompt), len(prompt) + len(completion))
+        targets += completion
+        tokens += range(first_token[row], first_token[row] + len(completion))
+    as_tensor = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
+    return MicroBatch(
+        rows=rows,
+        input_ids=as_tensor([input_ids]),
+        position_ids=as_tensor([position_ids]),
+        families=[Family(prompt, completions, _masks(prompt, completions, device)) for prompt, completions in shapes],
+        positions=as_tensor(positions),
+        targets=as_tensor(targets),
+        tokens=as_tensor(tokens),
+    )
+
+
+def _masks(prompt: int, completions: list[int], device: torch.device) -> list[Tensor]:
+    if len(completions) == 1:
+        return []
+    return [torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt) for length in completions]
+
+
+def _starts(completion_ids: Sequence[list[int]]) -> list[int]:
+    starts, total = [], 0
+    for completion in completion_ids:
+        starts.append(total)
+        total += len(completion)
+    return starts
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    families: Sequence[Family] | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: query [1, heads, t, d], key and value [1, key heads, t, d] -> [1, t, heads, d].
+
+    Without ``families`` it is plain causal attention.
+
+    Raises:
+        ValueError: the model's attention has a sliding window shorter than a sequence.
+    """
+    if families is None:
+        families = [Family(query.shape[2], [0], [])]
+    longest = max(family.prompt + max(family.completions) for family in families)
+    if sliding_window is not None and sliding_window < longest:
+        raise ValueError(f"sliding window attention ({sliding_window} tokens) under a sequence of {longest} is not supported")
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    outputs = []
+    start = 0
+    for family in families:
+        end = start + family.prompt
+        if not family.masks:  # one completion: prompt and completion are one causal sequence
+            end += family.completions[0]
+        whole = slice(start, end)
+        prompt_key, prompt_value = key[:, :, whole], value[:, :, whole]
+        outputs.append(
+            scaled_dot_product_attention(query[:, :, whole], prompt_key, prompt_value, is_causal=True, scale=scaling)
+        )
+        for mask in family.masks:
+            start, end = end, end + len(mask)
+            own = slice(start, end)
+            keys, values = torch.cat([prompt_key, key[:, :, own]], 2), torch.cat([prompt_value, value[:, :, own]], 2)
+            outputs.append(scaled_dot_product_attention(query[:, :, own], keys, values, attn_mask=mask, scale=scaling))
+        start = end
+    return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
