@@ -14,6 +14,7 @@ from eval.report.panels import (
     GROUP,
     arm_handles,
     draw_curve,
+    emphasised,
     grid,
     label_steps,
     legend_above,
@@ -51,13 +52,13 @@ def figure2(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportS
     base = over_seeds(rows_of(percent, step=0), GROUP, "accuracy").assign(series="base", arm=BASE, step=0)
     fired = summaries.dropna(subset=["trigger_fired_at"])
     trigger = fired[[*GROUP, "arm", "seed"]].assign(series="trigger", step=fired["trigger_fired_at"].astype(int))
-    titles = panel_titles(settings)
+    titles, front = panel_titles(settings), emphasised(settings)
     columns = _columns(len(titles))
-    figure, panels = grid(len(titles), columns, height=2.1)
+    figure, panels = grid(len(titles), columns, height=2.1 if len(front) == len(look) else 2.8)
     for axes, ((model, dataset), title) in zip(panels, titles.items(), strict=True):
         group = {"model": model, "dataset": dataset}
         for arm in settings.arms:
-            draw_curve(axes, rows_of(curves, **group, arm=arm), look[arm])
+            draw_curve(axes, rows_of(curves, **group, arm=arm), look[arm], in_front=arm in front)
         for level in rows_of(base, **group)["mean"]:
             axes.axhline(level, color=BASE_COLOR, linestyle=(0, (4, 2)), linewidth=1)
         _trigger_ticks(axes, rows_of(trigger, **group), look)
@@ -81,14 +82,14 @@ def _trigger_ticks(axes: Axes, trigger: pd.DataFrame, look: dict[str, Look]) -> 
     """A short tick for each seed in a strip below the curves, one height for each arm."""
     arms = [arm for arm in look if arm in set(trigger["arm"])]
     low, high = axes.get_ylim()
-    strip = 0.06 * len(arms)
+    line = min(0.055, 0.3 / max(len(arms), 1))
+    strip = (line + 0.005) * len(arms)
     axes.set_ylim(low - strip * (high - low) / (1 - strip), high)
     for i, arm in enumerate(arms):
         steps = rows_of(trigger, arm=arm)["step"]
-        heights = np.full(len(steps), 0.04 + 0.055 * i)
-        axes.plot(
-            steps, heights, transform=axes.get_xaxis_transform(), color=look[arm].color, marker="|", linestyle="", markersize=6
-        )
+        heights = np.full(len(steps), 0.04 + line * i)
+        transform, size = axes.get_xaxis_transform(), 110 * line
+        axes.plot(steps, heights, transform=transform, color=look[arm].color, marker="|", linestyle="", markersize=size)
 
 
 @styled
@@ -107,14 +108,15 @@ def figure3(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd
     window = max(1, metrics["step"].nunique() // 20)
     long = metrics.melt([*GROUP, "arm", "seed", "step"], list(DYNAMICS), var_name="measure")
     curves = over_seeds(smoothed(long, [*GROUP, "arm", "seed", "measure"], window), [*GROUP, "arm", "measure", "step"], "value")
-    titles = panel_titles(settings)
+    titles, front = panel_titles(settings), emphasised(settings)
     figure, panels = grid(3 * len(titles), columns=3)
     for i, ((model, dataset), title) in enumerate(titles.items()):
         row = panels[3 * i : 3 * i + 3]
         row[0].set_ylabel(title)
         for axes, measure in zip(row, DYNAMICS, strict=True):
             for arm in settings.arms:
-                draw_curve(axes, rows_of(curves, model=model, dataset=dataset, arm=arm, measure=measure), look[arm])
+                curve = rows_of(curves, model=model, dataset=dataset, arm=arm, measure=measure)
+                draw_curve(axes, curve, look[arm], in_front=arm in front)
     for axes, title in zip(panels, DYNAMICS.values(), strict=False):
         axes.set_title(title)
     label_steps(panels, columns=3)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+PAGE_ROWS = 30
+"""Rows of a LaTeX table that fit one page with its notes; beyond, each block gets a table of its own."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -33,15 +36,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one model and dataset: (row title, cells), with a rule after the scores."""
+    """The rows of one model and dataset: (row title, numbers or plain texts), with a rule after the scores."""
 
     title: str
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[tuple[str, list[Cell | str]]]
     rule_after: int
 
 
 def markdown(caption: str, heads: list[str], blocks: list[Block], notes: list[str]) -> str:
     """A table for each block, its columns padded to one width over all blocks."""
+    heads = [head.replace("\n", " ") for head in heads]
     bodies = [[[title, *map(_markdown_cell, cells)] for title, cells in block.rows] for block in blocks]
     head = ["", *heads]
     widths = [max(len(line[i]) for line in [head, *(line for body in bodies for line in body)]) for i in range(len(head))]
@@ -53,8 +57,8 @@ def markdown(caption: str, heads: list[str], blocks: list[Block], notes: list[st
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
-def _markdown_cell(cell: Cell) -> str:
-    return f"**{cell.mean_text}** {cell.range_text}" if cell.bold else str(cell)
+def _markdown_cell(cell: Cell | str) -> str:
+    return f"**{cell.mean_text}** {cell.range_text}" if isinstance(cell, Cell) and cell.bold else str(cell)
 
 
 def _padded(line: list[str], widths: list[int]) -> str:
@@ -63,27 +67,53 @@ def _padded(line: list[str], widths: list[int]) -> str:
 
 
 def latex(caption: str, heads: list[str], blocks: list[Block], notes: list[str], label: str) -> str:
-    """A table environment that needs the package booktabs alone; six benchmarks fit a text width of 5.5 inches."""
+    """Table environments that need the package booktabs alone; six benchmarks fit a text width of 5.5 inches.
+
+    Args:
+        heads: of the columns after the first; a line break is kept here, and is a space in Markdown.
+    """
+    pages = [blocks] if sum(len(block.rows) for block in blocks) <= PAGE_ROWS else [[block] for block in blocks]
+    parts = []
+    for number, page in enumerate(pages):
+        title = (
+            rf"\caption{{{escaped(caption)}.}}\label{{tab:{label}}}"
+            if number == 0
+            else rf"Table~\ref{{tab:{label}}}, continued\par\medskip"
+        )
+        below = notes if number == len(pages) - 1 else []
+        parts.append(_latex_page(title, heads, page, below))
+    return "\n".join(parts)
+
+
+def _latex_page(title: str, heads: list[str], blocks: list[Block], notes: list[str]) -> str:
     lines = [
         r"\begin{table}[t]",
-        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
-        rf"\caption{{{escaped(caption)}.}}\label{{tab:{label}}}",
+        rf"\centering\footnotesize\setlength{{\tabcolsep}}{{{2 if len(heads) < 8 else 1}pt}}",
+        title,
         r"\begin{tabular}{l" + "c" * len(heads) + "}",
         r"\toprule",
-        " & ".join(["", *(rf"\scriptsize {escaped(head)}" for head in heads)]) + r" \\",
+        " & ".join(["", *map(_latex_head, heads)]) + r" \\",
     ]
     for block in blocks:
         lines += [r"\midrule", rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{\emph{{{escaped(block.title)}}}}} \\[2pt]"]
-        for number, (title, cells) in enumerate(block.rows):
+        for number, (name, cells) in enumerate(block.rows):
             if number == block.rule_after:
                 lines.append(rf"\cmidrule(lr){{1-{len(heads) + 1}}}")
-            lines.append(" & ".join([rf"\scriptsize {escaped(title)}", *map(_latex_cell, cells)]) + r" \\[2pt]")
+            lines.append(" & ".join([rf"\scriptsize {escaped(name)}", *map(_latex_cell, cells)]) + r" \\[2pt]")
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip\raggedright\footnotesize"]
     return "\n".join([*lines, *(escaped(note) + r"\par" for note in notes), r"\end{table}"]) + "\n"
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_head(head: str) -> str:
+    """Its lines over each other."""
+    lines = [rf"\scriptsize {escaped(line)}" for line in head.split("\n")]
+    return lines[0] if len(lines) == 1 else r"\shortstack{" + r"\\".join(lines) + "}"
+
+
+def _latex_cell(cell: Cell | str) -> str:
     """The mean over its interval: side by side they would not fit."""
+    if isinstance(cell, str):
+        return r"\shortstack{" + r"\\".join(rf"\tiny {escaped(line)}" for line in cell.split(", ")) + "}"
     mean = rf"\mathbf{{{cell.mean_text}}}" if cell.bold else cell.mean_text
     interval = r"[\mathrm{n/a}]" if pd.isna(cell.low) else cell.range_text.replace(", ", r",\,")
     return rf"\shortstack{{${mean}$\\{{\tiny ${interval}$}}}}"

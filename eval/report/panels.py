@@ -13,8 +13,21 @@ from eval.report.style import PANEL_HEIGHT, WIDTH, Look
 from sfpo.settings import ReportSettings
 
 GROUP = ["model", "dataset"]
+FEW_ARMS = 4
+"""Up to so many, the bands of all arms can be told apart, and a table can say each in words."""
+LEGEND_CHARACTERS = 100
+"""Of legend text that fit side by side; a handle with its space takes as much as HANDLE_CHARACTERS."""
+HANDLE_CHARACTERS = 8
 MARKED_POINTS = 8
 """Markers along one curve, at most: more would hide it."""
+BACKGROUND = {"linewidth": 0.8, "markersize": 2.5, "alpha": 0.7, "zorder": 1.9}
+"""Of curves that are not in front; 2 is matplotlib's own zorder of lines."""
+
+
+def emphasised(settings: ReportSettings) -> list[str]:
+    """The arms that are drawn thick and with a band: all where they are few, else the first and the one called sfpo."""
+    arms = list(settings.arms)
+    return arms if len(arms) <= FEW_ARMS else [arm for arm in arms if arm in (arms[0], "sfpo")]
 
 
 def panel_titles(settings: ReportSettings) -> dict[tuple[str, str], str]:
@@ -48,35 +61,42 @@ def smoothed(frame: pd.DataFrame, curve: list[str], window: int) -> pd.DataFrame
     return frame.assign(value=averages)
 
 
-def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **sharing: bool | str) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the text, with ``panels`` axes in rows of ``columns``."""
+def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **layout: object) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the text, with ``panels`` axes in rows of ``columns``.
+
+    Args:
+        height: mean height of a row, in inches.
+        layout: further settings of ``Figure.subplots``.
+    """
     rows = -(-panels // columns)
     # room for legend and axis labels beside the rows
     figure = Figure(figsize=(WIDTH, 0.75 + rows * height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
+    axes = figure.subplots(rows, columns, squeeze=False, **layout).ravel()
     for spare in axes[panels:]:
         spare.remove()
     return figure, list(axes[:panels])
 
 
-def draw_curve(axes: Axes, curve: pd.DataFrame, look: Look) -> None:
-    """Mean over seeds against steps; a band from the lowest to the highest seed where there are several.
+def draw_curve(axes: Axes, curve: pd.DataFrame, look: Look, x: str = "step", in_front: bool = True) -> None:
+    """Mean over seeds; a band from the lowest to the highest seed where there are several.
 
     Args:
-        curve: columns step, mean, low, high, n_seeds, in the units of the axes.
+        curve: columns x, mean, low, high, n_seeds, in the units of the axes.
+        in_front: False draws a thin line without a band, behind those in front.
     """
     every = -(-len(curve) // MARKED_POINTS)
     axes.plot(
-        curve["step"],
+        curve[x],
         curve["mean"],
         color=look.color,
         marker=look.marker,
         linestyle=look.line,
         markevery=every,
         label=look.title,
+        **({} if in_front else BACKGROUND),
     )
-    if curve["n_seeds"].max() > 1:
-        axes.fill_between(curve["step"], curve["low"], curve["high"], color=look.color, alpha=0.15, linewidth=0)
+    if in_front and curve["n_seeds"].max() > 1:
+        axes.fill_between(curve[x], curve["low"], curve["high"], color=look.color, alpha=0.15, linewidth=0)
 
 
 def label_steps(panels: list[Axes], columns: int) -> None:
@@ -87,10 +107,18 @@ def label_steps(panels: list[Axes], columns: int) -> None:
             axes.set_xlabel("Step")
 
 
-def legend_above(figure: Figure, handles: list[Line2D], title: str, columns: int = 4) -> None:
-    """One legend for all panels, outside them, with a line that says what is drawn."""
-    legend = figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), title=title)
+def legend_above(figure: Figure, handles: list[Line2D], title: str) -> None:
+    """One legend for all panels, outside them, in up to four columns, with a line that says what is drawn."""
+    widths = [len(handle.get_label()) + HANDLE_CHARACTERS for handle in handles]
+    fits = [n for n in (4, 3, 2) if sum(max(column, default=0) for column in _split(widths, n)) <= LEGEND_CHARACTERS]
+    columns = min(len(handles), fits[0] if fits else 1)
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     legend.get_title().set_color("0.3")
+
+
+def _split(widths: list[int], columns: int) -> list[list[int]]:
+    """As matplotlib fills a legend: column by column, longer ones first."""
+    return [list(part) for part in np.array_split(widths, columns)]
 
 
 def arm_handles(looks: dict[str, Look]) -> list[Line2D]:
@@ -102,8 +130,9 @@ def arm_handles(looks: dict[str, Look]) -> list[Line2D]:
 
 def seeds_text(settings: ReportSettings) -> str:
     """What a curve and its band are."""
-    count = len(settings.seeds)
-    return "One training seed" if count == 1 else f"Lines: mean of {count} seeds; bands: lowest to highest seed"
+    count, front = len(settings.seeds), emphasised(settings)
+    of_whom = "" if len(front) == len(settings.arms) else f" of {' and '.join(settings.arms[arm] for arm in front)}"
+    return "One training seed" if count == 1 else f"Lines: mean of {count} seeds; bands{of_whom}: lowest to highest seed"
 
 
 def time_unit(seconds: pd.Series) -> tuple[float, str]:

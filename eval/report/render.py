@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.report import figures, tables
+from eval.report import arms, figures, tables
 from eval.report.collect import Collected, ReportError, collect
 from eval.report.statistics import AVERAGE
 from eval.report.style import context
@@ -30,10 +30,21 @@ UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 def write_table1(collected: Collected, settings: ReportSettings, folder: Path) -> None:
     """tables/table1 and tables/table1_pass_at_k, as csv, md and tex."""
     for name, make in (("table1", tables.table1), ("table1_pass_at_k", tables.table1_pass_at_k)):
-        table = make(collected.scores, settings)
-        write_text(folder / f"tables/{name}.csv", _csv(table.frame))
-        write_text(folder / f"tables/{name}.md", table.markdown)
-        write_text(folder / f"tables/{name}.tex", table.latex)
+        write_table(name, make(collected.scores, settings), folder)
+
+
+def write_arms(collected: Collected, settings: ReportSettings, folder: Path) -> None:
+    """tables/arms as csv, md and tex; figures/arms as png, pdf and csv."""
+    c = collected
+    write_table("arms", arms.arms_table(c.scores, c.validation, c.metrics, c.summaries, settings), folder)
+    write_figure("arms", arms.arms_figure(c.validation, settings), folder)
+
+
+def write_table(name: str, table: tables.Table, folder: Path) -> None:
+    """tables/<name> as csv, md and tex."""
+    write_text(folder / f"tables/{name}.csv", _csv(table.frame))
+    write_text(folder / f"tables/{name}.md", table.markdown)
+    write_text(folder / f"tables/{name}.tex", table.latex)
 
 
 def write_figure(name: str, drawn: tuple[Figure, pd.DataFrame], folder: Path) -> None:
@@ -68,6 +79,7 @@ ITEMS: dict[str, Callable[[Collected, ReportSettings, Path], None]] = {
     "figure2": lambda c, s, folder: write_figure("figure2", figures.figure2(c.validation, c.summaries, s), folder),
     "figure3": lambda c, s, folder: write_figure("figure3", figures.figure3(c.metrics, s), folder),
     "figure4": lambda c, s, folder: write_figure("figure4", figures.figure4(c.validation, s), folder),
+    "arms": write_arms,
     "metrics": write_metrics,
     "headline": lambda c, s, _: print(tables.headline(tables.table1(c.scores, s), s)),
 }

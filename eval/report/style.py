@@ -61,15 +61,19 @@ class Look(NamedTuple):
 
 
 def looks(arms: dict[str, str]) -> dict[str, Look]:
-    """Arm -> its look, by its place in the suite. Colours repeat after seven arms, with another line.
+    """Arm -> its look. The first arm and the one called sfpo have the first two in every suite, the others theirs by place.
+
+    Colours repeat after seven arms, with another line and another marker.
 
     Args:
         arms: arm -> title, in the suite's order.
     """
-    return {
-        arm: Look(title, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[i // len(COLORS) % len(LINES)])
-        for i, (arm, title) in enumerate(arms.items())
-    }
+    ranked = sorted(arms, key=lambda arm: arm not in (next(iter(arms)), "sfpo"))
+    found = {}
+    for i, arm in enumerate(ranked):
+        turn, place = divmod(i, len(COLORS))
+        found[arm] = Look(arms[arm], COLORS[place], MARKERS[(place + turn) % len(MARKERS)], LINES[turn % len(LINES)])
+    return {arm: found[arm] for arm in arms}
 
 
 def context() -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from eval.report.collect import BASE
 from eval.report.markup import Block, Cell, latex, markdown
+from eval.report.panels import FEW_ARMS
 from eval.report.statistics import AVERAGE, RESAMPLES, Measure, avg_at_k, interval, paired_gain, pass_at_k, per_problem
 from sfpo.settings import ReportSettings
 
@@ -48,7 +49,7 @@ def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, nam
         title + (DAGGER if benchmark in settings.out_of_distribution else "")
         for benchmark, title in settings.benchmarks.items()
     ]
-    blocks = [_block(rows, settings, group) for group, rows in _by_group(frame, settings)]
+    blocks = [block for group, rows in _by_group(frame, settings) for block in _blocks(rows, settings, group)]
     caption = f"Accuracy ({name}, %) on {len(settings.benchmarks)} benchmarks, with 95% intervals"
     heads, notes = [*heads, "Average"], _notes(frame, settings)
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, label))
@@ -131,6 +132,21 @@ def arm_title(arm: str, settings: ReportSettings) -> str:
     return titles[arm] if arm in titles else pairs[arm]
 
 
+def printed(rows: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """The rows that are printed: with many arms, gains over the base are in the csv alone."""
+    return rows if len(settings.arms) <= FEW_ARMS else rows[~rows["arm"].isin([f"{arm}-{BASE}" for arm in settings.arms])]
+
+
+def _blocks(rows: pd.DataFrame, settings: ReportSettings, title: str) -> list[Block]:
+    """One block of scores and gains; with many arms two, each of which fits a page."""
+    rows = printed(rows, settings)
+    if len(settings.arms) <= FEW_ARMS:
+        return [_block(rows, settings, title)]
+    first = next(iter(settings.arms.values()))
+    kinds = {"score": title, "gain": f"{title}: gains over {first}"}
+    return [_block(rows[rows["kind"] == kind], settings, text) for kind, text in kinds.items()]
+
+
 def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
     def cells(row: pd.Series) -> list[Cell]:
         columns = [*settings.benchmarks, AVERAGE]
@@ -150,6 +166,8 @@ def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
         "weighs benchmarks equally. Rows 'A - B': gain in points, paired on the same problems and seeds. Base: the untrained "
         "model.",
         _interval_note(settings),
+        "Where all problems of a cell agree (all wrong, say) there is nothing to resample: its interval is the exact bound for "
+        "n problems of which none differs (rule of three: about 3/n).",
         "Bold: the best of a column, only where its paired interval against the runner-up excludes zero. "
         "Intervals are not adjusted for the number of comparisons.",
     ]
@@ -172,9 +190,18 @@ def _interval_note(settings: ReportSettings) -> str:
 
 
 def verdicts(rows: pd.DataFrame, settings: ReportSettings) -> list[str]:
-    """For each further arm, in words: its average gain over the first arm, and whether that can be told from zero."""
+    """For each further arm, in words: its average gain over the first arm, and whether that can be told from zero.
+
+    With many arms, only how many can be.
+    """
     first, *others = settings.arms
     gains = [rows[rows["arm"] == f"{arm}-{first}"].iloc[0] for arm in others]
+    if len(settings.arms) > FEW_ARMS:
+        better, worse = (sum(test(_average(row)) for row in gains) for test in (lambda g: g.low > 0, lambda g: g.high < 0))
+        return [
+            f"of {len(gains)} average gains over {settings.arms[first]}, {better} are distinguishable from zero as better and "
+            f"{worse} as worse, where chance alone would give about {len(gains) / 20:.1f} in all."
+        ]
     return [
         f"{arm_title(row['arm'], settings)} = {_average(row)} points on average: {_told_apart(_average(row), settings)}."
         for row in gains
@@ -202,7 +229,8 @@ def headline(table: Table, settings: ReportSettings) -> str:
         f"[95% interval]; {seeds}, {table.frame['problems'].iloc[0]} problems"
     ]
     against_first = {f"{arm}-{first}" for first, *others in [list(settings.arms)] for arm in others}
-    for group, rows in _by_group(table.frame, settings):
+    for group, all_rows in _by_group(table.frame, settings):
+        rows = printed(all_rows, settings)
         lines += ["", group]
         titles = [arm_title(arm, settings) for arm in rows["arm"]]
         width = max(map(len, titles))
@@ -215,8 +243,8 @@ def headline(table: Table, settings: ReportSettings) -> str:
         [
             *lines,
             "",
-            f"Tables:  {folder}/tables/table1.md and table1_pass_at_k.md (.csv, .tex)",
-            f"Figures: {folder}/figures/ (figure2, figure3, figure4 as .png, .pdf, .csv)",
+            f"Tables:  {folder}/tables/table1.md, table1_pass_at_k.md and arms.md (.csv, .tex)",
+            f"Figures: {folder}/figures/ (figure2, figure3, figure4 and arms as .png, .pdf, .csv)",
             "Next:    change arms, seeds or the suite in params.yaml and run the same command; only what changed is run again.",
         ]
     )

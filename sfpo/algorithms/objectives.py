@@ -73,7 +73,7 @@ def policy_loss(
     if objective.sampler_correction_cap is not None:
         token_loss = token_loss * _sampler_correction(old_logprobs, sampler_logprobs, objective.sampler_correction_cap)
     if objective.kl_coefficient:
-        # k3 estimator toward the rollout policy (http://joschu.net/blog/kl-approx.html), as in TRL and verl.
+        # k3 estimator toward the rollout policy (http://joschu.net/blog/kl-approx.html), as TRL's without bias correction.
         gap = old_logprobs - logprobs
         token_loss = token_loss + objective.kl_coefficient * (gap.exp() - gap - 1.0)
     if objective.entropy_coefficient:

@@ -179,12 +179,13 @@ def test_figure4_in_hours():
 
 
 def overlaps(figure):
-    """Panels that the legend covers, and text that leaves the page, after layout."""
+    """Panels that the legend covers, and boxes that leave the page sideways, after layout."""
     figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     covered = [axes for axes in figure.axes if legend.overlaps(axes.get_tightbbox())]
     page = figure.bbox.padded(1)
-    outside = [axes for axes in figure.axes if not page.containsx(axes.get_tightbbox().x1) or not page.containsx(legend.x1)]
+    boxes = [legend, *(axes.get_tightbbox() for axes in figure.axes)]
+    outside = [box for box in boxes if not (page.containsx(box.x0) and page.containsx(box.x1))]
     return covered, outside
 
 
@@ -219,5 +220,28 @@ def test_an_arm_looks_the_same_in_every_figure(results, tmp_path):
 
 
 def test_many_arms_stay_apart():
-    many = looks({f"arm{i}": f"Arm {i}" for i in range(15)})
-    assert len({look[1:] for look in many.values()}) == 15
+    many = looks({f"arm{i}": f"Arm {i}" for i in range(16)})
+    assert len({look[1:] for look in many.values()}) == 16
+    assert len({(look.color, look.marker) for look in many.values()}) == 16  # lines alone are hard to tell apart
+
+
+def test_sfpo_looks_the_same_in_every_suite():
+    late = looks({"grpo": "GRPO", "gxpo": "GXPO", "sfpo": "SFPO"})
+    assert list(late) == ["grpo", "gxpo", "sfpo"]
+    assert late["sfpo"] == looks({"grpo": "GRPO", "sfpo": "SFPO"})["sfpo"]
+
+
+def test_bands_of_the_first_and_sfpo_alone_where_arms_are_many(results, tmp_path):
+    settings = results(arms=("grpo", "gxpo", "grpo_k", "lookahead", "sfpo"))
+    found = collect(settings, tmp_path)
+    for figure, _ in (figure2(found.validation, found.summaries, settings), figure3(found.metrics, settings)):
+        assert len(figure.axes[0].collections) == 2
+        assert "bands of GRPO and SFPO: lowest to highest seed" in figure.legends[0].get_title().get_text()
+
+
+def test_trigger_ticks_leave_most_of_the_panel_to_the_curves(results, tmp_path):
+    settings = results(arms=tuple(TITLES))
+    found = collect(settings, tmp_path)
+    axes = figure2(found.validation, found.summaries, settings)[0].axes[0]
+    heights = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "|"]
+    assert len(set(heights)) == 8 and max(heights) < 0.35  # every other of 16 arms has a trigger

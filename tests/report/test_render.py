@@ -23,8 +23,8 @@ def test_every_item_is_written(results, tmp_path, monkeypatch, capsys):
     render.main([SETTINGS, *render.ITEMS])
     folder = tmp_path / "results/tiny"
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    tables = {f"tables/{name}.{kind}" for name in ("table1", "table1_pass_at_k") for kind in ("csv", "md", "tex")}
-    figures = {f"figures/figure{n}.{kind}" for n in (2, 3, 4) for kind in ("png", "pdf", "csv")}
+    tables = {f"tables/{name}.{kind}" for name in ("table1", "table1_pass_at_k", "arms") for kind in ("csv", "md", "tex")}
+    figures = {f"figures/{name}.{kind}" for name in ("figure2", "figure3", "figure4", "arms") for kind in ("png", "pdf", "csv")}
     assert written == {"settings.json", "metrics.json"} | tables | figures
     assert capsys.readouterr().out.startswith("Suite tiny: accuracy (avg@4, %)")
     assert dict(mpl.rcParams) == before  # the style stays inside
@@ -71,17 +71,17 @@ def test_equal_results_give_equal_bytes(results, tmp_path, monkeypatch):
     """Here, and in a process of its own with another hash seed."""
     results()
     monkeypatch.chdir(tmp_path)
-    items = [SETTINGS, "table1", "figure2", "metrics"]
+    items = [SETTINGS, "table1", "figure2", "arms", "metrics"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     render.main(items)
     here = digests(tmp_path)
     subprocess.run([sys.executable, "-m", "eval.report.render", *items], env=environment, check=True, timeout=120)
-    assert len(here) == 11 and digests(tmp_path) == here
+    assert len(here) == 17 and digests(tmp_path) == here
 
 
 def digests(root):
     files = [path for path in (root / "results").rglob("*") if path.is_file()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_pdf_holds_text_as_truetype_and_no_date(results, tmp_path, monkeypatch):
@@ -107,4 +107,4 @@ def test_faults_are_told_without_a_traceback(results, tmp_path, monkeypatch):
 
 def test_every_picture_and_table_has_a_caption():
     captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
-    assert captions == (set(render.ITEMS) - {"metrics", "headline"}) | {"table1_pass_at_k", "workflow"}
+    assert captions == (set(render.ITEMS) - {"metrics", "headline"}) | {"table1_pass_at_k", "arms_figure", "workflow"}

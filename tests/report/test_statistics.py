@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.statistics import avg_at_k, interval, paired_gain, pass_at_k, per_problem
+from eval.report.statistics import avg_at_k, interval, over_seeds_interval, paired_gain, pass_at_k, per_problem
 
 
 def table(values, seeds=None):
@@ -112,9 +112,70 @@ def test_interval_stays_within_bounds():
 def test_paired_gain_cancels_what_arms_share():
     generator = np.random.default_rng(0)
     shared = generator.random((3, 200))  # hard and easy problems, good and bad seeds
-    gain = paired_gain({"sums": table(shared + 0.1)}, {"sums": table(shared)}).loc["sums"]
+    gains = np.tile([0.0, 0.2], (3, 100))  # the same in every seed
+    gain = paired_gain({"sums": table(shared + gains)}, {"sums": table(shared)}).loc["sums"]
     assert gain["mean"] == pytest.approx(0.1)
-    assert gain["high"] - gain["low"] == pytest.approx(0, abs=1e-9)
+    # Standard error over 200 problems: 0.1 / sqrt(199) = 0.00709; t(199) = 1.972, bootstrap noise some percent of it.
+    assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.972 * 0.00709, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    "value, low, high",
+    [
+        # 30 problems that agree: 1 - 0.05^(1/30) = 1 - exp(-2.99573 / 30) = 0.09503 of all may differ (3/30 = 0.1, roughly).
+        (0.0, 0.0, 0.09503),
+        (1.0, 1 - 0.09503, 1.0),
+        (0.5, 0.5 - 0.09503 * 0.5, 0.5 + 0.09503 * 0.5),
+    ],
+)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_problems_that_all_agree_have_an_interval(value, low, high, seeds):
+    estimate = interval({"sums": table(np.full((seeds, 30), value))}).loc["sums"]
+    assert estimate["mean"] == value
+    assert (estimate["low"], estimate["high"]) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_no_difference_at_all_is_no_certainty():
+    wrong = {"sums": table(np.zeros((3, 30)))}
+    gain = paired_gain(wrong, wrong).loc["sums"]
+    assert (gain["mean"], gain["low"], gain["high"]) == pytest.approx((0, -0.09503, 0.09503), abs=1e-5)
+
+
+def test_scores_equal_up_to_rounding_agree():
+    # 0.3 - 0.2 and 0.1 - 0.0 differ in the last bit.
+    better, worse = table(np.tile([0.3, 0.1], (1, 15))), table(np.tile([0.2, 0.0], (1, 15)))
+    gain = paired_gain({"sums": better}, {"sums": worse}).loc["sums"]
+    assert gain["low"] == pytest.approx(0.1 - 0.09503 * 1.1, abs=1e-5)
+
+
+def test_the_bound_holds_in_at_least_95_percent():
+    # The worst truth for 30 problems all wrong: a share q of problems is always right. None is drawn with chance (1 - q)^30,
+    # and only then is the bound at stake: for q above 0.09503 that is under 5%, for q below the bound holds.
+    high = interval({"sums": table(np.zeros((1, 30)))}).loc["sums", "high"]
+    assert (1 - high) ** 30 == pytest.approx(0.05)
+
+
+def test_the_average_takes_over_the_bound():
+    # One seed. sums: half of 100 right, half-width h; chains: 30 all wrong, reach 0.09503 upward, none downward.
+    mixed, wrong = table([[1, 0] * 50]), table(np.zeros((1, 30)))
+    estimate = interval({"sums": mixed, "chains": wrong})
+    half = estimate.loc["sums", "high"] - 0.5
+    average = estimate.loc["average"]
+    assert average["high"] - 0.25 == pytest.approx(math.hypot(half, 0.09503) / 2, rel=1e-3)
+    assert 0.25 - average["low"] == pytest.approx(half / 2, rel=1e-3)
+
+
+def test_over_seeds_by_hand():
+    # 0.4, 0.5, 0.6: standard deviation 0.1, t(2) = 4.3027: half-width 4.3027 * 0.1 / sqrt(3) = 0.24842.
+    assert over_seeds_interval(np.array([0.4, 0.5, 0.6])) == pytest.approx((0.5, 0.25158, 0.74842), abs=1e-5)
+    assert over_seeds_interval(np.array([0.0, 0.1, 0.2]))[1] == 0.0  # 0.1 - 0.248, cut at the bound
+    assert over_seeds_interval(np.array([-0.1, 0.0, 0.1]), (-1.0, 1.0))[1] == pytest.approx(-0.24842, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[0.4], [0.4, 0.4, 0.4]])
+def test_seeds_without_spread_have_no_interval(values):
+    mean, low, high = over_seeds_interval(np.array(values))
+    assert mean == pytest.approx(0.4) and math.isnan(low) and math.isnan(high)
 
 
 def test_paired_gain_is_antisymmetric():

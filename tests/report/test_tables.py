@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from report_factory import report_settings
+from report_factory import TITLES, report_settings
 
 from eval.report.collect import collect
 from eval.report.tables import headline, table1, table1_pass_at_k
@@ -77,16 +77,21 @@ def test_nothing_is_bold_among_equals():
     equal = {arm: {"sums": [1, 3, 2], "new_chains": [0, 1, 2]} for arm in (("base", None), ("grpo", 0), ("sfpo", 0))}
     table = table1(scores(equal), settings_of(seeds=(0,)))
     assert not "".join(table.frame["best_in"])
-    assert "= +0.0 [0.0, 0.0] points on average: not distinguishable from zero with these two runs." in table.markdown
+    # Two benchmarks of three problems without a difference: each 1 - 0.05^(1/3) = 63.16 points either way; their average
+    # sqrt(2) * 63.16 / 2 = 44.66.
+    assert "= +0.0 [-44.7, 44.7] points on average: not distinguishable from zero with these two runs." in table.markdown
+    assert "rule of three: about 3/n" in table.markdown
 
 
 def test_notes_say_what_was_measured(clear_lead):
     table = table1(clear_lead, settings_of())
     assert "over 60 problems with 4 samples each" in table.markdown
     assert "the 3 training seeds together, 2,000 resamples" in table.markdown
-    assert (
-        "SFPO - GRPO = +25.0 [25.0, 25.0] points on average: distinguishable from zero with 3 seeds (better)." in table.markdown
-    )
+    # Of 30 problems, 9.503% may differ. sums gain 0.5 each, down to -1: 1.5 * 9.503 = 14.25 points below and 4.75 above; no
+    # gain in new_chains: 9.503 either way. Average: sqrt(14.25^2 + 9.503^2) / 2 = 8.56 below, sqrt(4.75^2 + 9.503^2) / 2 = 5.31
+    # above.
+    said = "SFPO - GRPO = +25.0 [16.4, 30.3] points on average: distinguishable from zero with 3 seeds (better)."
+    assert said in table.markdown
     assert "New chains†" in table.markdown and "Sums†" not in table.markdown and "† Out of distribution" in table.markdown
 
 
@@ -134,3 +139,25 @@ def test_headline_gives_the_outcome_and_the_way_on(results, tmp_path):
     assert f"{gain['average']:+.1f} [{gain['average_low']:.1f}, {gain['average_high']:.1f}]" in line
     assert ("not distinguishable" in line) == (gain["average_low"] <= 0 <= gain["average_high"])
     assert "results/tiny/figures/" in text and max(map(len, text.splitlines())) <= 120
+
+
+def test_with_many_arms_gains_over_the_base_are_in_the_csv_alone(results, tmp_path):
+    settings = results(arms=tuple(TITLES))
+    table = table1(collect(settings, tmp_path).scores, settings)
+    others = len(TITLES) - 1
+    assert (table.frame["arm"].str.endswith("-base")).sum() == others + 1
+    assert " - Base" not in table.markdown and " - Base" not in headline(table, settings)
+    for text in (table.markdown, headline(table, settings)):
+        names = [line.strip("| ").split("  ")[0].removesuffix(" |") for line in text.splitlines()]
+        assert [name for name in names if name.endswith(" - GRPO")] == [f"{TITLES[arm]} - GRPO" for arm in [*TITLES][1:]]
+    assert f"of {others} average gains over GRPO, " in table.markdown
+
+
+def test_a_long_table_is_split_over_pages(results, tmp_path):
+    settings = results(arms=tuple(TITLES))
+    text = table1(collect(settings, tmp_path).scores, settings).latex
+    pages = text.split(r"\begin{table}")[1:]
+    # The base and 16 arms; 15 gains over the first arm.
+    assert [page.count(r"\shortstack") for page in pages] == [17 * 4, 15 * 4]
+    assert text.count(r"\label") == text.count(r"\caption") == 1 and "bootstrap" in pages[1] and "bootstrap" not in pages[0]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\end{table}") == 2

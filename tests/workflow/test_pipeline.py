@@ -33,7 +33,7 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
     return output
 
 
-REPORT = {"table1": 1, "figure2": 1, "figure3": 1, "figure4": 1, "metrics": 1, "all": 1}
+REPORT = {"table1": 1, "figure2": 1, "figure3": 1, "figure4": 1, "arms": 1, "metrics": 1, "all": 1}
 
 
 def jobs_in(output: str) -> Counter:

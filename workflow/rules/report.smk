@@ -51,6 +51,25 @@ for item in FIGURES:
             "{PYTHON} -m eval.report.render {input.settings} {rule} > {log} 2>&1"
 
 
+rule arms:
+    input:
+        settings=f"{RESULTS}/settings.json",
+        jobs=finished_jobs,
+    output:
+        [
+            report(f"{RESULTS}/tables/arms.{kind}", caption="../report/arms.rst", category="Tables", labels={"table": "arms", "as": kind})
+            for kind in ("csv", "md", "tex")
+        ],
+        [
+            report(f"{RESULTS}/figures/arms.{kind}", caption="../report/arms_figure.rst", category="Figures", labels={"figure": "arms", "as": kind})
+            for kind in ("png", "pdf", "csv")
+        ],
+    log:
+        f"logs/{SUITE}/report/arms.log",
+    shell:
+        "{PYTHON} -m eval.report.render {input.settings} {rule} > {log} 2>&1"
+
+
 rule metrics:
     input:
         settings=f"{RESULTS}/settings.json",
@@ -65,5 +84,5 @@ rule metrics:
 
 rule report:
     input:
-        [getattr(rules, item).output for item in (*TABLES, *FIGURES)],
+        [getattr(rules, item).output for item in (*TABLES, *FIGURES, "arms")],
         rules.metrics.output,

@@ -1,0 +1,214 @@
+"""All arms side by side: the table and the figure of what each reaches at equal rollouts, backward passes and seconds."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from eval.report.budgets import COSTS, at_equal_budgets
+from eval.report.markup import Block, Cell, latex, markdown
+from eval.report.panels import (
+    GROUP,
+    arm_handles,
+    draw_curve,
+    emphasised,
+    grid,
+    legend_above,
+    over_seeds,
+    panel_titles,
+    rows_of,
+    seeds_text,
+    time_unit,
+)
+from eval.report.statistics import AVERAGE
+from eval.report.style import Look, looks, styled
+from eval.report.tables import Table, table1
+from sfpo.settings import ReportSettings
+
+COST_TITLES = {"rollouts": "Rollouts", "backward_passes": "Backward passes", "seconds": "Training time"}
+ENDS = ("", "_low", "_high")
+LEVEL_LINE = {"color": "0.35", "linestyle": (0, (1, 1)), "linewidth": 0.8}
+BUDGET_LINE = {"color": "0.35", "linestyle": "-", "linewidth": 0.6}
+
+
+def arms_table(
+    scores: pd.DataFrame, validation: pd.DataFrame, metrics: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSettings
+) -> Table:
+    """One row an arm: test accuracy, validation accuracy at equal budgets, gains over the first arm, and the trigger's steps.
+
+    Args:
+        scores: as for ``table1``.
+        validation: as for ``at_equal_budgets``.
+        metrics: model, dataset, arm, entropy_zscore (missing where nothing is tested).
+        summaries: model, dataset, arm, seed, trigger_fired_at (step, or missing).
+
+    Returns:
+        The table. Its frame is that of ``at_equal_budgets`` with rows of measure 'test' (average over benchmarks, after
+        training) and the column ``trigger``, as printed.
+    """
+    frame = pd.concat([_of_test(table1(scores, settings).frame, settings), at_equal_budgets(validation, settings)])
+    triggers = {
+        (*group, arm): trigger_text(_of_arm(metrics, group, arm), _of_arm(summaries, group, arm))
+        for group in panel_titles(settings)
+        for arm in settings.arms
+    }
+    frame = frame.assign(trigger=[triggers[key] for key in zip(*(frame[c] for c in (*GROUP, "arm")), strict=True)])
+    first = next(iter(settings.arms.values()))
+    names = ["Test\naccuracy", "Equal\nrollouts", "Equal\npasses", "Equal\ntime"]
+    heads = [head for name in names for head in (name, f"over\n{first}")] + ["Trigger\nfired at"]
+    groups = frame.groupby(GROUP, sort=False)
+    blocks = [_block(rows, settings, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
+    caption = "Test accuracy, and validation accuracy at equal rollouts, backward passes and training time (%)"
+    notes = _notes(settings)
+    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, "arms"))
+
+
+def _of_arm(frame: pd.DataFrame, group: tuple[str, str], arm: str) -> pd.DataFrame:
+    return rows_of(frame, model=group[0], dataset=group[1], arm=arm)
+
+
+def _of_test(table: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """Average accuracy over benchmarks of each arm, and its gain over the first, from the rows of table 1."""
+    first = next(iter(settings.arms))
+    rows = []
+    for group, of_group in table.groupby(GROUP, sort=False):
+        found = of_group.set_index("arm")
+        for arm in settings.arms:
+            row = {**dict(zip(GROUP, group, strict=True)), "arm": arm, "measure": "test", "n_seeds": len(settings.seeds)}
+            row |= {f"accuracy{end}": found.loc[arm, f"{AVERAGE}{end}"] for end in ENDS}
+            if arm != first:
+                row |= {f"accuracy_gain{end}": found.loc[f"{arm}-{first}", f"{AVERAGE}{end}"] for end in ENDS}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def trigger_text(metrics: pd.DataFrame, summaries: pd.DataFrame) -> str:
+    """The step at which each seed's entropy trigger fired, in the order of ``summaries``; '-' where no entropy was tested.
+
+    Args:
+        metrics: entropy_zscore of an arm's steps.
+        summaries: trigger_fired_at of its runs.
+    """
+    if metrics["entropy_zscore"].isna().all():
+        return "-"
+    return ", ".join("never" if pd.isna(step) else str(step) for step in summaries["trigger_fired_at"])
+
+
+def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
+    first = next(iter(settings.arms))
+    lines = []
+    for arm, name in settings.arms.items():
+        cells: list[Cell | str] = []
+        for _, row in rows_of(rows, arm=arm).iterrows():  # test, then each cost
+            gain = [row[f"accuracy_gain{end}"] for end in ENDS]
+            cells.append(Cell(*(row[f"accuracy{end}"] for end in ENDS)))
+            cells.append("-" if arm == first else Cell(*gain, signed=True, bold=gain[1] > 0 or gain[2] < 0))
+        lines.append((name, [*cells, rows_of(rows, arm=arm)["trigger"].iloc[0]]))
+    budget = rows.dropna(subset=["budget"]).groupby("measure")["budget"].first()
+    return Block(f"{title}; equal budgets: {', '.join(_amount(cost, budget[cost]) for cost in COSTS)}", lines, len(lines))
+
+
+def _amount(cost: str, budget: float, unit: tuple[float, str] | None = None) -> str:
+    """A budget in words; seconds in ``unit``, as ``time_unit`` gives it, or in one that suits them."""
+    if cost == "seconds":
+        size, name = unit or time_unit(pd.Series([budget]))
+        return f"{budget / size:.1f} {name} of training"
+    return f"{budget:,.0f} {COST_TITLES[cost].lower()}"
+
+
+def _notes(settings: ReportSettings) -> list[str]:
+    first, seeds = next(iter(settings.arms.values())), len(settings.seeds)
+    gains = (len(settings.arms) - 1) * (1 + len(COSTS))
+    over_seeds = (
+        f"Student's t over {seeds} seeds (seeds resampled would reach no further than the best and the worst), gains paired by "
+        "seed; [n/a]: all seeds agree, which shows no spread. Validation problems are the same for all and are not resampled."
+        if seeds > 1
+        else "none: there is one training seed."
+    )
+    return [
+        f"Test accuracy: average of {len(settings.benchmarks)} benchmarks, as in table 1, where its interval is explained.",
+        "Equal budgets: the most that every run had spent, so no arm is taken beyond its data. The validation that counts is "
+        "the last at or before the budget: nothing is interpolated. A backward pass is one over the whole batch. Training time "
+        "is without validation and saving, on the machine that trained and with whatever else ran there.",
+        f"Intervals of validation accuracy (95%): {over_seeds}",
+        f"Bold: gains over {first} whose interval excludes zero. Intervals are not adjusted for the number of comparisons: of "
+        f"{gains} gains, one in twenty would exclude zero by chance. The csv also has the mean of each curve up to the budget, "
+        "which is less noisy than one validation.",
+        "Trigger: for each seed, the first step without the slow-fast stages; '-': no entropy trigger, or fewer steps than its "
+        "window; never: it did not fire.",
+    ]
+
+
+@styled
+def arms_figure(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+    """Validation accuracy against each cost, and below it each arm's gain over the first at the equal budget of that cost.
+
+    Args:
+        validation: as for ``at_equal_budgets``.
+
+    Returns:
+        The figure, and its data in percent: series 'accuracy' (mean, low, high over seeds at each step, with the mean cost of
+        that step) and 'equal budget' (the rows of ``at_equal_budgets``).
+    """
+    look, titles = looks(settings.arms), panel_titles(settings)
+    percent = validation.assign(accuracy=100 * validation["accuracy"])
+    keys = [*GROUP, "arm", "step"]
+    curves = over_seeds(percent, keys, "accuracy").merge(percent.groupby(keys, as_index=False)[COSTS].mean())
+    equal = at_equal_budgets(validation, settings)
+    heights = [1.7, 0.4 + 0.15 * len(look)]
+    figure, panels = grid(
+        6 * len(titles), columns=3, height=sum(heights) / 2, sharey="row", height_ratios=heights * len(titles)
+    )
+    size, unit = time_unit(curves["seconds"])
+    for i, ((model, dataset), title) in enumerate(titles.items()):
+        group = {"model": model, "dataset": dataset}
+        for axes, below, cost in zip(panels[6 * i :], panels[6 * i + 3 :], COSTS, strict=False):
+            scale, name = (size, f"{COST_TITLES[cost]} ({unit})") if cost == "seconds" else (1.0, COST_TITLES[cost])
+            found = rows_of(equal, **group, measure=cost).set_index("arm")
+            of_group = rows_of(curves, **group)
+            budget = found["budget"].iloc[0]
+            _curves(axes, of_group.assign(cost=of_group[cost] / scale), look, emphasised(settings))
+            axes.axvline(budget / scale, **BUDGET_LINE)
+            axes.set_xlabel(name)
+            _gains(below, found, look)
+            below.set_title(f"at {_amount(cost, budget, (size, unit))}")
+        panels[6 * i].set_ylabel("Validation accuracy (%)")
+        panels[6 * i + 1].set_title(title)
+        panels[6 * i + 4].set_xlabel(f"Gain over {next(iter(settings.arms.values()))} (points)")
+    intervals = "; gains: 95% interval" if len(settings.seeds) > 1 else ""
+    legend_above(figure, _handles(look), seeds_text(settings) + intervals)
+    return figure, pd.concat([curves.assign(series="accuracy"), equal.assign(series="equal budget")], ignore_index=True)
+
+
+def _curves(axes: Axes, curves: pd.DataFrame, look: dict[str, Look], front: list[str]) -> None:
+    """Every arm against column ``cost``, and a level at the first arm's end."""
+    for arm in look:
+        draw_curve(axes, rows_of(curves, arm=arm), look[arm], x="cost", in_front=arm in front)
+    axes.axhline(rows_of(curves, arm=next(iter(look)))["mean"].iloc[-1], **LEVEL_LINE)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _gains(axes: Axes, found: pd.DataFrame, look: dict[str, Look]) -> None:
+    """Each arm's gain with its interval, one line an arm."""
+    for place, arm in enumerate(look):
+        gain, low, high = (found.loc[arm, f"accuracy_gain{end}"] for end in ENDS)
+        axes.plot([low, high], [place, place], color=look[arm].color, linewidth=1)
+        axes.plot(gain, place, color=look[arm].color, marker=look[arm].marker)
+    axes.axvline(0, **LEVEL_LINE)
+    axes.set_yticks(range(len(look)), [arm.title for arm in look.values()])
+    axes.set_ylim(len(look) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+
+
+def _handles(look: dict[str, Look]) -> list[Line2D]:
+    first = next(iter(look.values())).title
+    return [
+        *arm_handles(look),
+        Line2D([], [], **LEVEL_LINE, label=f"{first}'s final accuracy"),
+        Line2D([], [], **BUDGET_LINE, label="Equal budget"),
+    ]

@@ -1,0 +1,164 @@
+"""SFPO (arXiv 2510.04072) on TRL's GRPOTrainer: a callback over its ``num_iterations`` = K + 1 passes on each rollout batch.
+
+    trainer = GRPOTrainer(..., args=GRPOConfig(num_iterations=4, lr_scheduler_type="constant", ...))
+    trainer.add_callback(SlowFastCallback(num_fast_steps=3, alpha=0.8))
+
+A step of SFPO is (K + 1) * steps_per_generation / gradient_accumulation_steps of TRL's steps. Between its stages the weights
+are not yet the next policy: saves, evaluations and a stop asked for there wait for its end, so that no checkpoint needs a
+snapshot.
+
+Departures from the paper:
+- TRL fixes the number of passes when training starts. Where stages I and II are skipped (alpha 0, a fired trigger), the other K
+  passes still run forward and backward, and their gradients are dropped before the optimizer sees them: GRPO's numbers, in
+  SFPO's time. To save the time, start a plain GRPOTrainer from the checkpoint.
+- The entropy that the trigger sees is what TRL logs in the first pass: a mean over micro-batches, under weights that move in
+  that pass if it has several optimizer steps. (The rule in sfpo/algorithms takes that of the policy that made the rollouts.)
+- A learning-rate schedule moves at every optimizer step, not once a step of SFPO; the paper's rate is constant.
+
+Tested with TRL 1.16. The reposition is done in the weights' own type: load the model in float32 (with bf16=True for autocast),
+since bfloat16 rounds small moves away. DeepSpeed is refused: it keeps master weights that a reposition would not reach.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from statistics import fmean
+from typing import Any
+
+from torch.optim import Optimizer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from sfpo.algorithms.entropy_trigger import EntropyTrigger
+from sfpo.algorithms.update_rules.base import check_alpha, check_fast_steps
+from sfpo.slow_fast import SlowFast
+
+log = logging.getLogger(__name__)
+
+WAITING = ("should_save", "should_evaluate", "should_training_stop")
+"""What waits for the end of a step of SFPO."""
+
+
+class SlowFastCallback(TrainerCallback, ExportableState):
+    """Snapshot before the first pass over a batch of rollouts, reposition before the last.
+
+    Args:
+        num_fast_steps: K; ``num_iterations`` must be K + 1.
+        alpha: reposition factor in [0, 1]. 0: GRPO.
+        entropy_trigger: settings of ``EntropyTrigger``; needs ``logging_steps=1``, and
+            ``restore_callback_states_from_checkpoint=True`` to resume. None: no entropy control.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+
+    def __init__(self, num_fast_steps: int = 3, alpha: float = 0.8, entropy_trigger: Mapping[str, Any] | None = None) -> None:
+        check_fast_steps(num_fast_steps)
+        check_alpha(alpha)
+        self.settings = {"num_fast_steps": num_fast_steps, "alpha": alpha, "entropy_trigger": entropy_trigger}
+        self.trigger = EntropyTrigger.from_settings(entropy_trigger)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Optimizer, **_: Any
+    ) -> None:
+        """Raises ValueError where the trainer's settings do not fit SFPO's."""
+        self._check(args, state)
+        self.updates_per_pass = args.steps_per_generation // args.gradient_accumulation_steps
+        self.updates_per_step = self.updates_per_pass * args.num_iterations
+        self._slow_fast = SlowFast(optimizer, self.settings["num_fast_steps"], self.settings["alpha"], self.trigger)
+        self._passes: Iterator[None] = iter(())
+        self._drop_gradients = False
+        self._entropies: list[float] = []
+        self._waiting = dict.fromkeys(WAITING, False)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step % self.updates_per_step == 0:
+            self._passes, self._entropies = self._slow_fast.passes(), []
+        if state.global_step % self.updates_per_pass == 0:
+            self._drop_gradients = next(self._passes, self) is self  # no pass is left: the slow-fast stages are skipped
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Optimizer, **_: Any
+    ) -> None:
+        if self._drop_gradients:
+            optimizer.zero_grad(set_to_none=True)  # torch's optimizers leave such weights, and their moments, untouched
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        in_first_pass = (state.global_step - 1) % self.updates_per_step < self.updates_per_pass
+        if in_first_pass and "entropy" in logs:
+            self._entropies.append(logs["entropy"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        for name in WAITING:
+            self._waiting[name] |= getattr(control, name)
+        at_the_end = state.global_step % self.updates_per_step == 0
+        for name in WAITING:
+            setattr(control, name, at_the_end and self._waiting[name])
+        if at_the_end:
+            self._waiting = dict.fromkeys(WAITING, False)
+            next(self._passes, None)
+            if self.trigger is not None:
+                self._slow_fast.observe(fmean(self._entropies))
+        return control
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step % self.updates_per_step:
+            log.warning("training stopped inside a step of SFPO: the weights are between its stages; take the last checkpoint")
+
+    @property
+    def trigger_fired_at(self) -> int | None:
+        """First step of SFPO (1-based) without stages I and II; None: not yet, or there is no trigger."""
+        return self.trigger.fired_at if self.trigger else None
+
+    @property
+    def trigger_state(self) -> dict[str, Any] | None:
+        return self.trigger.state_dict() if self.trigger else None
+
+    @trigger_state.setter
+    def trigger_state(self, state: dict[str, Any] | None) -> None:
+        if self.trigger:
+            self.trigger.load_state_dict(state)
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer writes to a checkpoint: the settings, and the trigger's state."""
+        return {"args": self.settings, "attributes": {"trigger_state": self.trigger_state}}
+
+    def _check(self, args: TrainingArguments, state: TrainerState) -> None:
+        passes = self.settings["num_fast_steps"] + 1
+        if args.num_iterations != passes:
+            raise ValueError(
+                f"num_iterations = {args.num_iterations}: SFPO takes num_fast_steps + 1 passes over each batch of rollouts; "
+                f"set GRPOConfig(num_iterations={passes})"
+            )
+        if args.steps_per_generation % args.gradient_accumulation_steps:
+            raise ValueError(
+                f"gradient_accumulation_steps = {args.gradient_accumulation_steps}: must divide steps_per_generation "
+                f"({args.steps_per_generation}), so that no optimizer step reaches over two passes"
+            )
+        updates_per_step = passes * args.steps_per_generation // args.gradient_accumulation_steps
+        if state.max_steps % updates_per_step:
+            raise ValueError(
+                f"max_steps = {state.max_steps}: one step of SFPO is {updates_per_step} optimizer steps; set a multiple of it"
+            )
+        if state.global_step % updates_per_step:
+            raise ValueError(
+                f"resume_from_checkpoint at optimizer step {state.global_step}: inside a step of SFPO, whose snapshot is not "
+                f"there; take a checkpoint whose step is a multiple of {updates_per_step}"
+            )
+        if args.deepspeed_plugin is not None:
+            raise ValueError("deepspeed: a reposition would not reach DeepSpeed's master weights; use FSDP or DDP")
+        if self.trigger is None:
+            return
+        if state.logging_steps != 1 or args.logging_strategy != "steps":
+            raise ValueError(
+                f"logging_steps = {state.logging_steps}, logging_strategy = {args.logging_strategy}: the entropy trigger takes "
+                "the entropy from the log of each step; set logging_steps=1, logging_strategy='steps'"
+            )
+        if state.global_step and not args.restore_callback_states_from_checkpoint:
+            raise ValueError(
+                "restore_callback_states_from_checkpoint = False: the resumed run would forget the entropies that the trigger "
+                "has seen; set it to True"
+            )
