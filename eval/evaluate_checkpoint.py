@@ -57,7 +57,7 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
     manager = TaskManager(
         include_path=str(TASKS),
         include_defaults=False,
-        metadata={"problems": settings.benchmarks, "instruction": settings.instruction},
+        metadata={"problems": settings.benchmarks, "graders": settings.graders, "instruction": settings.instruction},
     )
     outcome = simple_evaluate(
         model=EngineLM(engine, settings.evaluate.seed),

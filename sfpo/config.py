@@ -19,13 +19,16 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 """A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+GraderName = Literal["math", "code"]
+"""math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the last fenced program pass the gold's
+tests (sfpo.rewards.code_tests)?"""
 
 
 # ---------------------------------------------------------------------------------------------- data
 
 
 class GeneratedRows(Schema):
-    """Problems out of the generator ``sfpo.data.arithmetic``."""
+    """Problems out of the generators: ``sfpo.data.arithmetic`` (grader math), ``sfpo.data.programs`` (grader code)."""
 
     source: Literal["generated"]
     tasks: dict[Name, Count]
@@ -63,6 +66,7 @@ class Dataset(Schema):
     """A training set: one or several sources, cleaned, with a part held out for validation."""
 
     parts: Annotated[dict[Name, Rows], Field(min_length=1)]
+    grader: GraderName = "math"
     validation_rows: Count
     """Held out from training; accuracy on them picks the best checkpoint."""
     max_problem_characters: Count = 8000
@@ -75,6 +79,7 @@ class Benchmark(Schema):
     title: str
     """Column head in tables."""
     rows: Rows
+    grader: GraderName = "math"
     out_of_distribution: bool = False
     """True where the training set holds no problem of this kind (a mark in tables)."""
 
@@ -240,11 +245,11 @@ class Sampling(Schema):
 
 
 class Reward(Schema):
-    """Reward of a completion, from the one grader."""
+    """Reward of a completion, from the data set's grader."""
 
     correct: float = 1.0
     boxed_but_wrong: float = 0.0
-    """0.1 in the authors' code, 0 in the paper."""
+    """0.1 in the authors' code, 0 in the paper. (Of a program: fenced but wrong.)"""
 
 
 class Validation(Schema):

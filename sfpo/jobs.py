@@ -18,6 +18,7 @@ from sfpo.config import LocalModel, ModelLimits, Params, ScratchModel, load_para
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
 from sfpo.manifest import write_text
+from sfpo.rewards.graders import make_grader
 from sfpo.schema import ConfigError
 from sfpo.settings import (
     BenchmarkSettings,
@@ -50,10 +51,22 @@ def check(params: Params) -> None:
             check_mirror(rows, params.data_mirror)
     for name in suite.benchmarks:
         check_mirror(params.benchmarks[name].rows, params.data_mirror, "test")
+    if "code" in {params.datasets[name].grader for name in suite.datasets} | {
+        params.benchmarks[name].grader for name in suite.benchmarks
+    }:
+        _check_isolation()
     for name in suite.models:
         model = params.models[name]
         if isinstance(model, LocalModel):
             require_chat_template(Path(model.path))
+
+
+def _check_isolation() -> None:
+    with make_grader("code", workers=1) as grader:
+        try:
+            grader.check_isolation()
+        except RuntimeError as error:
+            raise ConfigError(f"grader = 'code': {error}") from None
 
 
 def resolve(params: Params) -> dict[str, BaseModel]:
@@ -72,7 +85,10 @@ def _resolve(params: Params) -> Iterator[tuple[str, BaseModel]]:
     for name in suite.models:
         model = params.models[name]
         warm_up_data = f"data/{params.suite}/train/{suite.datasets[0]}" if isinstance(model, ScratchModel) else None
-        settings = ModelSettings(name=name, model=model, instruction=suite.instruction, warm_up_data=warm_up_data)
+        grader = params.datasets[suite.datasets[0]].grader
+        settings = ModelSettings(
+            name=name, model=model, instruction=suite.instruction, warm_up_data=warm_up_data, grader=grader
+        )
         yield f"models/{params.suite}/{name}/settings.json", settings
         yield f"evaluations/{params.suite}/{name}/base/settings.json", _evaluation(params, name, None)
     report = _report(params)
@@ -88,6 +104,7 @@ def _run(params: Params, run: RunId) -> RunSettings:
         run=run,
         model_path=f"models/{run.suite}/{run.model}/checkpoint",
         data_path=f"data/{run.suite}/train/{run.dataset}",
+        grader=params.datasets[run.dataset].grader,
         limits=_limits(params, run.model),
         instruction=suite.instruction,
         arm=arm,
@@ -105,6 +122,7 @@ def _evaluation(params: Params, model: str, run: RunId | None) -> EvaluationSett
         run=run,
         checkpoint=f"runs/{run.path}/{suite.evaluate.checkpoint}" if run else of_base,
         benchmarks={name: f"data/{params.suite}/benchmarks/{name}/problems.parquet" for name in suite.benchmarks},
+        graders={name: params.benchmarks[name].grader for name in suite.benchmarks},
         limits=_limits(params, model),
         instruction=suite.instruction,
         evaluate=suite.evaluate,

@@ -9,7 +9,20 @@ from typing import Annotated, TypeVar
 import yaml
 from pydantic import BaseModel, Field
 
-from sfpo.config import Arm, Benchmark, Count, Dataset, Engine, Evaluate, Model, ModelLimits, Name, Objective, Train
+from sfpo.config import (
+    Arm,
+    Benchmark,
+    Count,
+    Dataset,
+    Engine,
+    Evaluate,
+    GraderName,
+    Model,
+    ModelLimits,
+    Name,
+    Objective,
+    Train,
+)
 from sfpo.schema import ConfigError, Schema, parse
 
 S = TypeVar("S", bound=BaseModel)
@@ -54,6 +67,8 @@ class ModelSettings(Schema):
     instruction: str
     warm_up_data: str | None
     """Folder of the prepared data set that a scratch model is warmed up on; None for every other source."""
+    grader: GraderName
+    """Of that data set."""
 
 
 class RunSettings(Schema):
@@ -64,6 +79,7 @@ class RunSettings(Schema):
     """Folder of the starting policy, in Hugging Face format."""
     data_path: str
     """Folder with train.parquet and validation.parquet."""
+    grader: GraderName
     limits: ModelLimits
     instruction: str
     arm: Arm
@@ -82,6 +98,7 @@ class EvaluationSettings(Schema):
     """Folder in Hugging Face format."""
     benchmarks: dict[Name, str]
     """Benchmark -> its parquet file."""
+    graders: dict[Name, GraderName]
     limits: ModelLimits
     instruction: str
     evaluate: Evaluate

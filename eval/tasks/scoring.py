@@ -8,20 +8,24 @@ from typing import Any
 
 import datasets
 
-from sfpo.rewards.math_answer import Grader
+from sfpo.rewards.graders import GRADERS, make_grader
 
-_grader = Grader(workers=len(os.sched_getaffinity(0)))
+_graders = {name: make_grader(name, workers=len(os.sched_getaffinity(0))) for name in GRADERS}
 
 
-def problems(problems: dict[str, str], instruction: str, benchmark: str, **_: Any) -> dict[str, datasets.Dataset]:
-    """The prepared problems of one benchmark, with a column ``prompt``: the user turn, as in training.
+def problems(
+    problems: dict[str, str], graders: dict[str, str], instruction: str, benchmark: str, **_: Any
+) -> dict[str, datasets.Dataset]:
+    """The prepared problems of one benchmark, with columns ``prompt`` (the user turn, as in training) and ``grader``.
 
     Args:
-        problems: benchmark -> its parquet file (from the task manager's metadata, like ``instruction``).
+        problems: benchmark -> its parquet file (from the task manager's metadata, like ``graders`` and ``instruction``).
+        graders: benchmark -> name of its grader.
         benchmark: from the task's own file.
     """
     table = datasets.Dataset.from_parquet(problems[benchmark])
-    return {"test": table.map(lambda row: {"prompt": instruction.replace("{problem}", row["problem"])})}
+    grader = graders[benchmark]
+    return {"test": table.map(lambda row: {"prompt": instruction.replace("{problem}", row["problem"]), "grader": grader})}
 
 
 def every_sample(responses: Iterable[list[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:
@@ -32,7 +36,7 @@ def every_sample(responses: Iterable[list[str]], docs: Sequence[dict[str, Any]])
 def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
     """Verdict on each of the k completions of one problem, and their avg@k and pass@k."""
     completions = results[0]
-    grades = _grader.grade_all(completions, [doc["answer"]] * len(completions))
+    grades = _graders[doc["grader"]].grade_all(completions, [doc["answer"]] * len(completions))
     correct = [grade.correct for grade in grades]
     return {
         "avg_at_k": sum(correct) / len(correct),

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from math_verify import parse, verify
 
+from sfpo.rewards.code_tests import check_tests
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sfpo.config import GraderName
     from sfpo.data.rows import Row
 
 _LOOKALIKES = str.maketrans("，。．？：；（）’‘“”−–", ",..?:;()''\"\"--")
@@ -49,7 +52,7 @@ def is_integer(gold: str) -> bool:
     return re.fullmatch(r"-?\d+", gold) is not None
 
 
-def fault(row: Row, max_problem_characters: int | None = None) -> str | None:
+def fault(row: Row, max_problem_characters: int | None = None, grader: GraderName = "math") -> str | None:
     """Why a row cannot be used, in the words of the report; None: it can."""
     if not row.problem:
         return "empty problem"
@@ -57,8 +60,18 @@ def fault(row: Row, max_problem_characters: int | None = None) -> str | None:
         return "empty gold"
     if max_problem_characters is not None and len(row.problem) > max_problem_characters:
         return "problem too long"
+    if grader == "code":
+        return _faulty_tests(row)
     if not all(is_integer(gold) or parsed(gold) for gold in row.answer):
         return "unparsable gold"
+    return None
+
+
+def _faulty_tests(row: Row) -> str | None:
+    try:
+        check_tests(row.answer[0])
+    except ValueError:
+        return "faulty tests"
     return None
 
 
@@ -67,8 +80,10 @@ def read_as_text(row: Row) -> bool:
     return any(not is_integer(gold) and all(isinstance(reading, str) for reading in parsed(gold)) for gold in row.answer)
 
 
-def same_gold(one: Row, other: Row) -> bool:
-    """The golds are the same text but for formatting, or Math-Verify holds them equal."""
+def same_gold(one: Row, other: Row, grader: GraderName = "math") -> bool:
+    """The golds are the same text but for formatting, or Math-Verify holds them equal (tests of programs: the same text)."""
+    if grader == "code":
+        return one.answer == other.answer
     if sorted(map(normalized, one.answer)) == sorted(map(normalized, other.answer)):
         return True
     if len(one.answer) != 1 or len(other.answer) != 1:
@@ -85,12 +100,12 @@ def repeats(rows: Iterable[Row]) -> list[list[Row]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def surplus(rows: Iterable[Row]) -> dict[str, str]:
+def surplus(rows: Iterable[Row], grader: GraderName = "math") -> dict[str, str]:
     """Id -> reason of every row to leave out, so that each problem is there once: of copies all but the first, and where their
     golds disagree, all."""
     reasons: dict[str, str] = {}
     for group in repeats(rows):
-        if all(same_gold(group[0], row) for row in group[1:]):
+        if all(same_gold(group[0], row, grader) for row in group[1:]):
             reasons |= {row.id: "duplicate" for row in group[1:]}
         else:
             reasons |= {row.id: "conflicting golds" for row in group}

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sfpo.config import Dataset, GeneratedRows
+from sfpo.config import Dataset, GeneratedRows, GraderName
 from sfpo.data.cleaning import fault, read_as_text, repeats, surplus
 from sfpo.data.rows import Row, write_rows
 from sfpo.data.sources import read_rows
@@ -41,7 +41,7 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
     held_out = _generated_validation(dataset, shares)
     # Held-out rows come first: of two copies the first is kept, so that training loses the problem, not validation.
     candidates = held_out + [row for rows in parts.values() for row in rows]
-    reasons = exclusions(candidates, dataset.max_problem_characters)
+    reasons = exclusions(candidates, dataset.grader, dataset.max_problem_characters)
     usable = [row for row in candidates if row.id not in reasons]
     validation_ids = {row.id for row in held_out}
     for name, rows in dataset.parts.items():
@@ -58,7 +58,7 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
         "validation": len(validation),
         "parts": _parts(read=candidates, kept=train, validation=validation),
         "excluded": _by_reason(reasons),
-        "golds_read_as_text": _listed(row.id for row in usable if read_as_text(row)),
+        "golds_read_as_text": _golds_read_as_text(usable, dataset.grader),
     }
     write_json(folder / "report.json", report)
     return report
@@ -72,7 +72,7 @@ def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, An
         ConfigError: the source cannot be read, or no row is left.
     """
     rows = read_rows(settings.name, settings.benchmark.rows, "test", settings.data_mirror)
-    reasons = unusable(rows)
+    reasons = unusable(rows, settings.benchmark.grader)
     problems = [row for row in rows if row.id not in reasons]
     if not problems:
         raise ConfigError(
@@ -84,23 +84,23 @@ def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, An
         "kept": len(problems),
         "parts": _parts(read=rows, kept=problems),
         "excluded": _by_reason(reasons),
-        "golds_read_as_text": _listed(row.id for row in problems if read_as_text(row)),
+        "golds_read_as_text": _golds_read_as_text(problems, settings.benchmark.grader),
         "repeats": [[row.id for row in group] for group in repeats(problems)],
     }
     write_json(folder / "report.json", report)
     return report
 
 
-def exclusions(rows: list[Row], max_problem_characters: int) -> dict[str, str]:
+def exclusions(rows: list[Row], grader: GraderName, max_problem_characters: int) -> dict[str, str]:
     """Id -> reason of every training row to leave out: first what is wrong with the row, then what it repeats."""
-    reasons = unusable(rows, max_problem_characters)
-    return reasons | surplus(row for row in rows if row.id not in reasons)
+    reasons = unusable(rows, grader, max_problem_characters)
+    return reasons | surplus((row for row in rows if row.id not in reasons), grader)
 
 
-def unusable(rows: list[Row], max_problem_characters: int | None = None) -> dict[str, str]:
+def unusable(rows: list[Row], grader: GraderName, max_problem_characters: int | None = None) -> dict[str, str]:
     """Id -> reason of every row that cannot be posed or scored."""
     progress = tqdm(rows, desc="checking rows", unit="row", mininterval=1.0)
-    return {row.id: reason for row in progress if (reason := fault(row, max_problem_characters))}
+    return {row.id: reason for row in progress if (reason := fault(row, max_problem_characters, grader))}
 
 
 def proportional(total: int, weights: dict[str, int]) -> dict[str, int]:
@@ -147,6 +147,10 @@ def _by_reason(reasons: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {
         reason: _listed(row_id for row_id, why in reasons.items() if why == reason) for reason in sorted(set(reasons.values()))
     }
+
+
+def _golds_read_as_text(rows: list[Row], grader: GraderName) -> dict[str, Any]:
+    return _listed(row.id for row in rows if grader == "math" and read_as_text(row))
 
 
 def _listed(ids: Any) -> dict[str, Any]:

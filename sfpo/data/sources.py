@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sfpo.config import GeneratedRows, TableRows
-from sfpo.data.arithmetic import Split, generate
+from sfpo.data import arithmetic, programs
+from sfpo.data.arithmetic import Split
 from sfpo.data.rows import Row
 from sfpo.schema import ConfigError
 
@@ -43,6 +44,18 @@ def read_rows(part: str, rows: GeneratedRows | TableRows, split: Split, data_mir
     if not found:
         raise ConfigError(f"part '{part}': its source holds no rows; name another, or take the part out")
     return [replace(row, id=f"{part}/{row.id}") for row in found]
+
+
+def generate(task: str, split: Split, count: int) -> list[Row]:
+    """The first ``count`` problems of a task of either generator.
+
+    Raises:
+        ConfigError: there is no such task, or its split holds fewer problems.
+    """
+    modules = {name: module for module in (arithmetic, programs) for name in module.TASKS}
+    if task not in modules:
+        raise ConfigError(f"there is no generated task '{task}'; known are: {', '.join(modules)}")
+    return modules[task].generate(task, split, count)
 
 
 def check_mirror(rows: GeneratedRows | TableRows, data_mirror: str | None, split: Split = "train") -> None:

@@ -55,7 +55,7 @@ def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
         return {}
     if settings.warm_up_data is None:
         raise ConfigError(f"warm_up_data = None: model '{settings.name}' is made from nothing and needs a data set to learn on")
-    return warm_up.build(model, settings.instruction, Path(settings.warm_up_data), folder)
+    return warm_up.build(model, settings.instruction, Path(settings.warm_up_data), folder, settings.grader)
 
 
 def complete(folder: Path) -> int:

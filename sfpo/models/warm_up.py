@@ -19,11 +19,11 @@ from torch.optim import AdamW, Muon
 from tqdm import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from sfpo.config import ModelLimits, ScratchModel
+from sfpo.config import GraderName, ModelLimits, ScratchModel
 from sfpo.data.prompts import load_problems, load_prompts, render
 from sfpo.data.rows import Row
 from sfpo.models.scratch import new_policy, train_tokenizer
-from sfpo.rewards.math_answer import grade
+from sfpo.rewards.graders import make_grader
 from sfpo.schema import ConfigError
 from sfpo.seeding import rng, seed_of
 from sfpo.types import Prompt
@@ -51,13 +51,14 @@ class Example:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
-def build(model: ScratchModel, instruction: str, data: Path, folder: Path) -> dict[str, Any]:
+def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grader: GraderName = "math") -> dict[str, Any]:
     """Make a model, warm it up, and write it to ``folder``.
 
     Args:
         instruction: the user turn; {problem} stands for the problem.
         data: folder with train.parquet (problems with solutions) and validation.parquet.
         folder: gets weights, configuration, generation settings and tokenizer.
+        grader: that of the data.
 
     Returns:
         Facts for the manifest: the measurements, and the ids of the rows left out.
@@ -81,7 +82,7 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path) -> di
     examples, too_long = read_examples(train, rows, tokenizer, instruction, model)
     prompts, _ = load_prompts(data / "validation.parquet", tokenizer, instruction, model.max_prompt_tokens)
     log.info("%d examples to warm up on; %d left out, over the token limits", len(examples), len(too_long))
-    history = warm_up(policy, tokenizer, examples, prompts[: model.warm_up.check_prompts], model)
+    history = warm_up(policy, tokenizer, examples, prompts[: model.warm_up.check_prompts], model, grader)
     policy.save_pretrained(folder)
     return {"warm_up": history, "examples_over_token_limits": too_long}
 
@@ -113,6 +114,7 @@ def warm_up(
     examples: list[Example],
     prompts: list[Prompt],
     model: ScratchModel,
+    grader: GraderName = "math",
 ) -> list[dict[str, float]]:
     """Train ``policy`` in place on ``examples``, until its pass rate on ``prompts`` lies in ``model.warm_up.pass_rate``.
 
@@ -135,7 +137,7 @@ def warm_up(
             for number in range(done, stop):
                 total += learner.learn(number)
                 bar.update()
-            rate = pass_rate(policy, tokenizer, prompts, model, stop)
+            rate = pass_rate(policy, tokenizer, prompts, model, grader, stop)
             history.append({"batches": stop, "loss": total / (stop - done), "pass_rate": rate})
             bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", pass_rate=f"{rate:.3f}")
             if low <= rate <= high:
@@ -209,7 +211,12 @@ def collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def pass_rate(
-    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt], model: ScratchModel, batches: int
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[Prompt],
+    model: ScratchModel,
+    grader: GraderName,
+    batches: int,
 ) -> float:
     """Share of ``prompts`` that one completion each, sampled at temperature 1, answers correctly.
 
@@ -236,4 +243,6 @@ def pass_rate(
         torch.manual_seed(seed_of(model.seed, "warm-up check", batches))
         sampled = policy.generate(ids, attention_mask=mask, generation_config=sampling)
     texts = tokenizer.batch_decode(sampled[:, width:], skip_special_tokens=True)
-    return sum(grade(text, prompt.answer) for text, prompt in zip(texts, prompts, strict=True)) / len(prompts)
+    with make_grader(grader, workers=1) as judge:
+        grades = judge.grade_all(texts, [prompt.answer for prompt in prompts])
+    return sum(grade.correct for grade in grades) / len(grades)

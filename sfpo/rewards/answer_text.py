@@ -62,6 +62,7 @@ _STEPS = [
         (r"\\! ?", ""),
         (r"\\(?:[,;:> ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\(?:displaystyle|textstyle|limits)(?![A-Za-z])|\\phantom ?(?:\{[^{}]*\}|.)", ""),
+        (r"(\\(?:text|mathrm) ?\{[^{}^]*)\^ ?(?:\{(-?\d)\}|(-?\d)) ?\}", r"\1}^{\2\3}"),  # \mathrm{cm^2}
         (r"\\(?:math(?:bf|it|sf)|boldsymbol|bm|underline) ?\{([^{}]*)\}|\\mathrm ?\{ ?([eid]) ?\}", r"\1\2"),
         (_TEXT, r"\\text{\1}"),
         (r"\\text\{(?:degrees?|deg)\.?\}|\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", r"\\text{degree}"),
@@ -70,6 +71,8 @@ _STEPS = [
         (r"(\\frac ?\{(?:[^{}]|\{[^{}]*\})*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
         (r"(?<![\w}^./])(\d+) ?/ ?(\d+)(?! ?[\^/.!\d])", r"\\frac{\1}{\2}"),  # 5/2 x is (5/2)x; Math-Verify reads 5/(2x)
         (r"([_^]) ?(-?\d+)", r"\1{\2}"),
+        (r"\\(times|cdot) ?\{10\}", r"\\\1 10"),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
         (r"\\(l|g)eq(?:slant)?(?![A-Za-z])", r"\\\1e"),
         (r"\\?\$|\\[()\[\]]", ""),
@@ -133,7 +136,7 @@ def read(latex: str) -> Answer:
     words = r"\text" in body and re.fullmatch(r"(?:\\text\{[^{}]*\}|[ ,().])*", body) is not None
     key = re.sub(r"([_^]) ?\{ ?(\w) ?\}", r"\1\2", unwrapped)
     key = re.sub(r"(?<!\d) +| +(?!\d)", "", key)
-    return Answer(unwrapped if words else body, key.casefold() if words else key, units, words)
+    return Answer(unwrapped if words else body, key.casefold().rstrip(".") if words else key, units, words)
 
 
 _OPEN, _CLOSE = "([{", ")]}"
@@ -171,7 +174,7 @@ def split_list(body: str) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- verdicts
 
-_INTEGER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)", re.ASCII)
+_INTEGER = re.compile(r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+|\d+)", re.ASCII)
 _CLAIM = re.compile(
     r"((?:\\text\{[^{}]*\}|\\(?!(?:frac|sqrt|[lgn]e|cdot|times|pm)(?![a-z]))[a-zA-Z]++|[A-Za-z]|_ ?(?:\{[^{}]*\}|\w)|[ '|]"
     r"|\([A-Za-z0-9, ]*\))++)"  # a name: x, m_{max}, f(x), (x,y), \angle ABC

@@ -12,7 +12,7 @@ MAX_DIGITS = 1_000
 TOLERANCE = Fraction(1, 10**6)
 """Where a decimal meets another number: the largest difference, absolute and relative to the gold (0.333333 is 1/3)."""
 
-_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:\ \d{3})+|\d+)"
+_INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?:\ \d{3})+|\d+)"  # 0,001 is no integer
 _DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(
     rf"""(?P<sign>[+-]?)\ ?(?:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sfpo.config import OverlongPenalty, Sampling
 from sfpo.data.sampler import prompt_order
+from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grade, Grader, reward_of
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import rng, seed_of
@@ -32,7 +33,7 @@ class Collector:
         clock: takes the seconds of training's phases "generate" and "grade".
     """
 
-    def __init__(self, engine: RolloutEngine, grader: Grader, settings: RunSettings, clock: PhaseClock) -> None:
+    def __init__(self, engine: RolloutEngine, grader: Grader | CodeGrader, settings: RunSettings, clock: PhaseClock) -> None:
         self.engine, self.grader, self.settings, self.clock = engine, grader, settings, clock
 
     def training_groups(self, prompts: list[Prompt], step: int) -> Rollouts:

@@ -21,6 +21,8 @@ from sfpo.algorithms.update_rules import StepReport, make_update_rule
 from sfpo.data.prompts import load_prompts
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
+from sfpo.rewards.code_tests import CodeGrader
+from sfpo.rewards.graders import make_grader
 from sfpo.rewards.math_answer import Grader
 from sfpo.rollouts.engine import EngineFailure, RolloutEngine
 from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
@@ -44,7 +46,7 @@ def train(settings: RunSettings, folder: Path) -> None:
         RunLocked: another process trains this run.
         Interrupted: SIGTERM came; the state is saved.
     """
-    with run_lock(folder), Grader(workers=len(os.sched_getaffinity(0))) as grader:
+    with run_lock(folder), make_grader(settings.grader, workers=len(os.sched_getaffinity(0))) as grader:
         job = TrainingJob(settings, folder, grader)
         signal.signal(signal.SIGTERM, lambda *_: job.stop())
         job.run()
@@ -61,7 +63,7 @@ class Interrupted(SystemExit):
 class TrainingJob:
     """One run: the policy in torch, the same weights in vLLM, and the counters that describe its progress."""
 
-    def __init__(self, settings: RunSettings, folder: Path, grader: Grader) -> None:
+    def __init__(self, settings: RunSettings, folder: Path, grader: Grader | CodeGrader) -> None:
         self.settings, self.folder, self.grader = settings, folder, grader
         self.state_folder = folder / "state"
         self.policy = Policy(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfpo.config import Benchmark, Dataset, GeneratedRows, TableRows
-from sfpo.data.cleaning import normalized
+from sfpo.data import prepare
+from sfpo.data.cleaning import fault, normalized, surplus
 from sfpo.data.prepare import main, proportional
 from sfpo.data.prompts import load_problems
 from sfpo.schema import ConfigError
@@ -203,3 +205,15 @@ def test_real_training_set(tmp_path):
     assert report["kept"] + report["validation"] + sum(reason["count"] for reason in excluded.values()) == 17176
     problems = [normalized(row.problem) for row in train + validation]
     assert len(problems) == len(set(problems))
+
+
+def test_programs_are_held_to_their_tests(tmp_path, params):
+    settings = BenchmarkSettings(name="loops", benchmark=params.benchmarks["loops"], data_mirror=None)
+    assert prepare.prepare_benchmark(settings, tmp_path)["kept"] == 100
+    row = load_problems(tmp_path / "problems.parquet")[0]
+    assert fault(row, grader="code") is None
+    assert fault(dataclasses.replace(row, answer=("{}",)), grader="code") == "faulty tests"
+    # The same words with other tests are no copy of it: neither can be trusted.
+    other = dataclasses.replace(row, id="other", answer=(row.answer[0].replace("1", "2"),))
+    assert surplus([row, other], "code") == {row.id: "conflicting golds", "other": "conflicting golds"}
+    assert surplus([row, dataclasses.replace(row, id="other")], "code") == {"other": "duplicate"}

@@ -1,4 +1,8 @@
-r"""Answers as they stand in a box, beside golds: RIGHT ones must be accepted, WRONG ones not. A list of golds asks for all."""
+r"""Answers as they stand in a box, beside golds: RIGHT ones must be accepted, WRONG ones not. A list of golds asks for all.
+
+How good the grader is on answers that it was not written to: of the 296 pairs last added it judged 289 rightly at first sight
+(147 of 153 right answers, 142 of 143 wrong ones; `0,001` passed for 1). Five of the seven are mended since, two are listed.
+"""
 
 # fmt: off
 RIGHT = {
@@ -12,6 +16,9 @@ RIGHT = {
         ("1,234", "1234"), ("1{,}234", "1234"), (r"1\,234", "1234"), (r"10,\!080", "10080"), ("10 080", "10080"),
         ("10080", r"10,\!080"), ("11,111,111,100", r"11,\! 111,\! 111,\! 100"), ("1,234.50", "1234.5"),
         (r"\$32,348", r"\$32,\!348"), ("-1,000", "-1000"),
+        ("1,234,567", "1234567"), (r"1\,234\,567", "1234567"), ("1{,}234{,}567", "1,234,567"), ("1234567", r"1,\!234,\!567"),
+        ("12 345 678", "12345678"), ("-12,345", "-12345"), ("$1,234$", "1234"), (r"\$1,234.56", "1234.56"),
+        ("1,000,000", "10^6"), (r"20,000\text{ people}", "20000"),
     ],
     "decimals": [
         (".5", "0.5"), ("0.50", "0.5"), ("0.5", r"\frac{1}{2}"), (r"\frac12", "0.5"), ("0.333333", r"\frac13"),
@@ -24,6 +31,9 @@ RIGHT = {
         (r"\frac{3}{-4}", r"-\frac{3}{4}"), (r"1\frac{4}{5}", r"\frac{9}{5}"), ("1 4/5", r"1\frac45"), (r"1\frac45", "1.8"),
         (r"\frac9{19}", r"\frac{9}{19}"), (r"\frac{270}7", r"\frac{270}7\text{ degrees}"), (r"137 \frac{1}{2}", "137.5"),
         (r"-1\frac{1}{2}", r"-\frac{3}{2}"), (r"\cfrac{1}{2}", "0.5"), (r"\frac{10}{5}", "2"), ("½", r"\frac12"),
+        (r"\frac{-7}{-8}", r"\frac{7}{8}"), ("7/8", r"\dfrac78"), (r"-\frac{7}{8}", "-7/8"), (r"\frac{14}{16}", "0.875"),
+        (r"3\frac{1}{3}", r"\frac{10}{3}"), (r"\frac{1{,}000}{3}", r"\frac{1000}{3}"), (r"2\tfrac{2}{3}", r"\frac{8}{3}"),
+        ("−7/8", r"-\frac78"), (r"\left(\frac{7}{8}\right)", r"\frac{7}{8}"), ("¾", "0.75"),
     ],
     "scientific": [
         (r"4.5 \times 10^{33}", r"4.5 \times 10^{33}"), ("4.5e33", r"4.5 \times 10^{33}"),
@@ -32,10 +42,16 @@ RIGHT = {
         ("7.25E-11", r"7.25 \times 10^{-11}"), (r"3\times10^6", "3000000"), ("3,000,000", r"3 \times 10^{6}"),
         ("0.001", r"1 \times 10^{-3}"), ("10^{-3}", r"1 \times 10^{-3}"),
         (r"2.88 \times 10^{16} \text{ Hz}", r"2.88 \times 10^{16}"),
+        (r"6.02 \times 10^{23}", "6.02e23"), (r"6.02\times{10}^{23}", r"6.02 \times 10^{23}"),
+        ("6.02*10^23", r"6.02 \times 10^{23}"), (r"602 \times 10^{21}", r"6.02 \times 10^{23}"),
+        (r"1.0 \times 10^{-5}", "0.00001"), ("1e-5", "0.00001"), ("10^{-5}", "0.00001"), (r"-3.2\times 10^{4}", "-32000"),
+        (r"3 \cdot 10^{8} \text{ m/s}", r"3 \times 10^8"), ("3.00e8", r"3\times10^{8}"),
     ],
     "percent": [
         (r"10\%", "10"), ("10%", r"10\%"), ("10", r"10\%"), ("0.1", r"10\%"), (r"62.5 \%", "62.5%"),
         (r"10 \text{ percent}", r"10\%"), ("10.5", r"10.5\%"), (r"\frac{1}{10}", r"10\%"), ("8 percent", r"8 \%"),
+        (r"25\%", r"25 \%"), ("25", r"25\%"), ("0.25", r"25\%"), (r"\frac14", r"25\%"), (r"12.5\%", "12.5"), (r"100\%", "1"),
+        (r"\frac{25}{2}\%", r"12.5\%"), (r"25 \text{ percent}", "25"), (r"33\frac{1}{3}\%", r"\frac{100}{3}"), ("150%", "1.5"),
     ],
     "currency and units": [
         (r"\$36", r"\$36"), ("36", r"\$36"), (r"\$36.00", "36"), ("36 dollars", r"\$36"), (r"36 \text{ dollars}", r"\$36"),
@@ -45,11 +61,20 @@ RIGHT = {
         (r"5.4 \text{ cents}", "5.4"), (r"20\text{ sq. units}", r"20\text{ square units}"),
         (r"9.8 \text{ m}/\text{s}^2", "9.8"), (r"\frac{11}{15} \text{ of a day}", r"\frac{11}{15}\text{ days}"),
         ("8:34 p.m.", r"8\!:\!34 \text{ p.m.}"), ("240 ways.", r"240\text{ ways.}"),
+        (r"12 \text{ cm}^2", "12"), (r"12\ \mathrm{cm^2}", r"12\text{ cm}^2"), (r"12 \text{ square centimeters}", "12"),
+        ("12 cm^2", r"12 \text{ cm}^2"), (r"60 \text{ miles per hour}", "60"), (r"60\text{ mph}", "60"), ("60 mph", "60"),
+        (r"3.5\text{ hours}", "3.5 hours"), (r"\text{\$}15", "15"), (r"15 \text{ USD}", r"\$15"),
+        (r"5\pi \text{ cm}", r"5\pi"), (r"9.81\ \text{m/s}^2", "9.81"), (r"\frac{3}{4}\text{ cup}", r"\frac34"),
+        (r"2\sqrt{3}\text{ units}", r"2\sqrt{3}"), ("7 apples", "7"), (r"45\text{ minutes}", "45 min"),
+        (r"100 \text{ N}", "100"), (r"25 \, \text{kg}", "25"),
     ],
     "degrees": [
         (r"90^\circ", "90"), ("90", r"90^\circ"), (r"90^{\circ}", r"90^\circ"), ("90°", r"90^\circ"),
         (r"90\text{ degrees}", r"90^\circ"), ("90 degrees", r"90^\circ"), (r"18.8^{\circ}", "18.8"),
         (r"\angle ABC = 90^\circ", "90"), (r"(45^\circ, 60^\circ)", r"(45^{\circ}, 60^{\circ})"),
+        (r"45^\circ", "45"), ("45", r"45^{\circ}"), ("45°", "45"), (r"45 \text{ degrees}", "45"), (r"45\degree", "45"),
+        (r"\frac{45}{2}^\circ", "22.5"), (r"-30^\circ", "-30"), (r"\angle A = 45^\circ", "45"), (r"45^{\circ}\text{C}", "45"),
+        (r"m\angle A = 45^\circ", "45"),
     ],
     "text": [
         ("Evelyn", r"\text{Evelyn}"), (r"\text{Evelyn}", "Evelyn"), ("evelyn", r"\text{Evelyn}"),
@@ -57,6 +82,10 @@ RIGHT = {
         ("C", r"\text{(C)}"), ("(C)", r"\text{(C)}"), (r"\textbf{(C)}", r"\text{(C)}"), (r"\text{C}", r"\text{(C)}"),
         (r"\text{Two lines}", r"\text{two lines}"), ("C, A", r"\text{A,C}"), (r"\text{A and C}", r"\text{A, C}"),
         ("October 30", r"\text{October 30}"), (r"\mathrm{east}", r"\text{east}"),
+        (r"\text{Yes}", "Yes"), ("yes", r"\text{Yes}"), (r"\text{No.}", "No"), (r"\textbf{B}", r"\text{B}"), ("(B)", "B"),
+        (r"\text{Tuesday}", "Tuesday"), (r"\mathrm{Tuesday}", r"\text{Tuesday}"),
+        (r"\text{isosceles triangle}", "isosceles triangle"), (r"\text{no solution}", "no solution"),
+        (r"\text{B, D}", r"\text{B,D}"), (r"\textit{odd}", r"\text{odd}"), (r"\text{True}", "true"),
     ],
     "equations": [
         ("x=5", "5"), ("5", "x=5"), ("x = 5", "x=5"), (r"k = \frac{1}{2}", r"\frac12"), ("f(x)=2x", "2x"), ("2x", "f(x)=2 x"),
@@ -65,6 +94,10 @@ RIGHT = {
         ("f(n) = n, g(n) = 1", "f(n)=n, g(n)=1"), ("LRMC=SRMC", "SRMC=LRMC"), ("X_d = 125 - 1.25P", "X_{d}=125-1.25 P"),
         (r"\sqrt{29} \approx 5.385", r"\sqrt{29}"), (r"AB = 3\sqrt{2}", r"3\sqrt2"), (r"x \in [-2,7]", "[-2,7]"),
         ("[-2,7]", r"x \in [-2,7]"),
+        ("y = -x + 4", "y = 4 - x"), ("x + y = 4", "y = 4 - x"), ("x^2 + y^2 = 25", "y^2 + x^2 = 25"),
+        (r"y = \frac{1}{2}x - 3", "y = 0.5x - 3"), ("z = 4", "4"), ("(x-2)^2 + (y+1)^2 = 9", "(x-2)^2+(y+1)^2=3^2"),
+        ("a = 3, b = 4", "a=3,b=4"), ("n = 12", "12"), ("f(x) = x^2 + 1", "f(x)=1+x^2"), ("3x+2y-6=0", "3x + 2y = 6"),
+        (r"V = \frac{4}{3}\pi r^3", r"\frac{4}{3}\pi r^3"),
     ],
     "expressions": [
         (r"3\sqrt{13}", r"3\sqrt{13}"), (r"\sqrt{117}", r"3\sqrt{13}"), (r"11\sqrt2", r"11\sqrt{2}"), ("2√5", r"2\sqrt{5}"),
@@ -83,6 +116,10 @@ RIGHT = {
         (r"\frac{\sqrt{5}-1}{2}", r"\frac{-1+\sqrt{5}}{2}"), (r"8 \cdot 7^{-1/3}", r"\frac{8}{\sqrt[3]{7}}"),
         (r"\frac{1}{3}(E_1 + 2E_2)", r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}"), (r"1-\sin^2 x", r"\cos^2 x"),
         (r"2007+\frac{\pi}{2}", r"2007 + \frac\pi 2"),
+        ("x^2-1", "(x-1)(x+1)"), (r"\frac{x}{2}+\frac12", r"\frac{x+1}{2}"), (r"\sqrt{12}", r"2\sqrt{3}"),
+        (r"\frac{2}{\sqrt{2}}", r"\sqrt{2}"), (r"e^{2\ln x}", "x^2"), (r"\log_2 8 + x", "x+3"), ("2^{n+1}", r"2\cdot 2^n"),
+        (r"\sin^2\theta", r"1-\cos^2\theta"), ("4i - 3", "-3+4i"), (r"\sqrt[3]{4}", "4^{1/3}"), (r"\frac{1}{x^2}", "x^{-2}"),
+        ("n!(n+1)", "(n+1)!"),
     ],
     "intervals and inequalities": [
         ("(2,∞)", r"(2,\infty)"), (r"(2, +\infty)", r"(2,\infty)"), (r"\left(-\infty, 0\right]", r"(-\infty, 0]"),
@@ -91,6 +128,12 @@ RIGHT = {
         (r"-2 \le x \le 7", r"x \in [-2,7]"), (r"k \ge 2", r"k \geqslant 2"),
         (r"(0.6, \frac83]", r"\left(\frac{3}{5},\frac{8}{3}\right]"), ("[-1,-0.5]", r"[-1,-\frac{1}{2}]"), ("5 < x", "x > 5"),
         (r"(-\sqrt3,\sqrt3)", r"(-\sqrt{3}, \sqrt{3})"),
+        ("[0, 1)", r"\left[0,1\right)"), (r"(-\infty, -1) \cup (1, \infty)", r"(1,\infty)\cup(-\infty,-1)"),
+        (r"x \in (0,1)", "(0,1)"), ("0 < x < 1", "(0,1)"), (r"0 \leq x < 1", "[0,1)"), (r"[\frac12, 2]", "[0.5,2]"),
+        (r"(-\infty,\infty)", r"(-\infty, +\infty)"), (r"x \geq 3", r"[3,\infty)"), (r"x\ge3", r"x \geq 3"), ("3 > x", "x<3"),
+        (r"[-\sqrt{2}, \sqrt{2}]", r"[-\sqrt2,\sqrt2]"),
+        (r"(-\infty, 0) \cup (0, \infty)", r"\left(-\infty,0\right)\cup\left(0,\infty\right)"), (r"\mathbb{R}", r"\mathbb{R}"),
+        (r"[0,\pi]", r"[0, \pi]"), (r"x \in [0,1] \cup [2,3]", r"[0,1]\cup[2,3]"),
     ],
     "tuples and sets": [
         ("(3, 4)", "(3,4)"), (r"\left(3, \frac{\pi}{2}\right)", r"\left( 3, \frac{\pi}{2} \right)"),
@@ -98,6 +141,13 @@ RIGHT = {
         ("(x,y)=(3,4)", "(3,4)"), (r"\{2,1\}", r"\{1,2\}"), ("1, 2", r"\{1,2\}"),
         (r"\{-2, 1-\sqrt5, 1+\sqrt5\}", r"\{1\pm\sqrt{5},-2\}"), ("(1,1)", "(1, 1)"),
         (r"(4,\log_{10}2)", r"(4, \log _{10} 2)"), (r"\emptyset", r"\emptyset"),
+        (r"\{3, 1, 2\}", r"\{1,2,3\}"), (r"\left\{1,2,3\right\}", r"\{1,2,3\}"), ("{1,2,3}", r"\{1,2,3\}"),
+        (r"\{\frac{1}{2}, 1\}", r"\{0.5,1\}"), (r"\{-1, 1\}", r"\{\pm 1\}"), (r"\varnothing", r"\emptyset"),
+        (r"\{x, y\}", r"\{y,x\}"), ("1,2,3", r"\{1, 2, 3\}"), (r"\{2\}", "2"), (r"\{\}", r"\emptyset"),
+        ("(1, -2, 3)", "(1,-2,3)"), (r"\left(\frac{1}{2}, 3\right)", "(0.5,3)"), ("(x, y) = (1, 2)", "(1,2)"),
+        ("(1,2),(3,4)", "(3,4),(1,2)"), (r"(\sqrt{2}, -\sqrt{2})", r"(\sqrt2,-\sqrt2)"),
+        (r"\langle 1, 2, 3 \rangle", "(1,2,3)"), (r"(2\pi, 0)", r"(2\pi,0)"), ("(0,0)", "(0, 0)"), ("(1;2)", "(1,2)"),
+        (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)"), ("x=1, y=2", "(1,2)"),
     ],
     "matrices": [
         (r"\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
@@ -120,6 +170,10 @@ RIGHT = {
         (r"x \in \{1, 3\}", ["1", "3"]), (r"a=2 \text{ or } a=-6-4\sqrt2", ["a=2", r"a=-6-4 \sqrt{2}"]),
         ("2, 3, 4", r"2, 3, \text{ and } 4"), ("10, 6, 8", r"6, 8\text{, and }10"), ("E_2, E_1", "E_{1},E_{2}"),
         ("0.01; 100", ["100", r"\frac{1}{100}"]), (r"10,\!000, 20,\!000", ["10000", "20000"]),
+        ("2, 3", "3, 2"), (r"2 \text{ and } 3", ["2", "3"]), ("x=2 or x=3", "2,3"), (r"\pm 2", "2,-2"), ("2,-2", r"\pm 2"),
+        (r"\frac{1\pm\sqrt5}{2}", r"\frac{1+\sqrt{5}}{2}, \frac{1-\sqrt{5}}{2}"), (r"x = 2, \, x = 3", ["3", "2"]),
+        ("2; 3", ["2", "3"]), ("0, 1, -1", ["-1", "0", "1"]), (r"\pi, 2\pi", [r"2\pi", r"\pi"]), ("x_1 = 2, x_2 = 3", "2,3"),
+        ("i, -i", r"\pm i"),
     ],
 }
 
@@ -133,6 +187,11 @@ WRONG = {
         ("12345678901234567891", "12345678901234567890"), ("0", "0.0000001"), ("2.72", "e"), (r"\frac{1}{0}", "0"),
         ("0.5", "5"), ("5", "0.5"), ("99", "100"), ("", "5"), ("?", "5"), (".", "5"), ("-", "0"), (",", "0"),
         (r"\text{}", "0"),
+        (r"\frac{7}{9}", r"\frac{7}{8}"), ("8/7", r"\frac78"), (r"-\frac78", r"\frac78"), ("0.87", r"\frac78"),
+        (r"3\frac13", r"\frac{3}{3}"), (r"7\frac{1}{8}", r"\frac78"), ("78", r"\frac78"), (r"\frac{7}{8}x", r"\frac78"),
+        (r"\frac{7}{8}, \frac{1}{8}", r"\frac78"), (r"\frac{0}{0}", "1"),
+        ("1,234,56", "123456"), ("1,2345", "12345"), ("1.234.567", "1234567"), ("1,234", "1.234"), ("1234,567", "1234567"),
+        ("1,235", "1234"), ("0,001", "1"), ("12,345", "1,2345"), ("1 234", "12 34"), ("1,000", "1"),
     ],
     "computations left undone": [
         ("12+34", "46"), ("12 + 34 = ?", "46"), ("50-4", "46"), (r"2 \times 23", "46"), (r"2\cdot 23", "46"),
@@ -148,6 +207,10 @@ WRONG = {
         (r"1.6 \times 10^{-19} x", r"9.1 \times 10^{-31} x"), ("3e6", "6"), (r"10^{-20}\pi", r"10^{-21}\pi"),
         ("2^{1009}+1", "2^{1009}"), (r"\frac{100!}{2^{50}}+1", r"\frac{100!}{2^{50}}"),
         (r"7.4 \times 10^{12}", r"7.4 \times 10^{-12}"),
+        ("6.02e22", "6.02e23"), (r"6.03 \times 10^{23}", r"6.02 \times 10^{23}"), (r"6.02 \times 10", r"6.02 \times 10^{23}"),
+        ("6.02", r"6.02 \times 10^{23}"), ("1e5", "1e-5"), ("10^{23}", r"6.02 \times 10^{23}"),
+        (r"6.02 \times 9^{23}", r"6.02 \times 10^{23}"), (r"-6.02 \times 10^{23}", r"6.02 \times 10^{23}"), ("0.0001", "1e-5"),
+        ("6.02 + 10^{23}", r"6.02 \times 10^{23}"),
     ],
     "percent and units": [
         ("5", "0.05"), (r"5\%", "0.5"), (r"5\%", "500"), ("0.5", r"5\%"), (r"5\text{ cm}", r"5\text{ m}"),
@@ -155,18 +218,32 @@ WRONG = {
         (r"30\text{ radians}", r"30^\circ"), (r"\frac{\pi}{6}", r"30^\circ"), ("36 cents", r"36 \text{ dollars}"),
         ("6", "6m"), ("6n", "6m"), (r"\frac{37}{4}", r"\frac{37}{4} m"), (r"\frac{1}{m}", r"\frac{1}{m} t"),
         ("91", r"90^\circ"), ("8:43", r"8\!:\!34 \text{ p.m.}"),
+        (r"2.5\%", r"25\%"), ("0.025", r"25\%"), (r"75\%", r"25\%"), (r"\frac{1}{25}", r"25\%"), ("2500", r"25\%"),
+        (r"0.25\%", r"25\%"), (r"-25\%", r"25\%"), (r"26\%", "25"), (r"25\%", "2500"), (r"\frac{1}{4}\%", r"25\%"),
+        (r"13\text{ cm}", "12"), (r"12\text{ kg}", r"12 \text{ cm}"), (r"12\text{ hours}", r"12\text{ minutes}"),
+        (r"12 \text{ feet}", r"12\text{ inches}"), (r"\$1.20", r"\$12"), (r"1.2\text{ m}", r"120\text{ cm}"),
+        ("12cm, 13cm", "12"), (r"\text{cm}", "12"), (r"12x \text{ cm}", "12"), (r"12 \text{ days}", r"12\text{ weeks}"),
+        ("46", r"45^\circ"), (r"135^\circ", "45"), (r"-45^\circ", "45"), (r"45 \text{ rad}", r"45^\circ"),
+        (r"\frac{\pi}{4}", r"45^\circ"), (r"4.5^\circ", "45"), ("45^2", "45"), ("450", r"45^\circ"),
+        (r"45^{\circ}, 135^{\circ}", "45"), (r"\angle B = 44^\circ", "45"),
     ],
     "text": [
         (r"\text{Evelny}", r"\text{Evelyn}"), ("Navin", r"\text{Evelyn}"), (r"\text{odd}", r"\text{even}"),
         ("B", r"\text{(C)}"), ("A,B", r"\text{A,C}"), ("A", r"\text{A,C}"), ("A,B,C", r"\text{A,C}"), ("no", r"\text{on}"),
         ("BCAD", r"\text{CBAD}"), ("1", r"\text{(A)}"), (r"\text{not even}", r"\text{even}"),
         ("October 31", r"\text{October 30}"), (r"\text{Kickball, Softball, Picnic}", r"\text{Softball, Kickball, Picnic}"),
+        ("no", "yes"), (r"\text{yes and no}", "yes"), ("A", "B"), (r"\text{Thursday}", "Tuesday"),
+        (r"\text{scalene}", r"\text{isosceles}"), (r"\text{not true}", r"\text{true}"), ("B,D", "B"), ("AB", "A"),
+        (r"\text{one solution}", r"\text{no solution}"), (r"\text{B or C}", "B"), ("", r"\text{yes}"), (r"\text{}", "yes"),
     ],
     "equations": [
         ("x=6", "5"), ("2x=7", "7"), ("2x = 10", "x=5"), ("y=5", "x=5"), ("x+1=5", "5"), (r"\frac{x}{2}=5", "5"),
         ("y=2x-3", "y = 2x + 3"), ("y = 2x", "y = 2x + 3"), ("2x+y+3=0", "y = 2x + 3"), ("g(x)=2x", "f(x)=2x"),
         ("f(x)=2x+1", "f(x)=2x"), ("MR=LRMC", "MR=SRMC"), ("x^2=25", "5"), ("x = 5 = 6", "5"), ("5=x+1", "5"),
         (r"x \ne 5", "5"), ("x>5", "5"), (r"x \le 5", "5"),
+        ("y = x + 4", "y = 4 - x"), ("y = -x", "y = 4 - x"), ("x + y = 5", "y = 4 - x"), ("x^2 + y^2 = 5", "x^2+y^2=25"),
+        ("x = 4y", "x = 4"), ("x = 3", "x = 4"), ("y = 4", "x = 4"), ("x^2 = 16", "x = 4"), ("a=4, b=3", "a=3, b=4"),
+        ("f(x) = x^2 - 1", "f(x) = x^2+1"), ("0 = 0", "y = x"), ("x = x", "x = 4"),
     ],
     "expressions": [
         ("GmM", "GMm^2"), ("Gmm", "GMm"), ("x^2", "X^2"), (r"3\sqrt{11}", r"3\sqrt{13}"), ("6+5i", "6-5i"),
@@ -176,6 +253,9 @@ WRONG = {
         ("2k+1", "2k+2"), ("3R", "3R^2"), ("C_1 e^t", "C_{2} e^{t}"), ("e^{t}/3 + 1", "e^{t} / 3"), (r"\log 2", r"\ln 2"),
         ("x_1", "x_2"), (r"\alpha", r"\beta"), ("m", "n"), ("2", "2k"), (r"\infty", r"-\infty"),
         (r"\frac{n}{2}+0.001", r"\frac{n}{2}"), ("1", r"\pi"), ("i", "1"), (r"\lfloor n/2 \rfloor", r"\lceil n/2 \rceil"),
+        ("x^2+1", "(x-1)(x+1)"), (r"\sqrt{3}", r"2\sqrt{3}"), (r"\frac{x-1}{2}", r"\frac{x+1}{2}"), ("3+4i", "-3+4i"),
+        ("2^{2n}", "2^{n+1}"), (r"\cos^2\theta", r"1-\cos^2\theta"), ("x^{-1}", "x^{-2}"), (r"\ln(x+1)", r"\ln x + 1"),
+        ("n!", "(n+1)!"), (r"\sqrt{x^2}", "x"), ("x", "y"), (r"\sin x", r"\cos x"),
     ],
     "intervals and tuples": [
         ("[1,2]", "(1,2)"), ("(1,2)", "[1,2]"), ("(1,2]", "[1,2)"), ("(1,2]", "(1,2)"), ("(2,1)", "(1,2)"),
@@ -186,6 +266,16 @@ WRONG = {
         ("-2 < x < 7", r"x \in [-2,7]"), ("1.5", "(1,2)"), ("(3,4)", "(3,5)"),
         (r"\left(3, \frac{\pi}{3}\right)", r"\left( 3, \frac{\pi}{2} \right)"), (r"(4,\log_{10}3)", r"(4, \log _{10} 2)"),
         (r"\emptyset", "0"), ("[1,2)", "x=1"),
+        ("(0,1)", "[0,1]"), ("[0,1]", "(0,1)"), ("[0,1)", "(0,1]"), (r"(0, \infty)", r"[0,\infty)"),
+        (r"(-\infty, 1)", r"(1,\infty)"), ("x < 3", r"x \le 3"), ("x > 3", "x < 3"),
+        (r"(-\infty,-1)\cap(1,\infty)", r"(-\infty,-1)\cup(1,\infty)"), (r"(1,\infty)", r"(-\infty,-1)\cup(1,\infty)"),
+        ("[0,2]", "[0,1]"), (r"\mathbb{R}", r"(0,\infty)"), ("0<x<2", "(0,1)"), (r"x \ne 0", r"(0,\infty)"),
+        (r"\{1,2\}", r"\{1,2,3\}"), (r"\{1,2,3,4\}", r"\{1,2,3\}"), (r"\{1,2,4\}", r"\{1,2,3\}"), (r"\{1,1,2\}", r"\{1,2,3\}"),
+        (r"\{0\}", r"\emptyset"), (r"\emptyset", r"\{1\}"), ("(1,2,3)", r"\{1,2,3\}"), (r"\{-1,-2\}", r"\{1,2\}"),
+        ("123", r"\{1,2,3\}"), (r"\{\{1,2\}\}", r"\{1,2,3\}"),
+        ("(1,2)", "(1,3)"), ("(-1,2)", "(1,2)"), ("(1,2,0)", "(1,2)"), ("(1)", "(1,2)"), ("1+2", "(1,2)"),
+        (r"\frac{1}{2}", "(1,2)"), ("(3,4),(1,3)", "(1,2),(3,4)"), ("(1,2)", "(1,2),(3,4)"), ("1.2", "(1,2)"),
+        ("x=2, y=1", "(1,2)"),
     ],
     "matrices": [
         (r"\begin{pmatrix} 1 & 2 \\ 4 & 3 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
@@ -200,6 +290,8 @@ WRONG = {
         ("(1,8,19,2,7,13,4,5,7)", ["(1,8,19)", "(2,7,13)", "(4,5,7)"]), ("f(x)=x+1", ["f(x)=-1", "f(x)=x+1"]),
         (r"1 + \sqrt{19}", r"1 \pm \sqrt{19}"), (r"\pm 1", ["1", "-1", "7", "-7"]), (r"\pm\sqrt{19}", r"1 \pm \sqrt{19}"),
         ("(69, 84)", ["69", "84"]), ("", ["69", "84"]), (",", ["69", "84"]), ("69,,84,,85", ["69", "84"]),
+        ("2", "2,3"), ("2,3,4", "2,3"), ("2,4", "2,3"), ("2,2", "2,3"), (r"\pm 2", "2"), ("2", r"\pm 2"), ("23", "2,3"),
+        ("2.3", "2,3"), (r"2 \text{ or } 4", ["2", "3"]), (r"\pm 3", ["2", "3"]), ("2+3", "2,3"), ("(2,3)", "(3,2)"),
     ],
 }
 
@@ -215,7 +307,8 @@ REJECTED_THOUGH_RIGHT = {
     "a column against a tuple": [(r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1,2)")],
     "a ratio against a fraction": [("1:2", r"\frac{1}{2}")],
     "two units in one quantity": [(r"1 \text{ hour } 30 \text{ minutes}", r"90 \text{ minutes}")],
-    "an equation not solved, of a gold that is a number": [("x-5=0", "x=5"), ("5=x", "x=5")],
+    "an equation not solved, of a gold that is a number": [("x-5=0", "x=5"), ("5=x", "x=5"), ("4 = x", "x = 4")],
+    "plain TeX": [(r"{7 \over 8}", r"\frac78")],
 }
 ACCEPTED_THOUGH_WRONG = {
     "a percentage of a number that is none": [(r"5\%", "5")],

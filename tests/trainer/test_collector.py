@@ -37,6 +37,7 @@ def collect(engine, grader, params, checkpoint, limits):
             run=RunId(suite="test", model="tiny", dataset="sums", arm="dapo", seed=0),
             model_path=str(checkpoint),
             data_path="",
+            grader="math",
             limits=limits,
             instruction="{problem}",
             arm=params.arms["dapo"],

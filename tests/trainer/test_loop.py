@@ -38,6 +38,7 @@ def settings(params, checkpoint, data, limits) -> RunSettings:
             "run": RunId(suite="test", model="tiny", dataset="sums", arm="sfpo", seed=0),
             "model_path": str(checkpoint),
             "data_path": str(data),
+            "grader": "math",
             "limits": limits,
             "instruction": "{problem}",
             "arm": {"rule": "sfpo", "objective": "grpo", "num_fast_steps": 2, "alpha": 0.5, "entropy_trigger": {"window": 3}},

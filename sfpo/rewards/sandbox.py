@@ -1,0 +1,263 @@
+"""Runs one untrusted Python program, once for each request: a script of the standard library alone, started by code_tests.
+
+    python -s -S -B -P -X utf8 sandbox.py      (environment: PYTHONHASHSEED=0, so that sets have one order, and nothing else)
+
+Lines of JSON come in on stdin. The first is {"program", "function", "cpu_seconds", "clock_seconds", "memory_mb"}; the answer is
+the line "ready", or, where this machine grants no isolation, the reason on stderr and an exit. Each further line is one run:
+{"stdin": text} or {"arguments": [[...], ...]} (one call of the function each). The answer is a line "<outcome> <bytes>" and so
+many bytes of output: what the program printed, or the JSON list of what its function returned.
+
+What a program can reach:
+- No network, no other process, no shared memory: namespaces of its own, by way of a user namespace (an ordinary user), or by
+  root itself, which then becomes 'nobody'.
+- No files but Python's and /usr, read-only, and an empty /tmp in memory, which is gone when the program ends.
+- No second process or thread (RLIMIT_NPROC 0, which binds all but root), no capabilities, and no way to get any.
+- Bounded: processor time, clock time, memory, file size (its output is a file), open files; no core dump.
+
+Linux 5.14 or newer. Three processes: this one only waits; its child is the first of the PID namespace and takes the requests
+(all in there ends when it ends); a fork of that child becomes the program.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import sys
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, NoReturn
+
+OUTPUT_LIMIT_BYTES = 2**20
+"""Of one run's output, and of any file that the program writes."""
+FOLDER_BYTES = 16 * 2**20
+OPEN_FILES = 32
+NOBODY = 65534
+RESULTS = 3
+"""File descriptor of what a function returned."""
+DONE, FAILED, GAVE_UP = "done", "failed", "gave-up"
+"""Outcomes of a run: it ended with status 0; it did not; it took too much time or memory."""
+_OUT_OF_MEMORY = 77
+
+# Numbers of the kernel's interface, the same on every architecture.
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 1 << 17, 1 << 27, 1 << 28, 1 << 29, 1 << 30
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 1, 1 << 2, 1 << 12, 1 << 14, 1 << 18
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 1, 2, 4
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: int | bytes | None) -> None:
+    """Call a function of the C library, integers as longs; OSError where it fails."""
+    if getattr(_libc, name)(*(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)) == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}: {os.strerror(error)}")
+
+
+# ---------------------------------------------------------------------------------------------- isolation
+
+
+def enter_namespaces() -> bool:
+    """New namespaces (the PID namespace: for children). True: entered as root; False: through a user namespace."""
+    own = _CLONE_NEWNS | _CLONE_NEWIPC | _CLONE_NEWPID | _CLONE_NEWNET
+    if os.geteuid() == 0:
+        with contextlib.suppress(PermissionError):
+            _call("unshare", own)
+            return True
+        _become_nobody()  # root of a container that may not: goes on as an ordinary user
+        _call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)  # without it /proc/self belongs to root
+    user, group = os.geteuid(), os.getegid()
+    _call("unshare", own | _CLONE_NEWUSER)
+    for name, text in [("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")]:
+        _write(f"/proc/self/{name}", text)
+    return False
+
+
+def change_root() -> None:
+    """Move into a root folder in memory that holds Python and /usr, read-only, and an empty /tmp, the working folder.
+
+    By chroot: a process without capabilities cannot leave it, nor make a user namespace inside it to get some.
+    """
+    for name in ("shmmni", "msgmni"):  # System V memory counts in no limit; older kernels let only root forbid it
+        with contextlib.suppress(OSError):
+            _write(f"/proc/sys/kernel/{name}", "0")
+    os.umask(0o022)
+    folders = {path: os.open(path, os.O_PATH) for path in _readable()}  # opened first: one of them may lie in /tmp
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    _call("mount", b"none", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={FOLDER_BYTES},nr_inodes=4096,mode=755".encode())
+    attributes = struct.pack("4Q", _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV, 0, 0, 0)
+    for path, folder in folders.items():
+        target = f"/tmp{path}"
+        os.makedirs(target)
+        _call("mount", f"/proc/self/fd/{folder}".encode(), target.encode(), None, _MS_BIND | _MS_REC, None)
+        _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes))
+        os.close(folder)
+    os.makedirs("/tmp/tmp", exist_ok=True)
+    os.chmod("/tmp/tmp", 0o1777)
+    os.chroot("/tmp")
+    os.chdir("/tmp")
+
+
+def _readable() -> list[str]:
+    """What a program may read: Python's folders and the C libraries. No folder of these lies within another."""
+    found: list[str] = []
+    for path in sorted({"/usr", "/lib", "/lib64", sys.base_prefix, sys.base_exec_prefix}):
+        if os.path.isdir(path) and not any(path.startswith(f"{other}/") for other in found):
+            found.append(path)
+    return found
+
+
+def check_confinement(job: dict[str, Any], as_root: bool) -> None:
+    """OSError where a program could start processes: their limit does not bind root, and not every root can become another."""
+    probe = os.fork()
+    if probe == 0:
+        status = 1
+        try:
+            _confine(job, as_root)
+            try:
+                os.fork()
+            except BlockingIOError:
+                status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(probe, 0)[1] != 0:
+        raise OSError("a process here cannot become 'nobody', or RLIMIT_NPROC does not bind it")
+
+
+def _confine(job: dict[str, Any], as_root: bool) -> None:
+    """Limits on this process, which no later step can raise, and no privileges."""
+    limits = {
+        resource.RLIMIT_CPU: job["cpu_seconds"],
+        resource.RLIMIT_AS: job["memory_mb"] * 2**20,
+        resource.RLIMIT_FSIZE: OUTPUT_LIMIT_BYTES,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+    if as_root:
+        _become_nobody()
+    _call("capset", struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
+    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _become_nobody() -> None:
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+def serve(job: dict[str, Any], requests: Iterable[bytes], as_root: bool, null: int) -> None:
+    """Answer the requests one after the other."""
+    sys.stdout.buffer.write(b"ready\n")
+    sys.stdout.buffer.flush()
+    for line in requests:
+        outcome, output = run(job, json.loads(line), as_root, null)
+        sys.stdout.buffer.write(f"{outcome} {len(output)}\n".encode() + output)
+        sys.stdout.buffer.flush()
+
+
+def run(job: dict[str, Any], request: dict[str, Any], as_root: bool, null: int) -> tuple[str, bytes]:
+    """Outcome and output of one run. Input and output are files in memory: no pipe that a program could fill or hold open."""
+    given, output = os.memfd_create("input"), os.memfd_create("output")
+    os.pwrite(given, request.get("stdin", "").encode(errors="replace"), 0)
+    program = os.fork()
+    if program == 0:
+        _become_program(job, request, given, output, as_root, null)
+    process = os.pidfd_open(program)
+    ended = select.select([process], [], [], job["clock_seconds"])[0]
+    if not ended:
+        os.kill(program, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+    printed = os.pread(output, OUTPUT_LIMIT_BYTES, 0)
+    for descriptor in (process, given, output):
+        os.close(descriptor)
+    if not ended or status in (-signal.SIGKILL, _OUT_OF_MEMORY):  # the kernel kills at the limit of processor time
+        return GAVE_UP, b""
+    return (DONE, printed) if status == 0 else (FAILED, b"")
+
+
+def _become_program(
+    job: dict[str, Any], request: dict[str, Any], given: int, output: int, as_root: bool, null: int
+) -> NoReturn:
+    """In the fork: give everything up, run the program, leave with its exit status."""
+    status = 1
+    try:
+        arguments = request.get("arguments")
+        for source, target in [(null, 2), (given, 0), (null, 1), (output, 1 if arguments is None else RESULTS)]:
+            os.dup2(source, target)
+        os.closerange(RESULTS + (arguments is not None), 2**20)
+        _confine(job, as_root)
+        os.environ.clear()
+        sys.argv[:] = ["program.py"]
+        status = _execute(job["program"], job["function"], arguments)
+    except MemoryError:
+        status = _OUT_OF_MEMORY
+    finally:
+        os._exit(status)
+
+
+def _execute(program: str, function: str | None, arguments: list[list[Any]] | None) -> int:
+    """The program's exit status."""
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        exec(compile(program, "program.py", "exec", dont_inherit=True), main.__dict__)
+        if arguments is not None:
+            owner = main.Solution() if hasattr(main, "Solution") else main
+            called = getattr(owner, function)
+            _write_results(json.dumps([called(*one) for one in arguments]).encode())
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    atexit._run_exitfuncs()  # programs that read and print in bulk print there
+    for stream in (sys.stdout, sys.__stdout__):
+        stream.flush()
+    return status & 255
+
+
+def _write_results(text: bytes) -> None:
+    while text:
+        text = text[os.write(RESULTS, text) :]
+
+
+def main() -> None:
+    requests = open(0, "rb", closefd=False)  # noqa: SIM115  (sys.stdin is left to the program)
+    job = json.loads(requests.readline())
+    null = os.open(os.devnull, os.O_RDWR)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a PID namespace is deaf to signals at their default
+    try:
+        as_root = enter_namespaces()
+        child = os.fork()
+        if child == 0:
+            _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            change_root()
+            check_confinement(job, as_root)
+    except OSError as error:
+        sys.exit(str(error))
+    if child == 0:
+        serve(job, requests, as_root, null)
+    else:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()
