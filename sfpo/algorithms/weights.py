@@ -15,8 +15,14 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def snapshot(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """A copy of the weights (theta^{s,0}); the one extra copy that SFPO needs."""
+def snapshot(parameters: Iterable[Tensor], on_host: bool = False) -> list[Tensor]:
+    """A copy of the weights (theta^{s,0}); the one extra copy that SFPO needs.
+
+    Args:
+        on_host: keep it in the host's memory, none of it on the device.
+    """
+    if on_host:
+        return [parameter.detach().to("cpu", copy=True) for parameter in parameters]
     return [parameter.detach().clone() for parameter in parameters]
 
 
@@ -30,7 +36,11 @@ def reposition_(parameters: Iterable[Tensor], start: list[Tensor], alpha: float)
         ValueError: ``start`` does not match the parameters in number or shape.
     """
     weights = _matching(parameters, start)
-    torch._foreach_lerp_(weights, start, 1.0 - alpha)
+    if all(weight.device == at_start.device for weight, at_start in zip(weights, start, strict=True)):
+        torch._foreach_lerp_(weights, start, 1.0 - alpha)
+    else:  # from the host, one tensor on the device at a time
+        for weight, at_start in zip(weights, start, strict=True):
+            weight.lerp_(at_start.to(weight.device), 1.0 - alpha)
 
 
 @torch.no_grad()

@@ -52,3 +52,11 @@ def test_a_snapshot_does_not_follow_the_weights():
 def test_a_snapshot_of_another_model_is_refused():
     with pytest.raises(ValueError, match="does not match"):
         reposition_([torch.ones(2)], [torch.ones(3)], 0.5)
+
+
+def test_a_snapshot_on_the_host_repositions_the_same():
+    parameters = [torch.tensor([3.0, 5.0])]
+    start = snapshot([torch.tensor([1.0, 1.0])], on_host=True)
+    assert start[0].device.type == "cpu"
+    reposition_(parameters, start, alpha=0.25)
+    assert parameters[0].tolist() == [1.5, 2.0]

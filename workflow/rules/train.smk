@@ -19,6 +19,7 @@ rule train_run:
     benchmark:
         f"logs/{SUITE}/{RUN}/train.benchmark.tsv"
     threads: RESOURCES.threads
+    retries: 2  # each goes on from the last saved state
     resources:
         gpu=RESOURCES.gpu,
         mem_mb=RESOURCES.mem_mb,

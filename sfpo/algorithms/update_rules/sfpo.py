@@ -37,6 +37,7 @@ class SFPO(UpdateRule):
         slow_correction: False leaves out stage III where stage I ran (ablation).
         alpha_decay_steps: instead of the reset, alpha falls linearly to 0 over so many steps from where the trigger fires,
             or from the first step on where there is no trigger (ablation).
+        snapshot_on_host: keep theta^{s,0} in the host's memory: nothing extra on the device, for two transfers a step.
         optimizer_state: "keep" the moments of the fast updates, or "restore" those of the start at the reposition.
 
     Raises:
@@ -49,13 +50,14 @@ class SFPO(UpdateRule):
     reposition: bool = True
     slow_correction: bool = True
     alpha_decay_steps: int | None = None
+    snapshot_on_host: bool = False
     optimizer_state: str = "keep"
 
     def __post_init__(self) -> None:
         check_fast_steps(self.num_fast_steps)
         check_alpha(self.alpha)
         check_optimizer_state(self.optimizer_state)
-        for name in ("reposition", "slow_correction"):
+        for name in ("reposition", "slow_correction", "snapshot_on_host"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} = {getattr(self, name)!r}: allowed are true, false")
         if self.alpha_decay_steps is not None and not (isinstance(self.alpha_decay_steps, int) and self.alpha_decay_steps > 0):
@@ -68,7 +70,7 @@ class SFPO(UpdateRule):
         fast = alpha > 0.0
         updates = []
         if fast:
-            start = snapshot(policy.parameters())                                       # theta^{s,0}
+            start = snapshot(policy.parameters(), self.snapshot_on_host)                # theta^{s,0}
             moments = optimizer_snapshot(policy) if self.optimizer_state == "restore" else None
             for _ in range(self.num_fast_steps):                                        # stage I    fast trajectory
                 updates.append(policy.descend(batch))
@@ -84,10 +86,10 @@ class SFPO(UpdateRule):
 
     def _alpha(self) -> float:
         """Reposition factor of this step: alpha_0, and 0 or a linear fall to it once the trigger has fired."""
-        ending = self._trigger is None or self._trigger.fired
+        fired = self._trigger is not None and self._trigger.fired
         if self.alpha_decay_steps is None:
-            return 0.0 if ending and self._trigger is not None else self.alpha
-        self._decayed_steps += ending
+            return 0.0 if fired else self.alpha
+        self._decayed_steps += fired or self._trigger is None
         return self.alpha * max(0.0, 1.0 - self._decayed_steps / self.alpha_decay_steps)
 
     @property
