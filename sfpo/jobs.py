@@ -51,9 +51,8 @@ def check(params: Params) -> None:
             check_mirror(rows, params.data_mirror)
     for name in suite.benchmarks:
         check_mirror(params.benchmarks[name].rows, params.data_mirror, "test")
-    if "code" in {params.datasets[name].grader for name in suite.datasets} | {
-        params.benchmarks[name].grader for name in suite.benchmarks
-    }:
+    graded = [*(params.datasets[name] for name in suite.datasets), *(params.benchmarks[name] for name in suite.benchmarks)]
+    if any(one.grader == "code" for one in graded):
         _check_isolation()
     for name in suite.models:
         model = params.models[name]

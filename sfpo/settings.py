@@ -119,6 +119,8 @@ class ReportSettings(Schema):
     out_of_distribution: list[Name]
     samples: Count
     """k of avg@k and pass@k."""
+    missing: tuple[str, ...] = ()
+    """Runs that a report of an unfinished suite leaves out."""
 
     @property
     def runs(self) -> list[RunId]:

@@ -66,10 +66,11 @@ class TrainBatch:
     """B completions, N tokens together."""
     advantages: Tensor
     """[B] float32, one for each completion."""
-    old_logprobs: Tensor
-    """[N] float32: log-probs under the policy that made the rollouts (theta^{s,0}), by torch."""
-    entropy: float
-    """Mean entropy (nats a token) of that policy over the N tokens."""
+    old_logprobs: Tensor | None
+    """[N] float32: log-probs under the policy that made the rollouts (theta^{s,0}), by torch. None: to be taken from the first
+    pass, which sees the same weights where the whole batch is one mini-batch; ``settle`` puts them in."""
+    entropy: float | None
+    """Mean entropy (nats a token) of that policy over the N tokens; None together with ``old_logprobs``."""
     group_size: int
     sampler_logprobs: Tensor | None = None
     """[N] float32: log-probs of the same tokens as the sampler saw them; None where they are not known."""
@@ -90,6 +91,17 @@ class TrainBatch:
     def __len__(self) -> int:
         return len(self.completion_ids)
 
+    def settle(self, old_logprobs: Tensor, entropy: float) -> None:
+        """Put in what the first pass found; later passes see it.
+
+        Raises:
+            ValueError: the batch has old log-probs already.
+        """
+        if self.old_logprobs is not None:
+            raise ValueError("the batch has old log-probs already")
+        object.__setattr__(self, "old_logprobs", old_logprobs)
+        object.__setattr__(self, "entropy", entropy)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for inspection."""
         tensors = {name: getattr(self, name) for name in ("advantages", "old_logprobs", "sampler_logprobs")}
@@ -102,8 +114,11 @@ class TrainBatch:
         }
 
     def mini_batches(self, prompts: int) -> Iterator[TrainBatch]:
-        """Consecutive parts of ``prompts`` whole groups each, in batch order."""
+        """Consecutive parts of ``prompts`` whole groups each, in batch order; the batch itself where that is one part."""
         rows = prompts * self.group_size
+        if rows >= len(self):
+            yield self
+            return
         for start in range(0, len(self), rows):
             stop = min(start + rows, len(self))
             first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])

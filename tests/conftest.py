@@ -51,3 +51,15 @@ def engine(checkpoint, limits, params):
     from sfpo.rollouts.engine import RolloutEngine
 
     return RolloutEngine(checkpoint, limits, params.suites["tiny"].engine)
+
+
+@pytest.fixture(scope="session")
+def isolation() -> None:
+    """Skips where the kernel grants no isolation for programs (a container without user namespaces, say)."""
+    from sfpo.rewards.code_tests import CodeGrader
+
+    with CodeGrader(workers=1) as grader:
+        try:
+            grader.check_isolation()
+        except RuntimeError as error:
+            pytest.skip(str(error))

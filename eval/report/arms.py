@@ -23,6 +23,7 @@ from eval.report.panels import (
     seeds_text,
     time_unit,
 )
+from eval.report.partial import missing_note
 from eval.report.statistics import AVERAGE
 from eval.report.style import Look, looks, styled
 from eval.report.tables import Table, table1
@@ -62,7 +63,7 @@ def arms_table(
     groups = frame.groupby(GROUP, sort=False)
     blocks = [_block(rows, settings, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
     caption = "Test accuracy, and validation accuracy at equal rollouts, backward passes and training time (%)"
-    notes = _notes(settings)
+    notes = missing_note(settings) + _notes(settings)
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, "arms"))
 
 

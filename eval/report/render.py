@@ -1,6 +1,7 @@
 """Write the report: ``python -m eval.report.render results/<suite>/settings.json table1 figure2 ...``, in the project's folder.
 
-Reads runs/ and evaluations/, writes below results/<suite>/. Equal results give equal bytes, pictures included.
+Reads runs/ and evaluations/, writes below results/<suite>/. Equal results give equal bytes, pictures included. With --partial
+it reports what has finished of a suite, and marks what has not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from eval.report import arms, figures, tables
 from eval.report.collect import Collected, ReportError, collect
+from eval.report.partial import finished_part
 from eval.report.statistics import AVERAGE
 from eval.report.style import context
 from sfpo.manifest import write_json, write_text
@@ -102,15 +104,23 @@ def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.report.render", description=__doc__)
     parser.add_argument("settings", type=Path, help="results/<suite>/settings.json")
-    parser.add_argument("items", nargs="+", choices=list(ITEMS), metavar="item", help=", ".join(ITEMS))
+    parser.add_argument("items", nargs="*", metavar="item", help=f"of {', '.join(ITEMS)}; none: all")
+    parser.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
     arguments = parser.parse_args(argv)
+    if unknown := set(arguments.items) - set(ITEMS):
+        parser.error(f"{', '.join(sorted(unknown))}: no such item; there are {', '.join(ITEMS)}")
     try:
         settings = load_settings(ReportSettings, arguments.settings)
+        folder = Path("results") / settings.suite
+        if arguments.partial:
+            settings, folder = finished_part(settings), folder / "partial"
+        if settings is None:
+            raise ReportError("no seed of any arm has finished, so there is nothing to report")
         collected = collect(settings)
     except (ConfigError, ReportError) as error:
         raise SystemExit(f"error: {error}") from None
-    for item in arguments.items:
-        ITEMS[item](collected, settings, Path("results") / settings.suite)
+    for item in arguments.items or ITEMS:
+        ITEMS[item](collected, settings, folder)
 
 
 if __name__ == "__main__":

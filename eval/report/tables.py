@@ -11,6 +11,7 @@ import pandas as pd
 from eval.report.collect import BASE
 from eval.report.markup import Block, Cell, latex, markdown
 from eval.report.panels import FEW_ARMS
+from eval.report.partial import missing_note, missing_rows
 from eval.report.statistics import AVERAGE, RESAMPLES, Measure, avg_at_k, interval, paired_gain, pass_at_k, per_problem
 from sfpo.settings import ReportSettings
 
@@ -51,7 +52,7 @@ def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, nam
     ]
     blocks = [block for group, rows in _by_group(frame, settings) for block in _blocks(rows, settings, group)]
     caption = f"Accuracy ({name}, %) on {len(settings.benchmarks)} benchmarks, with 95% intervals"
-    heads, notes = [*heads, "Average"], _notes(frame, settings)
+    heads, notes = [*heads, "Average"], missing_note(settings) + _notes(frame, settings)
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, label))
 
 
@@ -155,8 +156,14 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
             for c in columns
         ]
 
-    lines = [(arm_title(row["arm"], settings), cells(row)) for _, row in rows.iterrows()]
-    return Block(title, lines, rule_after=int((rows["kind"] == "score").sum()))
+    scores, gains = (
+        [(arm_title(row["arm"], settings), cells(row)) for _, row in rows[rows["kind"] == kind].iterrows()]
+        for kind in ("score", "gain")
+    )
+    of_group = rows.iloc[0]
+    absent = missing_rows(settings, of_group["model"], of_group["dataset"]) if scores else []
+    scores += [(arm, ["missing"] * (len(settings.benchmarks) + 1)) for arm in absent]
+    return Block(title, [*scores, *gains], rule_after=len(scores))
 
 
 def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
@@ -238,10 +245,11 @@ def headline(table: Table, settings: ReportSettings) -> str:
             cell = _average(row)
             line = f"  {title:<{width}}  {cell.mean_text:>5} {cell.range_text}"
             lines.append(f"{line}  {_told_apart(cell, settings)}" if row["arm"] in against_first else line)
-    folder = f"results/{settings.suite}"
+    folder = f"results/{settings.suite}" + ("/partial" if settings.missing else "")
     return "\n".join(
         [
             *lines,
+            *(["", *missing_note(settings)] if settings.missing else []),
             "",
             f"Tables:  {folder}/tables/table1.md, table1_pass_at_k.md and arms.md (.csv, .tex)",
             f"Figures: {folder}/figures/ (figure2, figure3, figure4 and arms as .png, .pdf, .csv)",

@@ -27,13 +27,15 @@ def sampler_logprobs_of(groups: Sequence[RolloutGroup]) -> Tensor:
     return torch.tensor([logprob for group in groups for completion in group.completions for logprob in completion.logprobs])
 
 
-def train_batch(groups: Sequence[RolloutGroup], advantages: Tensor, old_logprobs: Tensor, entropy: float) -> TrainBatch:
+def train_batch(
+    groups: Sequence[RolloutGroup], advantages: Tensor, old_logprobs: Tensor | None, entropy: float | None
+) -> TrainBatch:
     """The batch that an update rule consumes.
 
     Args:
         advantages: [groups, completions per group].
-        old_logprobs: [N], of all completion tokens end to end.
-        entropy: mean over the N tokens, nats.
+        old_logprobs: [N], of all completion tokens end to end; None: the first pass finds them.
+        entropy: mean over the N tokens, nats; None with them.
     """
     prompt_ids, completion_ids = sequences_of(groups)
     return TrainBatch(
@@ -43,5 +45,5 @@ def train_batch(groups: Sequence[RolloutGroup], advantages: Tensor, old_logprobs
         old_logprobs=old_logprobs,
         entropy=entropy,
         group_size=advantages.shape[1],
-        sampler_logprobs=sampler_logprobs_of(groups).to(old_logprobs.device),
+        sampler_logprobs=sampler_logprobs_of(groups),
     )

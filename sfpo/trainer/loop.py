@@ -25,7 +25,7 @@ from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.graders import make_grader
 from sfpo.rewards.math_answer import Grader
 from sfpo.rollouts.engine import EngineFailure, RolloutEngine
-from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
+from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.settings import RunSettings, settings_hash
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
@@ -130,7 +130,7 @@ class TrainingJob:
         learning_rate = self.policy.set_learning_rate(step)
         rollouts = self._rollouts(step)
         self.engine.sleep()
-        batch, gap = self._batch(rollouts.groups)
+        batch = self._batch(rollouts.groups)
         with self.clock("update"):
             report = self._update(batch)
         with self.clock("sync"):
@@ -140,7 +140,7 @@ class TrainingJob:
         self.progress["rollouts"] += len(completions)
         self.progress["tokens"] += sum(len(completion.token_ids) for completion in completions)
         self.progress["backward_passes"] += report.backward_passes
-        return self._record(rollouts, batch, report, gap, learning_rate)
+        return self._record(rollouts, batch, report, learning_rate)
 
     def _rollouts(self, step: int) -> Rollouts:
         try:
@@ -159,17 +159,18 @@ class TrainingJob:
             write_json(path, batch.to_json())
             raise NonFiniteUpdates(f"{fault}; the batch is in {path}") from None
 
-    def _batch(self, groups: list[RolloutGroup]) -> tuple[TrainBatch, SamplerGap]:
+    def _batch(self, groups: list[RolloutGroup]) -> TrainBatch:
         advantages = group_advantages(rewards_of(groups), self.settings.objective.scale_by_std)
+        train = self.settings.train
+        if train.mini_batch_prompts == train.prompts_per_step:  # the first pass sees the weights that sampled
+            return train_batch(groups, advantages, None, None)
         with self.clock("old_logprobs"):
             old_logprobs, entropy = self.policy.score(*sequences_of(groups))
-        batch = train_batch(groups, advantages, old_logprobs, entropy.mean().item())
-        return batch, sampler_gap(old_logprobs, batch.sampler_logprobs)
+        return train_batch(groups, advantages, old_logprobs, entropy.mean().item())
 
-    def _record(
-        self, rollouts: Rollouts, batch: TrainBatch, report: StepReport, gap: SamplerGap, learning_rate: float
-    ) -> dict[str, Any]:
+    def _record(self, rollouts: Rollouts, batch: TrainBatch, report: StepReport, learning_rate: float) -> dict[str, Any]:
         """Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the batch."""
+        gap = sampler_gap(batch.old_logprobs, batch.sampler_logprobs)
         rewards = rewards_of(rollouts.drawn)
         completions = [completion for group in rollouts.drawn for completion in group.completions]
         correct = [verdict for group in rollouts.drawn for verdict in group.correct]

@@ -22,6 +22,24 @@ class NonFiniteUpdates(RuntimeError):
     """Too many mini-batches in a row had a loss or gradient that is not finite."""
 
 
+class FirstPass:
+    """Old log-probs and entropies as a mini-batch's own forward pass finds them, before anything has moved.
+
+    Args:
+        rows: the completions that the pass takes anyway; ``other_rows`` are left for a pass without gradient.
+    """
+
+    def __init__(self, mini: TrainBatch, rows: list[int], device: torch.device) -> None:
+        taken = set(rows)
+        self.other_rows = [row for row in range(len(mini)) if row not in taken]
+        self.logprobs, self.entropy = (torch.empty(sum(mini.lengths), device=device) for _ in range(2))
+
+    def take(self, micro: MicroBatch, logprobs: Tensor, entropy: Tensor) -> None:
+        """Keep the numbers of one micro-batch."""
+        self.logprobs[micro.tokens] = logprobs.detach().to(self.logprobs.dtype)
+        self.entropy[micro.tokens] = entropy.detach().to(self.entropy.dtype)
+
+
 class Policy:
     """A causal language model that can score completions and take one update on a batch.
 
@@ -121,22 +139,30 @@ class Policy:
         advantages = mini.advantages.to(self.device)
         loss_sum, ratios, clipped = 0.0, [], []
         budget, rows = self.train.micro_batch_tokens, self._rows_that_teach(mini)
+        first = FirstPass(mini, rows, self.device) if mini.old_logprobs is None else None
         for micro in micro_batches(mini.prompt_ids, mini.completion_ids, budget, self.device, rows):
-            logprobs, entropy = self._forward(micro, with_entropy=self.objective.entropy_coefficient > 0.0)
+            logprobs, entropy = self._forward(micro, with_entropy=bool(first) or self.objective.entropy_coefficient > 0.0)
+            if first:
+                first.take(micro, logprobs, entropy)
             loss, statistics = policy_loss(
                 self.objective,
                 logprobs,
-                mini.old_logprobs[micro.tokens],
+                logprobs.detach() if first else mini.old_logprobs[micro.tokens],
                 entropy,
                 advantages[micro.rows],
                 lengths[micro.rows],
                 weights[micro.tokens],
-                None if mini.sampler_logprobs is None else mini.sampler_logprobs[micro.tokens],
+                None if mini.sampler_logprobs is None else mini.sampler_logprobs[micro.tokens.cpu()].to(self.device),
             )
             loss.backward()
             loss_sum += loss.item()
             ratios.append(statistics["ratio"])
             clipped.append(statistics["clipped"])
+        if first:
+            with torch.no_grad():
+                for micro in micro_batches(mini.prompt_ids, mini.completion_ids, budget, self.device, first.other_rows):
+                    first.take(micro, *self._forward(micro))
+            mini.settle(first.logprobs, first.entropy.mean().item())
         if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
             for parameter in self.model.parameters():
                 parameter.grad = torch.zeros_like(parameter)

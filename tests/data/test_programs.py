@@ -127,7 +127,7 @@ def test_problems_and_programs_are_short(everything):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_grader_passes_each_solution_and_fails_its_neighbour(everything, task):
+def test_the_grader_passes_each_solution_and_fails_its_neighbour(everything, isolation, task):
     rows = [row for split in SPLITS for row in everything[task, split][:5]]
     golds = [row.answer for row in rows]
     solutions = [row.solution for row in rows]

@@ -50,7 +50,7 @@ def test_scores_of_four_completions(scoring):
     assert scores == {"avg_at_k": 0.5, "pass_at_k": 1.0, "timed_out": 0.0, "correct": [True, False, True, False]}
 
 
-def test_programs_are_scored_by_their_tests(scoring):
+def test_programs_are_scored_by_their_tests(scoring, isolation):
     row = generate("formulas", "test", 1)[0]
     wrong = "```python\ndef f(x, y):\n    return 0\n```"
     scores = scoring.process_results({"answer": list(row.answer), "grader": "code"}, [[row.solution, wrong, "no program"]])

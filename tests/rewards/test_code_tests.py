@@ -53,7 +53,7 @@ def gold_of(result, *arguments) -> str:
 
 
 @pytest.fixture(scope="module")
-def grader():
+def grader(isolation):
     with CodeGrader(workers=2, time_limit_seconds=LIMIT, memory_mb=256) as grader:
         yield grader
 

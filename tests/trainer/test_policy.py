@@ -201,3 +201,20 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_stops_th
     policy.descend(bad)
     with pytest.raises(NonFiniteUpdates, match=r"3 mini-batches in a row .* \(max_skipped_updates = 3\)"):
         policy.descend(bad)
+
+
+@pytest.mark.parametrize("rule", ["grpo", "sfpo"])
+def test_old_logprobs_out_of_the_first_pass_are_those_of_a_pass_of_their_own(make_policy, rule):
+    # One mini-batch: its first forward pass sees the weights that sampled. The third completion has no advantage and takes no
+    # part in the update, but in the old log-probs and the entropy.
+    scored, lazy = make_policy(mini_batch_prompts=2), make_policy(mini_batch_prompts=2)
+    batch = dataclasses.replace(make_batch(scored), advantages=torch.tensor([1.0, -1.0, 0.0, -0.5]))
+    without = dataclasses.replace(batch, old_logprobs=None, entropy=None)
+    for policy, given in ((scored, batch), (lazy, without)):
+        make_update_rule(rule).step(policy, given)
+    torch.testing.assert_close(without.old_logprobs, batch.old_logprobs.float(), rtol=0, atol=1e-6)
+    assert without.entropy == pytest.approx(batch.entropy, abs=1e-6)
+    for one, other in zip(scored.parameters(), lazy.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="has old log-probs already"):
+        without.settle(batch.old_logprobs, 1.0)

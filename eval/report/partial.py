@@ -1,0 +1,57 @@
+"""The report of a suite whose jobs did not all finish: what is there, and by name what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.report.collect import BASE
+from sfpo.settings import ReportSettings, RunId
+
+OF_RUN = ("summary.json", "metrics.jsonl", "validation.jsonl")
+OF_EVALUATION = "scores.parquet"
+
+
+def is_finished(run: RunId, root: Path) -> bool:
+    """The run and its evaluation have left all that the report reads."""
+    files = [root / "runs" / run.path / name for name in OF_RUN] + [root / "evaluations" / run.path / OF_EVALUATION]
+    return all(path.is_file() for path in files)
+
+
+def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSettings | None:
+    """The part of the suite that can be reported: seeds that every arm has finished, on every model and data set.
+
+    Where there is no such seed, the arm with the fewest finished runs is left out, and so on. Models that were not scored
+    themselves are left out with their runs.
+
+    Returns:
+        The settings of that part, with ``missing`` naming the runs that are not in it; None: there is nothing to report.
+    """
+    models = [
+        model for model in settings.models if (root / "evaluations" / settings.suite / model / BASE / OF_EVALUATION).is_file()
+    ]
+    part = settings.model_copy(update={"models": models})
+    finished = [run for run in part.runs if is_finished(run, root)]
+    arms = dict(settings.arms)
+    while arms and models:
+        rest = part.model_copy(update={"arms": arms})
+        seeds = [s for s in settings.seeds if all(run in finished for run in rest.runs if run.seed == s)]
+        if seeds:
+            rest = rest.model_copy(update={"seeds": seeds})
+            return rest.model_copy(update={"missing": tuple(run.path for run in settings.runs if run not in rest.runs)})
+        count = {arm: sum(run.arm == arm for run in finished) for arm in arms}
+        del arms[min(reversed(arms), key=count.__getitem__)]
+    return None
+
+
+def missing_rows(settings: ReportSettings, model: str, dataset: str) -> list[str]:
+    """Arms of which no run is in the report, in the words of a table's row."""
+    prefix = f"{settings.suite}/{model}/{dataset}/"
+    arms = dict.fromkeys(path.removeprefix(prefix).split("/")[0] for path in settings.missing if path.startswith(prefix))
+    return [arm for arm in arms if arm not in settings.arms]
+
+
+def missing_note(settings: ReportSettings) -> list[str]:
+    """A note that names what is not in the table; nothing where nothing is missing."""
+    if not settings.missing:
+        return []
+    return [f"INCOMPLETE: {len(settings.missing)} runs are not in this table: {', '.join(settings.missing)}."]

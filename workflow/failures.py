@@ -1,0 +1,45 @@
+"""What is told when the workflow ends with failures: which jobs did not finish, and the last lines of their logs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+LAST_LINES = 3
+FINAL_FILE = {"runs": ("summary.json", "train"), "evaluations": ("results.json", "evaluate")}
+"""Top folder -> the file that a finished job has written last, and the name of its log."""
+
+
+def unfinished(settings_paths: Iterable[str], root: Path = Path(".")) -> dict[str, Path]:
+    """Folder of each training or evaluation job that has not finished -> its log (which need not exist)."""
+    jobs = {}
+    for path in settings_paths:
+        top, *inner, _ = Path(path).parts
+        if top in FINAL_FILE:
+            final, log = FINAL_FILE[top]
+            if not (root / path).with_name(final).is_file():
+                jobs["/".join([top, *inner])] = root / "logs" / Path(*inner) / f"{log}.log"
+    return jobs
+
+
+def failure_report(settings_paths: Iterable[str], root: Path = Path(".")) -> str:
+    """One paragraph a job: that it failed and with what last words, or that it never started."""
+    lines = []
+    for job, log in unfinished(settings_paths, root).items():
+        words = (
+            [line for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+            if log.is_file()
+            else []
+        )
+        if words:
+            lines += [f"not finished: {job} ({log})", *(f"    {line[:200]}" for line in words[-LAST_LINES:])]
+        else:
+            lines.append(f"not started:  {job}")
+    return "\n".join(lines)
+
+
+def render_what_is_there(report_settings: str) -> None:
+    """Tables and figures of the finished part, in results/<suite>/partial/; the final ones stay as they were."""
+    subprocess.run([sys.executable, "-m", "eval.report.render", report_settings, "--partial"], check=False)
