@@ -479,7 +479,7 @@ print(sum(map(int, input().split())))
     ],
     ids=["an ordinary user", "root of a container without CAP_SYS_ADMIN"],
 )
-def test_others_than_root_get_the_same_isolation(drop):
+def test_others_than_root_get_the_same_isolation(drop, isolation):
     if shutil.which(drop[0]) is None:
         pytest.skip("no setpriv here")
     assert sandboxed(system_python(), CONFINED, drop) == ("ready\ndone 2\n7\n", "")
