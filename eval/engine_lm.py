@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 
 from lm_eval.api.instance import Instance
@@ -10,6 +11,8 @@ from lm_eval.api.model import LM
 from sfpo.config import Sampling
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import seed_of
+
+log = logging.getLogger(__name__)
 
 
 class EngineLM(LM):
@@ -21,6 +24,8 @@ class EngineLM(LM):
     def __init__(self, engine: RolloutEngine, seed: int) -> None:
         super().__init__()
         self._engine, self._seed = engine, seed
+        self.prompts_too_long: dict[str, list[str]] = {}
+        """Task -> ids of the problems whose prompt is over the model's max_prompt_tokens: not asked, so answered wrong."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -35,7 +40,10 @@ class EngineLM(LM):
         )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts in the order of ``requests``; lm-eval repeats a request object for each of its k completions."""
+        """Texts in the order of ``requests``; lm-eval repeats a request object for each of its k completions.
+
+        A prompt over max_prompt_tokens gets an empty text, and its problem is listed in ``prompts_too_long``.
+        """
         repeats: Counter[tuple[str, int]] = Counter()
         by_sampling: dict[Sampling, list[tuple[int, Request]]] = defaultdict(list)
         for index, instance in enumerate(requests):
@@ -45,8 +53,20 @@ class EngineLM(LM):
             repeats[problem] += 1
             # The template has put the special tokens in already.
             prompt_ids = self._engine.tokenizer.encode(context, add_special_tokens=False)
+            if len(prompt_ids) > self._engine.max_prompt_tokens:
+                too_long = self.prompts_too_long.setdefault(problem[0], [])
+                too_long += [problem[1]] if problem[1] not in too_long else []
+                continue
             sampling = Sampling(temperature=settings["temperature"], top_p=settings["top_p"])
             by_sampling[sampling].append((index, Request(prompt_ids, seed)))
+        for task, ids in self.prompts_too_long.items():
+            log.warning(
+                "%s: %d prompts over %d tokens are not asked and count as wrong: %s",
+                task,
+                len(ids),
+                self._engine.max_prompt_tokens,
+                ", ".join(ids),
+            )
         texts = [""] * len(requests)
         for sampling, numbered in by_sampling.items():
             completions = self._engine.generate([request for _, request in numbered], sampling, progress=not disable_tqdm)

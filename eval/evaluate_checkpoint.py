@@ -59,8 +59,9 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         include_defaults=False,
         metadata={"problems": settings.benchmarks, "graders": settings.graders, "instruction": settings.instruction},
     )
+    model = EngineLM(engine, settings.evaluate.seed)
     outcome = simple_evaluate(
-        model=EngineLM(engine, settings.evaluate.seed),
+        model=model,
         tasks=_tasks(manager, settings),
         limit=settings.evaluate.limit,
         apply_chat_template=True,
@@ -68,7 +69,7 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         log_samples=True,
     )
     seconds = {"start": ready - started, "evaluate": time.perf_counter() - ready}
-    _write(settings, folder, outcome, manifest, seconds)
+    _write(settings, folder, outcome, manifest, seconds, model.prompts_too_long)
 
 
 def _tasks(manager: TaskManager, settings: EvaluationSettings) -> list[Task]:
@@ -81,7 +82,12 @@ def _tasks(manager: TaskManager, settings: EvaluationSettings) -> list[Task]:
 
 
 def _write(
-    settings: EvaluationSettings, folder: Path, outcome: dict[str, Any], manifest: dict[str, Any], seconds: dict[str, float]
+    settings: EvaluationSettings,
+    folder: Path,
+    outcome: dict[str, Any],
+    manifest: dict[str, Any],
+    seconds: dict[str, float],
+    prompts_too_long: dict[str, list[str]],
 ) -> None:
     import pandas as pd
 
@@ -111,6 +117,7 @@ def _write(
         "checkpoint_step": manifest.get("step"),
         "benchmarks": benchmarks,
         "average": sum(benchmark["avg_at_k"] for benchmark in benchmarks.values()) / len(benchmarks),
+        "prompts_too_long": prompts_too_long,
         "seconds": seconds,
         "versions": versions(),
         "hardware": hardware(),

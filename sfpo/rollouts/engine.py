@@ -50,7 +50,7 @@ class RolloutEngine:
     """
 
     def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
-        self.max_completion_tokens = limits.max_completion_tokens
+        self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._on_gpu = torch.cuda.is_available()
@@ -131,7 +131,11 @@ class RolloutEngine:
         self._llm.reset_prefix_cache()
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace a failed engine by a fresh one with these weights."""
+        """Replace a failed engine by a fresh one with these weights.
+
+        Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
+        one uses too.
+        """
         self._llm = None
         gc.collect()
         cleanup_dist_env_and_memory()

@@ -147,9 +147,10 @@ class TrainingJob:
             return self.collector.training_groups(self.prompts, step)
         except EngineFailure as fault:
             log.warning("step %d: %s; once more, with a fresh engine", step, fault)
-            self.progress["engine_restarts"] += 1
-            self.engine.restart(self.policy.weights())
-            return self.collector.training_groups(self.prompts, step)
+        # Here, not above: the fault's traceback holds the failed engine, whose end would take the fresh one's groups with it.
+        self.progress["engine_restarts"] += 1
+        self.engine.restart(self.policy.weights())
+        return self.collector.training_groups(self.prompts, step)
 
     def _update(self, batch: TrainBatch) -> StepReport:
         try:

@@ -48,3 +48,11 @@ def test_another_seed_gives_other_texts(engine):
 def test_scoring_given_texts_is_refused(lm):
     with pytest.raises(TypeError, match="generate_until"):
         lm.loglikelihood([])
+
+
+def test_a_prompt_over_the_limit_is_counted_not_asked_and_loses_nothing_else(lm, engine, caplog):
+    long = "1+" * engine.max_prompt_tokens + "1=?"
+    texts = lm.generate_until(instances(lm, ["12+30=?", long], 2), disable_tqdm=True)
+    assert texts[2:] == ["", ""] and lm.prompts_too_long == {"sums": ["p/1"]}
+    assert f"sums: 1 prompts over {engine.max_prompt_tokens} tokens are not asked and count as wrong: p/1" in caplog.text
+    assert texts[:2] == lm.generate_until(instances(lm, ["12+30=?"], 2), disable_tqdm=True) != ["", ""]

@@ -1,5 +1,7 @@
 """The live engine against the policy in torch: same weights, same log-probs, also after a sync."""
 
+import gc
+
 import pytest
 import torch
 
@@ -98,8 +100,10 @@ def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy
     def fail(*_, **__):
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(engine._llm, "generate", fail)
-    with pytest.raises(EngineFailure, match=r"vLLM failed on 12 completions: RuntimeError: device lost"):
-        engine.generate(asked, Sampling())
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._llm, "generate", fail)
+        with pytest.raises(EngineFailure, match=r"vLLM failed on 12 completions: RuntimeError: device lost"):
+            engine.generate(asked, Sampling())
     engine.restart(policy.weights())
+    gc.collect()  # nothing of the failed engine is left that could take the fresh one's groups with it
     assert engine.generate(asked, Sampling()) == before
