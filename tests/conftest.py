@@ -6,11 +6,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other on a busy machine take many times longer
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import hypothesis
 import pytest
 
 from sfpo.config import ModelLimits, load_params
 
 PROJECT = Path(__file__).parent.parent
+
+# How long an example takes depends on what else the machine does; how many there are does not.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")
