@@ -8,6 +8,7 @@ which is written last.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -154,7 +155,10 @@ class TrainingJob:
 
     def _update(self, batch: TrainBatch) -> StepReport:
         try:
-            return self.rule.step(self.policy, batch)
+            report = self.rule.step(self.policy, batch)
+            if not math.isfinite(batch.entropy):  # what it samples is all wrong: no advantage, no gradient, nothing to skip
+                raise NonFiniteUpdates("the policy's log-probs are not finite: its weights are lost")
+            return report
         except NonFiniteUpdates as fault:
             path = self.state_folder / "poisoned_batch.json"
             write_json(path, batch.to_json())

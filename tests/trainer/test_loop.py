@@ -131,6 +131,17 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     assert all(one[key].equal(other[key]) for key in one)
 
 
+def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_path):
+    # The first update throws the weights to infinity. What such a policy samples is all wrong: nothing would be skipped either.
+    optimizer = settings.train.optimizer.model_copy(update={"learning_rate": 1e38})
+    process = start(tmp_path, settings.model_copy(update={"train": settings.train.model_copy(update={"optimizer": optimizer})}))
+    assert process.wait(timeout=300) == 1
+    log = (tmp_path / "log.txt").read_text()
+    assert "NonFiniteUpdates" in log and "the batch is in" in log, log[-2000:]
+    batch = json.loads((tmp_path / "state/poisoned_batch.json").read_text())
+    assert len(batch["completion_ids"]) == 16
+
+
 def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(settings, tmp_path, data):
     lengths = pd.read_parquet(data / "train.parquet").problem.str.len()
     assert lengths.nunique() == 1  # two-digit sums: all prompts are as long, so a limit leaves all or none
