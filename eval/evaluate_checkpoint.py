@@ -44,7 +44,6 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         FileNotFoundError, ValueError: the checkpoint is unfinished or damaged.
     """
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     from eval.engine_lm import EngineLM
     from sfpo.manifest import read_manifest
@@ -54,15 +53,12 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
     started = time.perf_counter()
     engine = RolloutEngine(settings.checkpoint, settings.limits, settings.engine)
     ready = time.perf_counter()
-    manager = TaskManager(
-        include_path=str(TASKS),
-        include_defaults=False,
-        metadata={"problems": settings.benchmarks, "graders": settings.graders, "instruction": settings.instruction},
-    )
     model = EngineLM(engine, settings.evaluate.seed)
+    manager, tasks = make_tasks(settings)
     outcome = simple_evaluate(
         model=model,
-        tasks=_tasks(manager, settings),
+        tasks=tasks,
+        task_manager=manager,  # without it, lm-eval reads the files of all its own tasks: seconds
         limit=settings.evaluate.limit,
         apply_chat_template=True,
         bootstrap_iters=0,
@@ -72,13 +68,17 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
     _write(settings, folder, outcome, manifest, seconds, model.prompts_too_long)
 
 
-def _tasks(manager: TaskManager, settings: EvaluationSettings) -> list[Task]:
+def make_tasks(settings: EvaluationSettings) -> tuple[TaskManager, list[Task]]:
     """The benchmarks' tasks, with the suite's number of samples and sampling in place of the files'."""
+    from lm_eval.tasks import TaskManager
+
+    metadata = {"problems": settings.benchmarks, "graders": settings.graders, "instruction": settings.instruction}
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     tasks = manager.load(list(settings.benchmarks))["tasks"]
     for task in tasks.values():
         task.set_config("repeats", settings.evaluate.samples)
         task.set_config("generation_kwargs", settings.evaluate.sampling.model_dump(), update=True)
-    return list(tasks.values())
+    return manager, list(tasks.values())
 
 
 def _write(

@@ -32,6 +32,10 @@ class Family:
     masks: list[Tensor]
     """[completion, prompt + completion] bool for each, where there is more than one: True where a query sees a key."""
 
+    def pieces(self) -> list[int]:
+        """Tokens of what attention takes one by one: a prompt with its only completion is one causal sequence."""
+        return [self.prompt, *self.completions] if self.masks else [self.prompt + self.completions[0]]
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -159,23 +163,17 @@ def packed_attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    sizes = [size for family in families for size in family.pieces()]
+    # One split, not a slice for each piece: the gradient of a slice is as large as what it was cut from.
+    pieces = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
     outputs = []
-    start = 0
     for family in families:
-        end = start + family.prompt
-        if not family.masks:  # one completion: prompt and completion are one causal sequence
-            end += family.completions[0]
-        whole = slice(start, end)
-        prompt_key, prompt_value = key[:, :, whole], value[:, :, whole]
-        outputs.append(
-            scaled_dot_product_attention(query[:, :, whole], prompt_key, prompt_value, is_causal=True, scale=scaling)
-        )
+        own_query, prompt_key, prompt_value = next(pieces)
+        outputs.append(scaled_dot_product_attention(own_query, prompt_key, prompt_value, is_causal=True, scale=scaling))
         for mask in family.masks:
-            start, end = end, end + len(mask)
-            own = slice(start, end)
-            keys, values = torch.cat([prompt_key, key[:, :, own]], 2), torch.cat([prompt_value, value[:, :, own]], 2)
-            outputs.append(scaled_dot_product_attention(query[:, :, own], keys, values, attn_mask=mask, scale=scaling))
-        start = end
+            own_query, own_key, own_value = next(pieces)
+            keys, values = torch.cat([prompt_key, own_key], 2), torch.cat([prompt_value, own_value], 2)
+            outputs.append(scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, scale=scaling))
     return torch.cat(outputs, 2).transpose(1, 2), None
 
 

@@ -24,13 +24,19 @@ def test_bfloat16_logits_are_summed_in_float32():
     assert logprobs.dtype == torch.float32 and logprobs.item() == pytest.approx(-math.log(1000), rel=1e-6)
 
 
+def test_the_entropy_of_a_certain_token_is_zero_not_less():
+    hidden, weight = torch.tensor([[1.0]]), torch.tensor([[33.3], [-99.9], [-66.6]])
+    _, entropy = token_logprobs(hidden, weight, torch.tensor([0]), temperature=1.0, logits_at_once=2)
+    assert 0.0 <= entropy.item() < 1e-30  # about 100 e^-100
+
+
 def inputs():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(rows, 5, dtype=torch.float64, generator=generator).requires_grad_() for rows in (7, 11))
     return hidden, weight, torch.randint(11, (7,), generator=generator)
 
 
-@pytest.mark.parametrize("logits_at_once", [1, 25, 10_000])  # chunks of 1, 2 and 7 positions
+@pytest.mark.parametrize("logits_at_once", [1, 25, 10_000])  # slices of 1, 3 and 11 tokens
 @pytest.mark.parametrize("with_entropy", [True, False])
 def test_values_and_gradients_are_those_of_whole_logits(logits_at_once, with_entropy):
     hidden, weight, tokens = inputs()
