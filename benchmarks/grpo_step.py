@@ -1,0 +1,153 @@
+"""A whole step of GRPO against TRL's GRPOTrainer, and of SFPO against its ideal.
+
+Ours is the training loop's own step: generation by vLLM, grading, one update, weight sync. TRL's is generation by transformers,
+the same grading, one update. Same model, same 8 prompts, 8 completions of 64 tokens of each, one optimizer step, so that the
+update's own forward pass gives both sides the old log-probs. Every completion has a gradient on both sides.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arms import Arm, Figures, Measured, Options, Turns, take_turns
+from benchmarks.figures import Result, Spread, paired_ratio, result, spread
+from benchmarks.workload import ALL_CORES, GROUP, PROMPTS, TASK, TOKENS, EveryOtherRight, Work, prepare_data, work_of
+
+FAST_STEPS, ALPHA = 3, 0.8
+PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
+PEERS = [{"rows_at_once": PROMPTS * GROUP, "bf16": True, "float32_weights": False}]
+"""Candidates for TRL: completions in one pass, autocast, float32 master weights or the checkpoint's bfloat16."""
+
+
+def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
+    """A turn: one GRPO step, then an SFPO step for each K, all of one job; then the parts that SFPO adds, alone."""
+    from sfpo.algorithms.update_rules import make_update_rule
+    from sfpo.rollouts import engine
+    from sfpo.trainer.loop import TrainingJob
+
+    engine.SamplingParams = partial(_to_the_limit, engine.SamplingParams)
+    rules = {"grpo": make_update_rule("grpo")}
+    rules |= {f"sfpo_{k}": make_update_rule("sfpo", num_fast_steps=k, alpha=ALPHA) for k in fast_steps}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = work.run_settings(prepare_data(Path(folder) / "data"))
+        job = TrainingJob(settings, Path(folder) / "run", EveryOtherRight())
+        step = 0
+        while turns.wait():
+            figures: dict[str, float] = {}
+            for name, rule in rules.items():
+                step += 1
+                job.rule = rule
+                figures |= {f"{name}/{phase}": seconds for phase, seconds in _timed_step(job, step).items()}
+            figures["seconds"] = figures["grpo/seconds"]
+            figures |= _parts(job)
+            turns.report(figures)
+        job.grader.close()
+
+
+def _to_the_limit(sampling_params: Any, **settings: Any) -> Any:
+    """vLLM's settings of a request, less all that could end a completion before the limit."""
+    return sampling_params(**{**settings, "stop_token_ids": [], "ignore_eos": True})
+
+
+def _timed_step(job: Any, step: int) -> dict[str, float]:
+    before, started = dict(job.clock.seconds), time.perf_counter()
+    record = job._step(step)
+    seconds = {"seconds": time.perf_counter() - started}
+    if record["response_length"] != TOKENS or record["zero_variance_groups"]:
+        raise RuntimeError(f"mean length {record['response_length']} in place of {TOKENS}, or groups without variance")
+    return seconds | {phase: job.clock.seconds[phase] - before[phase] for phase in before}
+
+
+def _parts(job: Any) -> dict[str, float]:
+    """Seconds of what SFPO adds to a step, and of a weight sync beside a plain copy into the engine's data type."""
+    import torch
+
+    from sfpo.algorithms.weights import reposition_, snapshot
+
+    clock = time.perf_counter
+    started = clock()
+    start = snapshot(job.policy.parameters())
+    taken = clock()
+    reposition_(job.policy.parameters(), start, ALPHA)
+    repositioned = clock()
+    del start
+    dtype = getattr(torch, job.settings.engine.dtype)
+    copies = {name: torch.empty_like(weight, dtype=dtype) for name, weight in job.policy.model.named_parameters()}
+    for copy in copies.values():
+        copy.zero_()  # the memory is there before the clock starts
+    before_copy = clock()
+    with torch.no_grad():
+        for name, weight in job.policy.model.named_parameters():
+            copies[name].copy_(weight)
+    copied = clock()
+    job.engine.load_weights(job.policy.weights())
+    synced = clock()
+    return {
+        "snapshot": taken - started,
+        "reposition": repositioned - taken,
+        "copy": copied - before_copy,
+        "sync": synced - copied,
+    }
+
+
+def trl(turns: Turns, work: Work, rows_at_once: int, bf16: bool, float32_weights: bool) -> None:
+    """A turn: one step of TRL's GRPOTrainer."""
+    from benchmarks.trl_peer import train
+    from sfpo.data.arithmetic import generate
+
+    grader = EveryOtherRight()
+
+    def rewards(completions: list[list[dict[str, str]]], answer: list[str], **_: Any) -> list[float]:
+        texts = [messages[-1]["content"] for messages in completions]
+        return [float(grade.correct) for grade in grader.grade_all(texts, answer)]
+
+    instruction = work.of_suite.instruction
+    rows = [
+        {"prompt": [{"role": "user", "content": instruction.replace("{problem}", row.problem)}], "answer": row.answer}
+        for row in generate(TASK, "train", PROMPTS)
+    ]
+    train(turns, work.checkpoint, rows, rewards, PROMPTS * GROUP, rows_at_once, GROUP, TOKENS, bf16, float32_weights)
+    grader.close()
+
+
+def measure(
+    work: Work, fast_steps: tuple[int, ...], peers: list[dict[str, Any]], threads: tuple[int, ...], options: Options
+) -> dict[str, Measured]:
+    """Both sides, each with the one of ``threads`` that suits it; for TRL also with the one of ``peers`` that does."""
+    own = [Arm(ours, count, {"work": work, "fast_steps": fast_steps}) for count in threads]
+    others = [Arm(trl, count, {"work": work, **settings}) for count in threads for settings in peers]
+    return take_turns({"ours": own, "trl": others}, options)
+
+
+def over_ideal(turn: Figures, fast_steps: int) -> float:
+    """SFPO's step over GRPO's, divided by what K + 1 updates in place of one must cost."""
+    update = turn["grpo/update"]
+    rest = turn["grpo/seconds"] - update
+    ideal = (rest + (fast_steps + 1) * update) / (rest + update)
+    return turn[f"sfpo_{fast_steps}/seconds"] / turn["grpo/seconds"] / ideal
+
+
+def figures(measured: dict[str, Measured], fast_steps: int) -> dict[str, Spread]:
+    turns = measured["ours"].turns
+    phases = {f"seconds_{phase}": spread([turn[f"grpo/{phase}"] for turn in turns]) for phase in PHASES}
+    return {
+        "grpo_step_speedup_vs_trl": paired_ratio(measured["trl"].values(), measured["ours"].values()),
+        "grpo_step_seconds": spread(measured["ours"].values()),
+        "grpo_step_seconds_trl": spread(measured["trl"].values()),
+        "sfpo_step_over_ideal": spread([over_ideal(turn, fast_steps) for turn in turns]),
+        "reposition_share_of_step": spread(
+            [(turn["snapshot"] + turn["reposition"]) / turn[f"sfpo_{fast_steps}/seconds"] for turn in turns]
+        ),
+        "weight_sync_over_copy": spread([turn["sync"] / turn["copy"] for turn in turns]),
+        **phases,
+    }
+
+
+def run(options: Options) -> Result:
+    """SmolLM2 in bfloat16, on all cores."""
+    measured = measure(work_of(options), (FAST_STEPS,), PEERS, (ALL_CORES,), options)
+    return result(figures(measured, FAST_STEPS), measured)

@@ -1,0 +1,50 @@
+"""How much more memory a step of SFPO takes than one of GRPO, in copies of the weights.
+
+Each arm is a fresh process, and its peak is the kernel's high-water mark of the resident set. That is exact to the page here:
+``MALLOC_MMAP_THRESHOLD_`` gives every tensor of 64 KiB and up pages of its own, which go back when it is freed, so that nothing
+but live tensors is resident. The engine is left out: it is the same for both.
+"""
+
+from __future__ import annotations
+
+from benchmarks.arms import Arm, Options, Turns, alone
+from benchmarks.figures import Result, result, spread
+from benchmarks.workload import TOKENS, Work, given_batch, work_of
+
+COMPLETIONS, GROUP, PROMPT_TOKENS, FAST_STEPS = 8, 8, 32, 3
+STEPS = 2
+"""The first makes the optimizer's moments."""
+PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
+
+
+def peak(turns: Turns, work: Work, rule: str) -> None:
+    """A turn: the peak of the process over some steps of the rule, and the bytes of the weights."""
+    from transformers import AutoConfig
+
+    from sfpo.algorithms.update_rules import make_update_rule
+    from sfpo.trainer.metrics import peak_memory_mb
+
+    turns.wait()
+    policy = work.policy(COMPLETIONS // GROUP)
+    vocabulary = AutoConfig.from_pretrained(work.checkpoint).vocab_size
+    batch = given_batch(vocabulary, PROMPT_TOKENS, GROUP, [TOKENS] * COMPLETIONS)
+    settings = {"num_fast_steps": FAST_STEPS} if rule == "sfpo" else {}
+    step = make_update_rule(rule, **settings).step
+    for _ in range(STEPS):
+        step(policy, batch)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())
+    turns.report({"seconds": 0.0, "peak_mib": peak_memory_mb(), "weights_mib": weights / 2**20})
+
+
+def run(options: Options) -> Result:
+    work = work_of(options)
+    arms = {rule: Arm(peak, 1, {"work": work, "rule": rule}, PAGES) for rule in ("grpo", "sfpo")}
+    peaks: dict[str, list[float]] = {rule: [] for rule in arms}
+    for _ in range(options.repetitions):
+        for rule, arm in arms.items():
+            figures = alone(arm)
+            peaks[rule].append(figures["peak_mib"])
+    copies = [(sfpo - grpo) / figures["weights_mib"] for sfpo, grpo in zip(peaks["sfpo"], peaks["grpo"], strict=True)]
+    found = {"sfpo_extra_weight_copies": spread(copies)}
+    found |= {f"peak_mib_{rule}": spread(values) for rule, values in peaks.items()}
+    return result(found, {})

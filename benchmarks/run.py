@@ -1,0 +1,47 @@
+"""All benchmarks of speed and memory: ``python -m benchmarks.run`` (or ``make bench``), in the project's folder.
+
+Writes benchmarks/results/<benchmark>.json with every turn, and after each benchmark the summary of all that have run:
+summary.json, summary.md, summary.png, and the table of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import time
+from pathlib import Path
+
+from benchmarks.arms import Options
+from benchmarks.summary import summarize
+from sfpo.manifest import write_json
+
+BENCHMARKS = ("grpo_step", "grpo_step_tiny", "update", "memory", "logprobs", "scaling", "evaluation")
+"""Modules of this package, each with a function ``run``."""
+PAGE = Path("docs/performance.md")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="models", help="folder of the prepared checkpoints (default: models)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write to")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--only", choices=BENCHMARKS, nargs="+", default=BENCHMARKS, help="these benchmarks alone")
+    parser.add_argument("--quick", action="store_true", help="one repetition of everything, on the tiny model: does it run?")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options = Options(arguments.models, arguments.repetitions)
+    if arguments.quick:
+        options = Options(arguments.models, repetitions=1, patience=0.0, quick=True)
+    # The page holds the figures of whole runs alone.
+    page = None if arguments.quick or arguments.only != BENCHMARKS else PAGE
+    for name in arguments.only:
+        started = time.perf_counter()
+        logging.info("%s", name)
+        result = importlib.import_module(f"benchmarks.{name}").run(options)
+        write_json(arguments.out / f"{name}.json", {**result, "minutes": round((time.perf_counter() - started) / 60, 1)})
+        summarize(arguments.out, BENCHMARKS, page)
+
+
+if __name__ == "__main__":
+    main()

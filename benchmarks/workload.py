@@ -1,0 +1,148 @@
+"""What is computed: the suites' own models and settings, on prompts that need no download, with lengths that are given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.arms import Options
+from sfpo.config import Dataset, ModelLimits, Suite, load_params
+from sfpo.jobs import resolve
+from sfpo.seeding import rng, seed_of
+from sfpo.settings import BenchmarkSettings, DatasetSettings, EvaluationSettings, RunSettings
+
+if TYPE_CHECKING:
+    from sfpo.rewards.math_answer import Grade
+    from sfpo.trainer.policy import Policy
+    from sfpo.types import TrainBatch
+
+PROMPTS, GROUP, TOKENS = 8, 8, 64
+"""Of one step: prompts, completions of each, tokens of each completion."""
+TASK = "stories"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model of params.yaml with its suite's settings."""
+
+    suite: str
+    model: str
+    models: str
+    """Folder of the prepared checkpoints: <models>/<suite>/<model>/checkpoint."""
+
+    @property
+    def checkpoint(self) -> str:
+        return f"{self.models}/{self.suite}/{self.model}/checkpoint"
+
+    @property
+    def of_suite(self) -> Suite:
+        return load_params().suites[self.suite]
+
+    @property
+    def limits(self) -> ModelLimits:
+        limits = load_params().models[self.model].model_dump(include=set(ModelLimits.model_fields))
+        return ModelLimits.model_validate({**limits, "max_completion_tokens": TOKENS})
+
+    def run_settings(self, data: Path) -> RunSettings:
+        """A run of GRPO with one optimizer step an update: what TRL's GRPOTrainer does."""
+        params = load_params().model_copy(update={"suite": self.suite})
+        runs = [one for one in resolve(params).values() if isinstance(one, RunSettings)]
+        settings = next(one for one in runs if one.run.model == self.model and one.arm.rule == "grpo")
+        counts = {"prompts_per_step": PROMPTS, "completions_per_prompt": GROUP, "mini_batch_prompts": PROMPTS}
+        changes = {
+            "model_path": self.checkpoint,
+            "data_path": str(data),
+            "limits": self.limits,
+            "train": settings.train.model_copy(update={**counts, "tensorboard": False}),
+        }
+        return settings.model_copy(update=changes)
+
+    @property
+    def device(self) -> str:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def evaluation_settings(self, benchmark: str, folder: Path) -> EvaluationSettings:
+        """Of the untrained model on one benchmark of the suite, whose problems are put into ``folder``."""
+        from sfpo.data.prepare import prepare_benchmark
+
+        jobs = list(resolve(load_params().model_copy(update={"suite": self.suite})).values())
+        prepare_benchmark(next(one for one in jobs if isinstance(one, BenchmarkSettings) and one.name == benchmark), folder)
+        settings = next(one for one in jobs if isinstance(one, EvaluationSettings))
+        return settings.model_copy(update={"benchmarks": {benchmark: str(folder / "problems.parquet")}})
+
+    def policy(self, mini_batch_prompts: int, checkpoint: Path | None = None) -> Policy:
+        """The suite's policy on one objective, GRPO's, with one optimizer step for so many prompts."""
+        from sfpo.trainer.policy import Policy
+
+        train = self.of_suite.train.model_copy(update={"mini_batch_prompts": mini_batch_prompts})
+        return Policy(checkpoint or self.checkpoint, load_params().objectives["grpo"], train, self.limits.max_completion_tokens)
+
+
+SMALL, TINY = ("small", "smollm2-135m"), ("tiny", "tiny-qwen2")
+ALL_CORES = len(os.sched_getaffinity(0))
+THREADS = tuple(sorted({1, ALL_CORES}))
+"""What a side may choose from."""
+
+
+def work_of(options: Options) -> Work:
+    """The pretrained model of suite small."""
+    return Work(*(TINY if options.quick else SMALL), options.models)
+
+
+def prepare_data(folder: Path) -> Path:
+    """A data set of the prompts of one step, as the training job reads it."""
+    from sfpo.data.prepare import prepare_dataset
+
+    folder.mkdir()
+    parts = {"generated": {"source": "generated", "tasks": {TASK: PROMPTS}}}
+    dataset = Dataset.model_validate({"parts": parts, "validation_rows": 1})
+    prepare_dataset(DatasetSettings(name=TASK, dataset=dataset, data_mirror=None), folder)
+    return folder
+
+
+class EveryOtherRight:
+    """The grader at its full cost, with every other verdict turned: each group has variance, so that every completion has a
+    gradient on both sides. (Ours leaves out what has none, which is not measured here.)"""
+
+    def __init__(self) -> None:
+        from sfpo.rewards.math_answer import Grader
+
+        self._grader = Grader(workers=len(os.sched_getaffinity(0)))
+
+    def grade_all(self, responses: Sequence[str], golds: Sequence[Any]) -> list[Grade]:
+        grades = self._grader.grade_all(responses, golds)
+        return [replace(grade, correct=place % 2 == 0) for place, grade in enumerate(grades)]
+
+    def close(self) -> None:
+        self._grader.__exit__(None, None, None)
+
+
+def given_batch(vocabulary: int, prompt_tokens: int, group: int, lengths: Sequence[int]) -> TrainBatch:
+    """Random tokens: completions of these lengths, ``group`` to a prompt; no advantage is 0."""
+    import torch
+
+    from sfpo.types import TrainBatch
+
+    draw = rng("benchmarks", prompt_tokens, group, *lengths)
+    token = lambda: draw.randrange(10, vocabulary)  # noqa: E731  (low ids are special tokens)
+    prompts = [[token() for _ in range(prompt_tokens)] for _ in range(len(lengths) // group)]
+    return TrainBatch(
+        prompt_ids=[prompt for prompt in prompts for _ in range(group)],
+        completion_ids=[[token() for _ in range(length)] for length in lengths],
+        advantages=torch.tensor([1.0, -1.0]).repeat(len(lengths) // 2),
+        old_logprobs=torch.full((sum(lengths),), -10.0),
+        entropy=1.0,
+        group_size=group,
+    )
+
+
+def ragged_lengths(count: int, low: int, high: int) -> list[int]:
+    """``count`` lengths evenly spread over [low, high], in a random order."""
+    lengths = [low + round(place * (high - low) / (count - 1)) for place in range(count)]
+    rng(seed_of("benchmarks", "lengths")).shuffle(lengths)
+    return lengths
