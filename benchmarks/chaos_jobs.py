@@ -23,7 +23,7 @@ from tests.trainer.test_loop import start
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 ARMS, SEEDS = ("grpo", "sfpo"), (0, 1, 2)
-STEPS, SAVE_EVERY = 16, 2
+STEPS, SAVE_EVERY = 32, 2
 TRAIN = {
     "steps": STEPS,
     "save_every": SAVE_EVERY,

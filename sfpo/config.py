@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sfpo.schema import ConfigError, Schema, nearest, parse
 
@@ -35,6 +35,15 @@ class GeneratedRows(Schema):
     """Task -> number of problems."""
 
 
+class KeptRows(Schema):
+    """Which rows of a hub table are taken."""
+
+    column: str
+    """As ``answer`` of TableRows."""
+    between: tuple[float, float]
+    """Smallest and largest value, both taken."""
+
+
 class TableRows(Schema):
     """Problems out of one published table: on the hub, or a file of the same rows under ``data_mirror``."""
 
@@ -47,12 +56,14 @@ class TableRows(Schema):
     """Hub branch, tag or commit."""
     split: str = "train"
     problem: str = "problem"
-    """Hub column that holds the problem."""
+    """Hub column that holds the problem: a text, or a chat whose last user turn is it."""
     answer: str = "answer"
-    """Hub column that holds the gold answer, in the form that ``answer_format`` says."""
-    answer_format: Literal["plain", "last_boxed", "first_of_list", "after_hashes"] = "plain"
+    """Hub column that holds the gold answer, in the form that ``answer_format`` says; 'a/b' is the field b of column a."""
+    answer_format: Literal["plain", "last_boxed", "first_of_list", "first_of_json_list", "after_hashes"] = "plain"
     """plain: the answer itself. last_boxed: a solution, the answer is in its last \\boxed. first_of_list: a list whose first
-    entry is the answer. after_hashes: a solution, the answer follows '####'."""
+    entry is the answer; first_of_json_list: the same as JSON in a text. after_hashes: a solution, the answer follows '####'."""
+    keep: KeptRows | None = None
+    """Hub rows that are taken, before ``first_rows``. None: all."""
     first_rows: Count | None = None
     """Only the first so many rows of the hub table."""
     mirror: str | None = None
@@ -333,35 +344,97 @@ class Resources(Schema):
     """Minutes."""
 
 
-class Suite(Schema):
-    """A matrix of runs: models x datasets x arms x seeds, evaluated on benchmarks."""
+Names = Annotated[list[Name], Field(min_length=1)]
+Shows = Literal["scores", "curves", "dynamics", "costs", "targets", "memory", "arms", "contamination"]
+"""What a table or figure shows: eval.report.render.WRITERS says how each is made."""
 
-    models: Annotated[list[Name], Field(min_length=1)]
-    datasets: Annotated[list[Name], Field(min_length=1)]
-    arms: Annotated[list[Name], Field(min_length=1)]
+
+ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""A name that is also a target of the workflow: lower case letters, digits and '_'."""
+
+
+def _holds_the_problem(text: str) -> str:
+    if "{problem}" not in text:
+        raise ValueError("the instruction must hold {problem}")
+    return text
+
+
+Instruction = Annotated[str, AfterValidator(_holds_the_problem)]
+
+
+class Item(Schema):
+    """A table or figure, and the runs that it shows. A list that is left out is the suite's."""
+
+    shows: Shows
+    title: str | None = None
+    """Head of its caption; without one, what it shows."""
+    models: Names | None = None
+    datasets: Names | None = None
+    arms: Names | None = None
+    """The first is what the others are compared with."""
+    benchmarks: Names | None = None
+
+
+class Override(Schema):
+    """Settings of some of a suite's runs that differ from the rest. A later override goes before an earlier one."""
+
+    models: Names | None = None
+    """Of which runs: those of these models, data sets and arms. A list that is left out names all."""
+    datasets: Names | None = None
+    arms: Names | None = None
+    rule: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Settings of the update rule."""
+    train: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keys of ``train``, nested ones as deep as they go."""
+    instruction: Instruction | None = None
+    max_prompt_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+
+    def concerns(self, model: str, dataset: str, arm: str) -> bool:
+        lists = ((self.models, model), (self.datasets, dataset), (self.arms, arm))
+        return all(names is None or name in names for names, name in lists)
+
+
+LISTS = ("models", "datasets", "arms", "benchmarks")
+"""Of names of other sections; an item may have its own."""
+
+
+class Suite(Schema):
+    """Tables and figures, and the runs that they need: models x datasets x arms x seeds, evaluated on benchmarks."""
+
+    items: Annotated[dict[ItemName, Item], Field(min_length=1)]
+    """Name -> table or figure. The suite's runs are those of its items, each trained once."""
+    models: Names
+    datasets: Names
+    arms: Names
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    benchmarks: Annotated[list[Name], Field(min_length=1)]
-    instruction: str
+    benchmarks: Names
+    overrides: Annotated[list[Override], Field(default_factory=list)]
+    instruction: Instruction
     """The user turn; {problem} stands for the problem. The same in training and evaluation."""
     train: Train
     evaluate: Evaluate
     engine: Engine = Engine()
     resources: Resources = Resources()
 
-    @field_validator("instruction")
-    @classmethod
-    def _holds_the_problem(cls, text: str) -> str:
-        if "{problem}" not in text:
-            raise ValueError("the instruction must hold {problem}")
-        return text
-
     @model_validator(mode="after")
     def _no_repeats(self) -> Suite:
-        for key in ("models", "datasets", "arms", "seeds", "benchmarks"):
-            values = getattr(self, key)
+        lists = {key: getattr(self, key) for key in (*LISTS, "seeds")}
+        lists |= {f"items.{name}.{key}": getattr(item, key) or [] for name, item in self.items.items() for key in LISTS}
+        for key, values in lists.items():
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
                 raise ValueError(f"{key} names {', '.join(repeated)} twice")
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Suite:
+        for place, override in enumerate(self.overrides):
+            try:
+                Train.model_validate(merged(self.train.model_dump(), override.train))
+            except ValidationError as error:
+                faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+                raise ValueError(f"overrides[{place}].train: {faults}") from None
         return self
 
 
@@ -383,9 +456,12 @@ class Params(Schema):
     def _names_exist(self) -> Params:
         _must_exist("suite", self.suite, self.suites)
         for suite_name, suite in self.suites.items():
-            for key in ("models", "datasets", "arms", "benchmarks"):
-                for value in getattr(suite, key):
-                    _must_exist(f"suites.{suite_name}.{key}", value, getattr(self, key))
+            places = {"": suite, **{f"items.{name}.": item for name, item in suite.items.items()}}
+            places |= {f"overrides[{place}].": override for place, override in enumerate(suite.overrides)}
+            for place, lists in places.items():
+                for key in LISTS:
+                    for value in getattr(lists, key, None) or []:
+                        _must_exist(f"suites.{suite_name}.{place}{key}", value, getattr(self, key))
         for arm_name, arm in self.arms.items():
             _must_exist(f"arms.{arm_name}.objective", arm.objective, self.objectives)
         if "base" in self.arms:
@@ -398,13 +474,26 @@ class Params(Schema):
         return self.suites[self.suite]
 
 
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``settings`` with the changes, nested dicts key by key."""
+    both = {key: merged(settings[key], value) for key, value in changes.items() if _are_dicts(settings.get(key), value)}
+    return {**settings, **changes, **both}
+
+
+def _are_dicts(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
 def _must_exist(key: str, value: str, known: dict[str, Any]) -> None:
     if value not in known:
         raise ValueError(f"{key}: '{value}' is not defined; defined are: {', '.join(sorted(known))}{nearest(value, known)}")
 
 
-def load_params(path: str | Path = "params.yaml") -> Params:
+def load_params(path: str | Path = "params.yaml", suite: str | None = None) -> Params:
     """Read and check params.yaml.
+
+    Args:
+        suite: the active suite, in place of the file's.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds an unknown key or an impossible value.
@@ -416,4 +505,6 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raw = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if suite is not None and isinstance(raw, dict):
+        raw["suite"] = suite
     return parse(Params, raw, str(path))

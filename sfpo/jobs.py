@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.config import LocalModel, ModelLimits, Params, ScratchModel, load_params
+from sfpo.config import Arm, LocalModel, ModelLimits, Override, Params, ScratchModel, Train, load_params, merged
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
 from sfpo.manifest import write_text
@@ -31,6 +33,8 @@ from sfpo.settings import (
     to_json,
 )
 
+T = TypeVar("T")
+
 
 def check(params: Params) -> None:
     """All that can be known to fail before the first job: rule settings, mirror files, local models.
@@ -39,25 +43,32 @@ def check(params: Params) -> None:
         ConfigError: names the key, the value and the remedy.
     """
     for name, arm in params.arms.items():
-        try:
-            make_update_rule(arm.rule, **arm.rule_settings)
-        except ValueError as error:
-            raise ConfigError(f"arms.{name}.{error}") from None
-        except TypeError as error:  # a word or a list where the rule compares numbers
-            raise ConfigError(f"arms.{name} = {arm.rule_settings}: a value has the wrong type ({error})") from None
-    suite = params.active
-    for name in suite.datasets:
-        for rows in params.datasets[name].parts.values():
+        _check_rule(f"arms.{name}", arm)
+    settings = list(resolve(params).values())
+    for run in settings:
+        if isinstance(run, RunSettings):
+            _check_rule(f"suites.{params.suite}.overrides: arm {run.run.arm}", run.arm)
+    tables = [one for one in settings if isinstance(one, DatasetSettings)]
+    for one in tables:
+        for rows in one.dataset.parts.values():
             check_mirror(rows, params.data_mirror)
-    for name in suite.benchmarks:
-        check_mirror(params.benchmarks[name].rows, params.data_mirror, "test")
-    graded = [*(params.datasets[name] for name in suite.datasets), *(params.benchmarks[name] for name in suite.benchmarks)]
-    if any(one.grader == "code" for one in graded):
+    benchmarks = [one.benchmark for one in settings if isinstance(one, BenchmarkSettings)]
+    for benchmark in benchmarks:
+        check_mirror(benchmark.rows, params.data_mirror, "test")
+    if any(one.grader == "code" for one in [*(one.dataset for one in tables), *benchmarks]):
         _check_isolation()
-    for name in suite.models:
-        model = params.models[name]
-        if isinstance(model, LocalModel):
-            require_chat_template(Path(model.path))
+    for one in settings:
+        if isinstance(one, ModelSettings) and isinstance(one.model, LocalModel):
+            require_chat_template(Path(one.model.path))
+
+
+def _check_rule(key: str, arm: Arm) -> None:
+    try:
+        make_update_rule(arm.rule, **arm.rule_settings)
+    except ValueError as error:
+        raise ConfigError(f"{key}.{error}") from None
+    except TypeError as error:  # a word or a list where the rule compares numbers
+        raise ConfigError(f"{key} = {arm.rule_settings}: a value has the wrong type ({error})") from None
 
 
 def _check_isolation() -> None:
@@ -74,77 +85,132 @@ def resolve(params: Params) -> dict[str, BaseModel]:
 
 
 def _resolve(params: Params) -> Iterator[tuple[str, BaseModel]]:
-    suite = params.active
-    for name in suite.datasets:
+    suite, items = params.active, reports(params)
+    for name in union(item.datasets for item in items):
         settings = DatasetSettings(name=name, dataset=params.datasets[name], data_mirror=params.data_mirror)
         yield f"data/{params.suite}/train/{name}/settings.json", settings
-    for name in suite.benchmarks:
+    for name in union(item.benchmarks for item in items if item.scored):
         settings = BenchmarkSettings(name=name, benchmark=params.benchmarks[name], data_mirror=params.data_mirror)
         yield f"data/{params.suite}/benchmarks/{name}/settings.json", settings
-    for name in suite.models:
-        model = params.models[name]
-        warm_up_data = f"data/{params.suite}/train/{suite.datasets[0]}" if isinstance(model, ScratchModel) else None
-        grader = params.datasets[suite.datasets[0]].grader
+    for name in union(item.models for item in items):
+        model, dataset = params.models[name], next(item.datasets[0] for item in items if name in item.models)
         settings = ModelSettings(
-            name=name, model=model, instruction=suite.instruction, warm_up_data=warm_up_data, grader=grader
+            name=name,
+            model=model,
+            instruction=suite.instruction,
+            warm_up_data=f"data/{params.suite}/train/{dataset}" if isinstance(model, ScratchModel) else None,
+            grader=params.datasets[dataset].grader,
         )
         yield f"models/{params.suite}/{name}/settings.json", settings
-        yield f"evaluations/{params.suite}/{name}/base/settings.json", _evaluation(params, name, None)
-    report = _report(params)
-    for run in report.runs:
+    scored = [item for item in items if item.scored]
+    for name in union(item.models for item in scored):
+        benchmarks = union(item.benchmarks for item in scored if name in item.models)
+        yield f"evaluations/{params.suite}/{name}/base/settings.json", _evaluation(params, name, None, benchmarks)
+    for run in runs(items):
         yield f"runs/{run.path}/settings.json", _run(params, run)
-        yield f"evaluations/{run.path}/settings.json", _evaluation(params, run.model, run)
-    yield f"results/{params.suite}/settings.json", report
+    for run in runs(scored):
+        benchmarks = union(item.benchmarks for item in scored if run in item.runs)
+        yield f"evaluations/{run.path}/settings.json", _evaluation(params, run.model, run, benchmarks)
+    for item in items:
+        yield f"results/{params.suite}/items/{item.item}/settings.json", item
+
+
+def reports(params: Params) -> list[ReportSettings]:
+    """The tables and figures of the active suite."""
+    suite = params.active
+    return [
+        ReportSettings(
+            suite=params.suite,
+            item=name,
+            shows=item.shows,
+            title=item.title,
+            models=item.models or suite.models,
+            datasets=item.datasets or suite.datasets,
+            arms={arm: params.arms[arm].title or arm.upper() for arm in item.arms or suite.arms},
+            seeds=suite.seeds,
+            benchmarks={one: params.benchmarks[one].title for one in item.benchmarks or suite.benchmarks},
+            out_of_distribution=[
+                one for one in item.benchmarks or suite.benchmarks if params.benchmarks[one].out_of_distribution
+            ],
+            samples=suite.evaluate.samples,
+        )
+        for name, item in suite.items.items()
+    ]
+
+
+def runs(items: Iterable[ReportSettings]) -> list[RunId]:
+    """The runs that these tables and figures show, each once."""
+    return union(item.runs for item in items)
+
+
+def union(lists: Iterable[Iterable[T]]) -> list[T]:
+    """Each element once, in the order of first appearance."""
+    return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
 def _run(params: Params, run: RunId) -> RunSettings:
     suite, arm = params.active, params.arms[run.arm]
+    train, rule = suite.train.model_dump(), arm.model_dump()
+    for override in _overrides(params, run):
+        train, rule = merged(train, override.train), {**rule, **override.rule}
     return RunSettings(
         run=run,
         model_path=f"models/{run.suite}/{run.model}/checkpoint",
         data_path=f"data/{run.suite}/train/{run.dataset}",
         grader=params.datasets[run.dataset].grader,
-        limits=_limits(params, run.model),
-        instruction=suite.instruction,
-        arm=arm,
+        limits=_limits(params, run.model, run),
+        instruction=_instruction(params, run),
+        arm=Arm.model_validate(rule),
         objective=params.objectives[arm.objective],
-        train=suite.train,
+        train=Train.model_validate(train),
         engine=suite.engine,
     )
 
 
-def _evaluation(params: Params, model: str, run: RunId | None) -> EvaluationSettings:
+def _overrides(params: Params, run: RunId) -> list[Override]:
+    return [one for one in params.active.overrides if one.concerns(run.model, run.dataset, run.arm)]
+
+
+def _evaluation(params: Params, model: str, run: RunId | None, benchmarks: list[str]) -> EvaluationSettings:
     suite = params.active
     of_base = f"models/{params.suite}/{model}/checkpoint"
     return EvaluationSettings(
         model=model,
         run=run,
         checkpoint=f"runs/{run.path}/{suite.evaluate.checkpoint}" if run else of_base,
-        benchmarks={name: f"data/{params.suite}/benchmarks/{name}/problems.parquet" for name in suite.benchmarks},
-        graders={name: params.benchmarks[name].grader for name in suite.benchmarks},
-        limits=_limits(params, model),
-        instruction=suite.instruction,
+        benchmarks={name: f"data/{params.suite}/benchmarks/{name}/problems.parquet" for name in benchmarks},
+        graders={name: params.benchmarks[name].grader for name in benchmarks},
+        limits=_limits(params, model, run),
+        instruction=_instruction(params, run),
         evaluate=suite.evaluate,
         engine=suite.engine,
     )
 
 
-def _limits(params: Params, model: str) -> ModelLimits:
-    return ModelLimits.model_validate(params.models[model].model_dump(include=set(ModelLimits.model_fields)))
+def _instruction(params: Params, run: RunId | None) -> str:
+    changed = [override.instruction for override in _overrides(params, run) if override.instruction] if run else []
+    return changed[-1] if changed else params.active.instruction
 
 
-def _report(params: Params) -> ReportSettings:
-    suite = params.active
-    return ReportSettings(
-        suite=params.suite,
-        models=suite.models,
-        datasets=suite.datasets,
-        arms={name: params.arms[name].title or name.upper() for name in suite.arms},
-        seeds=suite.seeds,
-        benchmarks={name: params.benchmarks[name].title for name in suite.benchmarks},
-        out_of_distribution=[name for name in suite.benchmarks if params.benchmarks[name].out_of_distribution],
-        samples=suite.evaluate.samples,
-    )
+def _limits(params: Params, model: str, run: RunId | None) -> ModelLimits:
+    """The model's own, unless an override says otherwise; the untrained model always has its own."""
+    limits = params.models[model].model_dump(include=set(ModelLimits.model_fields))
+    for override in _overrides(params, run) if run else []:
+        limits |= override.model_dump(include=set(limits), exclude_none=True)
+    return ModelLimits.model_validate(limits)
+
+
+def runs_by_item(items: list[ReportSettings]) -> str:
+    """For each table and figure: the training runs that it shows, and those of them that no earlier one has asked for."""
+    lines, known = [], set()
+    for item in items:
+        parts = [(item.models, "model"), (item.datasets, "data set"), (item.arms, "arm"), (item.seeds, "seed")]
+        matrix = " x ".join(f"{len(names)} {word}{'s' * (len(names) > 1)}" for names, word in parts)
+        new = [run for run in item.runs if run not in known]
+        known.update(new)
+        evaluated = f", evaluated on {len(item.benchmarks)} benchmarks" if item.scored else ""
+        lines.append(f"  {item.item:<10} {len(item.runs):>3} runs ({matrix}), {len(new)} of them new{evaluated}")
+    return "\n".join([f"{len(known)} training runs:", *lines])
 
 
 def write_settings(settings: dict[str, BaseModel], root: Path = Path(".")) -> list[str]:
@@ -161,15 +227,17 @@ def write_settings(settings: dict[str, BaseModel], root: Path = Path(".")) -> li
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--suite", help="this one in place of the file's")
     arguments = parser.parse_args(argv)
     try:
-        params = load_params(arguments.params)
+        params = load_params(arguments.params, arguments.suite)
         check(params)
     except ConfigError as error:
         sys.exit(str(error))
     settings = resolve(params)
     written = write_settings(settings)
     print(f"suite {params.suite}: {len(settings)} jobs, {len(written)} settings files written or changed")
+    print(runs_by_item(reports(params)))
     for path in settings:
         print(f"  {path}{'  (new)' if path in written else ''}")
 

@@ -21,6 +21,7 @@ from sfpo.config import (
     ModelLimits,
     Name,
     Objective,
+    Shows,
     Train,
 )
 from sfpo.schema import ConfigError, Schema, parse
@@ -106,9 +107,12 @@ class EvaluationSettings(Schema):
 
 
 class ReportSettings(Schema):
-    """results/<suite>/settings.json: what the tables and figures are made of."""
+    """results/<suite>/items/<item>/settings.json: what a table or figure shows."""
 
     suite: Name
+    item: Name
+    shows: Shows
+    title: str | None
     models: list[Name]
     datasets: list[Name]
     arms: dict[Name, str]
@@ -121,6 +125,11 @@ class ReportSettings(Schema):
     """k of avg@k and pass@k."""
     missing: tuple[str, ...] = ()
     """Runs that a report of an unfinished suite leaves out."""
+
+    @property
+    def scored(self) -> bool:
+        """It shows what lm-eval finds, not training alone."""
+        return self.shows in ("scores", "arms", "contamination")
 
     @property
     def runs(self) -> list[RunId]:

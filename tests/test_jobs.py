@@ -32,8 +32,8 @@ def changed(raw: dict, change) -> set[str]:
 
 def test_one_file_for_every_job_of_the_tiny_suite(raw):
     tops = [path.split("/")[0] for path in resolve(raw)]
-    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated; 1 report.
-    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 7, "results": 1}
+    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated; 7 tables and figures.
+    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 7, "results": 7}
 
 
 def test_a_setting_of_one_arm_touches_that_arms_runs_alone(raw):
@@ -56,7 +56,8 @@ def test_another_seed_adds_a_run_and_its_evaluation(raw):
 
     new = {path for path in changed(raw, change) if "seed3" in path}
     assert len(new) == 4  # 2 arms: a run and an evaluation each
-    assert changed(raw, change) - new == {"results/tiny/settings.json"}
+    items = raw["suites"]["tiny"]["items"]
+    assert changed(raw, change) - new == {f"results/tiny/items/{name}/settings.json" for name in items}
 
 
 def test_files_are_written_once_and_rewritten_only_when_they_change(raw, tmp_path):
@@ -105,3 +106,83 @@ def test_a_local_model_without_a_chat_template_stops_before_any_job(raw, tmp_pat
     raw["suites"]["tiny"]["models"] = ["mine"]
     with pytest.raises(ConfigError, match="chat template"):
         jobs.check(parse(Params, raw, "params.yaml"))
+
+
+def test_runs_of_several_items_are_trained_once_and_evaluated_where_they_are_scored(raw):
+    raw["suites"]["tiny"]["items"] = {
+        "table1": {"shows": "scores"},
+        "table2": {"shows": "scores", "arms": ["grpo"], "benchmarks": ["formulas"]},
+        "figure5": {"shows": "curves", "arms": ["grpo", "grpo_k"]},
+    }
+    found, of_data = resolve(raw), "tiny-qwen2/arithmetic"
+    trained = [path.split("/")[4] for path in found if path.startswith("runs/")]
+    assert sorted(trained) == sorted(["grpo", "sfpo", "grpo_k"] * 3)
+    evaluated = [path.split("/")[4] for path in found if path.startswith(f"evaluations/tiny/{of_data}/")]
+    assert sorted(evaluated) == sorted(["grpo", "sfpo"] * 3)  # figure5 shows training alone
+    six = raw["suites"]["tiny"]["benchmarks"]
+    for arm, benchmarks in {"grpo": [*six, "formulas"], "sfpo": six}.items():
+        assert list(found[f"evaluations/tiny/{of_data}/{arm}/seed0/settings.json"].benchmarks) == benchmarks
+    lines = jobs.runs_by_item(jobs.reports(parse(Params, raw, "params.yaml"))).splitlines()
+    assert lines[0] == "9 training runs:"
+    assert lines[3].split(maxsplit=1) == ["figure5", "6 runs (1 model x 1 data set x 2 arms x 3 seeds), 3 of them new"]
+
+
+def test_overrides_change_the_runs_that_they_concern(raw):
+    raw["suites"]["tiny"]["overrides"] = [
+        {"arms": ["sfpo"], "rule": {"alpha": 0.9}, "train": {"optimizer": {"learning_rate": 1e-5}}},
+        {"arms": ["sfpo"], "datasets": ["programs"], "rule": {"alpha": 0.1}},  # concerns no run
+        {"models": ["tiny-qwen2"], "max_completion_tokens": 32, "instruction": "Solve: {problem}"},
+    ]
+    found = resolve(raw)
+    grpo, sfpo = (found[f"runs/tiny/tiny-qwen2/arithmetic/{arm}/seed0/settings.json"] for arm in ("grpo", "sfpo"))
+    tiny = raw["suites"]["tiny"]["train"]
+    assert (grpo.train.optimizer.learning_rate, sfpo.train.optimizer.learning_rate) == (
+        tiny["optimizer"]["learning_rate"],
+        1e-5,
+    )
+    assert sfpo.arm.rule_settings["alpha"] == 0.9 and sfpo.train.steps == tiny["steps"]
+    assert grpo.limits.max_completion_tokens == 32 and grpo.instruction == "Solve: {problem}"
+    evaluations = [found[f"evaluations/tiny/tiny-qwen2/{path}/settings.json"] for path in ("arithmetic/grpo/seed0", "base")]
+    assert [one.limits.max_completion_tokens for one in evaluations] == [32, 64]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ({"train": {"step": 3}}, r"overrides\[0\].train: step: "),
+        ({"train": {"mini_batch_prompts": 3}}, r"overrides\[0\].train: .*must divide prompts_per_step"),
+        ({"arms": ["nobody"]}, r"suites.tiny.overrides\[0\].arms: 'nobody' is not defined"),
+        ({"instruction": "no place"}, "must hold {problem}"),
+        ({"arms": ["sfpo"], "rule": {"alpha": 2.0}}, "overrides: arm sfpo.alpha = 2.0"),
+    ],
+)
+def test_impossible_overrides_stop_before_any_job(raw, override, told):
+    raw["suites"]["tiny"]["overrides"] = [override]
+    with pytest.raises(ConfigError, match=told):
+        jobs.check(parse(Params, raw, "params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        ({}, "items"),
+        ({"table1": {"shows": "score"}}, "items.table1.shows"),
+        ({"Table-1": {"shows": "scores"}}, "items"),
+        ({"table1": {"shows": "scores", "arms": ["nobody"]}}, "items.table1.arms: 'nobody' is not defined"),
+        ({"table1": {"shows": "scores", "arms": ["grpo", "grpo"]}}, "items.table1.arms names grpo twice"),
+    ],
+)
+def test_impossible_items_stop_before_any_job(raw, items, told):
+    raw["suites"]["tiny"]["items"] = items
+    with pytest.raises(ConfigError, match=told):
+        parse(Params, raw, "params.yaml")
+
+
+def test_the_paper_suite_names_every_table_and_figure_and_trains_nothing_twice(raw):
+    for suite in ("paper", "paper-tiny"):
+        raw["suite"] = suite
+        items = {item.item: item for item in jobs.reports(parse(Params, raw, "params.yaml"))}
+        figures = [f"figure{n}" for n in (2, 3, 4, "5a", "5b", "5c", "5d", 6, 7, 8, 9, 10, 11, 12)]
+        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "contamination"]
+        found = jobs.runs(items.values())
+        assert len(found) == len(set(found))

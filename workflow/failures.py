@@ -40,6 +40,10 @@ def failure_report(settings_paths: Iterable[str], root: Path = Path(".")) -> str
     return "\n".join(lines)
 
 
-def render_what_is_there(report_settings: str) -> None:
-    """Tables and figures of the finished part, in results/<suite>/partial/; the final ones stay as they were."""
-    subprocess.run([sys.executable, "-m", "eval.report.render", report_settings, "--partial"], check=False)
+def render_what_is_there(report_settings: list[str]) -> None:
+    """Tables and figures of the finished part, in results/<suite>/partial/; the final ones stay as they were.
+
+    Args:
+        report_settings: the settings files of all tables and figures.
+    """
+    subprocess.run([sys.executable, "-m", "eval.report.render", *report_settings, "--partial"], check=False)

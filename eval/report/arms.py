@@ -26,7 +26,7 @@ from eval.report.panels import (
 from eval.report.partial import missing_note
 from eval.report.statistics import AVERAGE
 from eval.report.style import Look, looks, styled
-from eval.report.tables import Table, table1
+from eval.report.tables import Table, accuracy
 from sfpo.settings import ReportSettings
 
 COST_TITLES = {"rollouts": "Rollouts", "backward_passes": "Backward passes", "seconds": "Training time"}
@@ -41,7 +41,7 @@ def arms_table(
     """One row an arm: test accuracy, validation accuracy at equal budgets, gains over the first arm, and the trigger's steps.
 
     Args:
-        scores: as for ``table1``.
+        scores: as for ``tables.accuracy``.
         validation: as for ``at_equal_budgets``.
         metrics: model, dataset, arm, entropy_zscore (missing where nothing is tested).
         summaries: model, dataset, arm, seed, trigger_fired_at (step, or missing).
@@ -50,7 +50,7 @@ def arms_table(
         The table. Its frame is that of ``at_equal_budgets`` with rows of measure 'test' (average over benchmarks, after
         training) and the column ``trigger``, as printed.
     """
-    frame = pd.concat([_of_test(table1(scores, settings).frame, settings), at_equal_budgets(validation, settings)])
+    frame = pd.concat([_of_test(accuracy(scores, settings).frame, settings), at_equal_budgets(validation, settings)])
     triggers = {
         (*group, arm): trigger_text(_of_arm(metrics, group, arm), _of_arm(summaries, group, arm))
         for group in panel_titles(settings)
@@ -64,7 +64,7 @@ def arms_table(
     blocks = [_block(rows, settings, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
     caption = "Test accuracy, and validation accuracy at equal rollouts, backward passes and training time (%)"
     notes = missing_note(settings) + _notes(settings)
-    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, "arms"))
+    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
 
 
 def _of_arm(frame: pd.DataFrame, group: tuple[str, str], arm: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from sfpo.settings import ReportSettings, RunId
 
 BASE = "base"
 """Arm of the untrained model."""
-METRICS = ["step", "reward", "response_length", "entropy", "rollouts", "backward_passes"]
+METRICS = ["step", "reward", "response_length", "entropy", "rollouts", "backward_passes", "peak_memory_mb"]
 VALIDATION = ["step", "accuracy", "pass_at_k", "rollouts", "backward_passes", "seconds"]
 SCORES = ["benchmark", "problem_id", "sample", "correct"]
 
@@ -33,7 +33,8 @@ class Collected:
     """All results of a suite. Every table has the columns model, dataset, arm and seed first."""
 
     scores: pd.DataFrame
-    """benchmark, problem_id, sample, correct: one row a sample. The untrained model has arm 'base', no dataset and no seed."""
+    """benchmark, problem_id, sample, correct: one row a sample; empty where the item shows none. The untrained model has arm
+    'base', no dataset and no seed."""
     validation: pd.DataFrame
     """The lines of validation.jsonl: step (0 = before training), accuracy, pass_at_k, rollouts, backward_passes, seconds."""
     metrics: pd.DataFrame
@@ -43,10 +44,10 @@ class Collected:
 
 
 def collect(settings: ReportSettings, root: Path = Path(".")) -> Collected:
-    """Read the results of every run of the suite, and those of the untrained models.
+    """Read the results of every run that an item shows, and those of the untrained models.
 
     Args:
-        settings: names the suite, its runs and its benchmarks.
+        settings: names the item's runs and benchmarks.
         root: folder that holds runs/ and evaluations/.
 
     Raises:
@@ -54,7 +55,11 @@ def collect(settings: ReportSettings, root: Path = Path(".")) -> Collected:
     """
     runs = root / "runs"
     return Collected(
-        scores=pd.concat(list(_all_scores(settings, root / "evaluations")), ignore_index=True),
+        scores=(
+            pd.concat(list(_all_scores(settings, root / "evaluations")), ignore_index=True)
+            if settings.scored
+            else pd.DataFrame(columns=SCORES)
+        ),
         validation=_of_runs(settings, lambda run: _steps(runs / run.path / "validation.jsonl", VALIDATION)),
         metrics=_of_runs(settings, lambda run: _steps(runs / run.path / "metrics.jsonl", METRICS)),
         summaries=_of_runs(settings, lambda run: _summary(runs / run.path / "summary.json")).astype(

@@ -1,4 +1,4 @@
-"""The figures: tables in, a Figure and the table of what it shows out. Numbered as in the paper."""
+"""The figures: tables in, a Figure and the table of what it shows out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEED_MARKS = {True: "o", False: ">"}
 
 
 @styled
-def figure2(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+def curves(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
     """Validation accuracy over training, one panel a model.
 
     Args:
@@ -48,7 +48,7 @@ def figure2(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportS
     """
     look = looks(settings.arms)
     percent = validation.assign(accuracy=100 * validation["accuracy"])
-    curves = over_seeds(percent, [*GROUP, "arm", "step"], "accuracy").assign(series="accuracy")
+    accuracy = over_seeds(percent, [*GROUP, "arm", "step"], "accuracy").assign(series="accuracy")
     base = over_seeds(rows_of(percent, step=0), GROUP, "accuracy").assign(series="base", arm=BASE, step=0)
     fired = summaries.dropna(subset=["trigger_fired_at"])
     trigger = fired[[*GROUP, "arm", "seed"]].assign(series="trigger", step=fired["trigger_fired_at"].astype(int))
@@ -58,7 +58,7 @@ def figure2(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportS
     for axes, ((model, dataset), title) in zip(panels, titles.items(), strict=True):
         group = {"model": model, "dataset": dataset}
         for arm in settings.arms:
-            draw_curve(axes, rows_of(curves, **group, arm=arm), look[arm], in_front=arm in front)
+            draw_curve(axes, rows_of(accuracy, **group, arm=arm), look[arm], in_front=arm in front)
         for level in rows_of(base, **group)["mean"]:
             axes.axhline(level, color=BASE_COLOR, linestyle=(0, (4, 2)), linewidth=1)
         _trigger_ticks(axes, rows_of(trigger, **group), look)
@@ -70,7 +70,7 @@ def figure2(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportS
     if len(trigger):
         handles.append(Line2D([], [], color="0.3", marker="|", linestyle="", markersize=6, label="Entropy trigger (one seed)"))
     legend_above(figure, handles, seeds_text(settings))
-    return figure, pd.concat([frame for frame in (curves, base, trigger) if len(frame)], ignore_index=True)
+    return figure, pd.concat([frame for frame in (accuracy, base, trigger) if len(frame)], ignore_index=True)
 
 
 def _columns(panels: int) -> int:
@@ -93,7 +93,7 @@ def _trigger_ticks(axes: Axes, trigger: pd.DataFrame, look: dict[str, Look]) -> 
 
 
 @styled
-def figure3(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+def dynamics(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
     """Training dynamics: response length, entropy and reward at each step, one row of panels a model.
 
     Each seed's curve is a centred moving average over a twentieth of the steps: single steps are noisy.
@@ -107,7 +107,9 @@ def figure3(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd
     look = looks(settings.arms)
     window = max(1, metrics["step"].nunique() // 20)
     long = metrics.melt([*GROUP, "arm", "seed", "step"], list(DYNAMICS), var_name="measure")
-    curves = over_seeds(smoothed(long, [*GROUP, "arm", "seed", "measure"], window), [*GROUP, "arm", "measure", "step"], "value")
+    averages = over_seeds(
+        smoothed(long, [*GROUP, "arm", "seed", "measure"], window), [*GROUP, "arm", "measure", "step"], "value"
+    )
     titles, front = panel_titles(settings), emphasised(settings)
     figure, panels = grid(3 * len(titles), columns=3)
     for i, ((model, dataset), title) in enumerate(titles.items()):
@@ -115,7 +117,7 @@ def figure3(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd
         row[0].set_ylabel(title)
         for axes, measure in zip(row, DYNAMICS, strict=True):
             for arm in settings.arms:
-                curve = rows_of(curves, model=model, dataset=dataset, arm=arm, measure=measure)
+                curve = rows_of(averages, model=model, dataset=dataset, arm=arm, measure=measure)
                 draw_curve(axes, curve, look[arm], in_front=arm in front)
     for axes, title in zip(panels, DYNAMICS.values(), strict=False):
         axes.set_title(title)
@@ -123,11 +125,11 @@ def figure3(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd
     legend_above(
         figure, arm_handles(look), seeds_text(settings) + (f"; moving average over {window} steps" if window > 1 else "")
     )
-    return figure, curves
+    return figure, averages
 
 
 @styled
-def figure4(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
     """What each arm spends until it reaches the first arm's best validation accuracy: rollouts, time, backward passes.
 
     Args:
@@ -193,6 +195,45 @@ def _cost_bars(axes: Axes, drawn: pd.DataFrame, look: dict[str, Look]) -> None:
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlim(0, 1.5 * max(drawn["value"].max(), 1e-9))
     axes.grid(False, axis="y")
+
+
+@styled
+def memory(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+    """Peak memory of the training process (a GPU's where there is one), one panel a model.
+
+    Args:
+        metrics: model, dataset, arm, seed, peak_memory_mb (MiB, the highest so far at each step).
+
+    Returns:
+        The figure, and its data: one row for each run: gib; and, the same for all seeds of an arm, ratio (mean over the first
+        arm's mean).
+    """
+    look, titles = looks(settings.arms), panel_titles(settings)
+    peaks = metrics.groupby([*GROUP, "arm", "seed"], sort=False, as_index=False)["peak_memory_mb"].max()
+    peaks = peaks.assign(gib=peaks.pop("peak_memory_mb") / 1024)
+    means = peaks.groupby([*GROUP, "arm"])["gib"].mean()
+    first = next(iter(settings.arms))
+    ratios = [means[(*key,)] / means[(*key[:2], first)] for key in zip(*(peaks[c] for c in (*GROUP, "arm")), strict=True)]
+    peaks = peaks.assign(ratio=ratios)
+    columns = _columns(len(titles))
+    figure, panels = grid(len(titles), columns, height=0.7 + 0.2 * len(look), sharey=True)
+    for axes, ((model, dataset), title) in zip(panels, titles.items(), strict=True):
+        for place, arm in enumerate(look):
+            rows = rows_of(peaks, model=model, dataset=dataset, arm=arm)
+            axes.barh(place, rows["gib"].mean(), height=0.65, color=look[arm].color, alpha=0.75, linewidth=0)
+            axes.plot(rows["gib"], [place] * len(rows), marker="o", color="0.2", markerfacecolor="w", linestyle="")
+            label = "" if arm == first else f"{rows['ratio'].iloc[0]:.2f}×"
+            axes.annotate(label, (rows["gib"].max(), place), xytext=(5, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(look)), [one.title for one in look.values()])
+        axes.set_ylim(len(look) - 0.5, -0.5)
+        axes.set_xlim(0, 1.3 * peaks["gib"].max())
+        axes.grid(False, axis="y")
+        axes.set_title(title)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("Peak memory (GiB)")
+    mark = Line2D([], [], color="0.2", marker="o", markerfacecolor="w", linestyle="", label="One seed")
+    legend_above(figure, [mark], f"Bars: mean over seeds; n×: over {settings.arms[first]}")
+    return figure, peaks
 
 
 def time_to_level(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:

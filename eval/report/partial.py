@@ -11,14 +11,14 @@ OF_RUN = ("summary.json", "metrics.jsonl", "validation.jsonl")
 OF_EVALUATION = "scores.parquet"
 
 
-def is_finished(run: RunId, root: Path) -> bool:
-    """The run and its evaluation have left all that the report reads."""
-    files = [root / "runs" / run.path / name for name in OF_RUN] + [root / "evaluations" / run.path / OF_EVALUATION]
-    return all(path.is_file() for path in files)
+def is_finished(run: RunId, root: Path, scored: bool) -> bool:
+    """The run, and where it is shown its evaluation, have left all that the report reads."""
+    files = [root / "runs" / run.path / name for name in OF_RUN]
+    return all(path.is_file() for path in [*files, *([root / "evaluations" / run.path / OF_EVALUATION] if scored else [])])
 
 
 def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSettings | None:
-    """The part of the suite that can be reported: seeds that every arm has finished, on every model and data set.
+    """The part of an item that can be reported: seeds that every arm has finished, on every model and data set.
 
     Where there is no such seed, the arm with the fewest finished runs is left out, and so on. Models that were not scored
     themselves are left out with their runs.
@@ -27,10 +27,12 @@ def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSet
         The settings of that part, with ``missing`` naming the runs that are not in it; None: there is nothing to report.
     """
     models = [
-        model for model in settings.models if (root / "evaluations" / settings.suite / model / BASE / OF_EVALUATION).is_file()
+        model
+        for model in settings.models
+        if not settings.scored or (root / "evaluations" / settings.suite / model / BASE / OF_EVALUATION).is_file()
     ]
     part = settings.model_copy(update={"models": models})
-    finished = [run for run in part.runs if is_finished(run, root)]
+    finished = [run for run in part.runs if is_finished(run, root, settings.scored)]
     arms = dict(settings.arms)
     while arms and models:
         rest = part.model_copy(update={"arms": arms})

@@ -1,4 +1,5 @@
-"""Write the report: ``python -m eval.report.render results/<suite>/settings.json table1 figure2 ...``, in the project's folder.
+"""Write tables and figures: ``python -m eval.report.render results/<suite>/items/<item>/settings.json ...``, in the project's
+folder.
 
 Reads runs/ and evaluations/, writes below results/<suite>/. Equal results give equal bytes, pictures included. With --partial
 it reports what has finished of a suite, and marks what has not.
@@ -9,37 +10,28 @@ from __future__ import annotations
 import argparse
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.report import arms, figures, tables
+from eval.report import arms, contamination, figures, tables, targets
 from eval.report.collect import Collected, ReportError, collect
+from eval.report.paper_values import beside_ours, paper_values
 from eval.report.partial import finished_part
 from eval.report.statistics import AVERAGE
 from eval.report.style import context
+from sfpo.config import Shows
+from sfpo.data.contamination import overlaps
 from sfpo.manifest import write_json, write_text
 from sfpo.schema import ConfigError
 from sfpo.settings import ReportSettings, load_settings
 
+PAPER_TABLES = frozenset(paper_values()["item"])
 # Without these entries the time of drawing would be in the file.
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-
-
-def write_table1(collected: Collected, settings: ReportSettings, folder: Path) -> None:
-    """tables/table1 and tables/table1_pass_at_k, as csv, md and tex."""
-    for name, make in (("table1", tables.table1), ("table1_pass_at_k", tables.table1_pass_at_k)):
-        write_table(name, make(collected.scores, settings), folder)
-
-
-def write_arms(collected: Collected, settings: ReportSettings, folder: Path) -> None:
-    """tables/arms as csv, md and tex; figures/arms as png, pdf and csv."""
-    c = collected
-    write_table("arms", arms.arms_table(c.scores, c.validation, c.metrics, c.summaries, settings), folder)
-    write_figure("arms", arms.arms_figure(c.validation, settings), folder)
 
 
 def write_table(name: str, table: tables.Table, folder: Path) -> None:
@@ -60,32 +52,67 @@ def write_figure(name: str, drawn: tuple[Figure, pd.DataFrame], folder: Path) ->
         _write_bytes(folder / f"figures/{name}.{kind}", buffer.getvalue())
 
 
-def write_metrics(collected: Collected, settings: ReportSettings, folder: Path) -> None:
-    """metrics.json: model -> dataset -> arm -> benchmark -> percent, gains with intervals, steps at which triggers fired."""
-    frame = tables.table1(collected.scores, settings).frame
-    found: dict[str, Any] = {}
-    for _, row in frame.iterrows():
-        columns = [*settings.benchmarks, AVERAGE]
-        if row["kind"] == "gain":
-            columns = [f"{column}{suffix}" for column in columns for suffix in ("", "_low", "_high")]
-        arm = {column: None if pd.isna(row[column]) else round(row[column], 4) for column in columns}
-        found.setdefault(row["model"], {}).setdefault(row["dataset"], {})[row["arm"]] = arm
-    for _, run in collected.summaries.iterrows():
-        fired = found[run["model"]][run["dataset"]][run["arm"]].setdefault("trigger_fired_at", {})
-        fired[f"seed{run['seed']}"] = None if pd.isna(run["trigger_fired_at"]) else int(run["trigger_fired_at"])
-    write_json(folder / "metrics.json", found)
+def _scores(c: Collected, settings: ReportSettings, folder: Path) -> None:
+    table = tables.accuracy(c.scores, settings)
+    write_table(settings.item, table, folder)
+    write_table(f"{settings.item}_pass_at_k", tables.pass_at_least_once(c.scores, settings), folder)
+    if settings.item in PAPER_TABLES:
+        titles = {**settings.arms, **settings.benchmarks}
+        write_table(f"{settings.item}_beside_paper", beside_ours(settings.item, table.frame, titles), folder)
 
 
-ITEMS: dict[str, Callable[[Collected, ReportSettings, Path], None]] = {
-    "table1": write_table1,
-    "figure2": lambda c, s, folder: write_figure("figure2", figures.figure2(c.validation, c.summaries, s), folder),
-    "figure3": lambda c, s, folder: write_figure("figure3", figures.figure3(c.metrics, s), folder),
-    "figure4": lambda c, s, folder: write_figure("figure4", figures.figure4(c.validation, s), folder),
-    "arms": write_arms,
-    "metrics": write_metrics,
-    "headline": lambda c, s, _: print(tables.headline(tables.table1(c.scores, s), s)),
+def _arms(c: Collected, settings: ReportSettings, folder: Path) -> None:
+    write_table(settings.item, arms.arms_table(c.scores, c.validation, c.metrics, c.summaries, settings), folder)
+    write_figure(settings.item, arms.arms_figure(c.validation, settings), folder)
+
+
+def _targets(c: Collected, settings: ReportSettings, folder: Path) -> None:
+    write_table(settings.item, targets.targets_table(c.validation, settings), folder)
+    write_figure(settings.item, targets.targets_figure(c.validation, settings), folder)
+
+
+def _contamination(c: Collected, settings: ReportSettings, folder: Path) -> None:
+    data = Path("data") / settings.suite
+    found = overlaps(
+        {name: data / "benchmarks" / name / "problems.parquet" for name in settings.benchmarks},
+        {name: data / "train" / name / "train.parquet" for name in settings.datasets},
+    )
+    write_table(settings.item, contamination.contamination_table(c.scores, found, settings), folder)
+    for dataset in settings.datasets:
+        of_one = c.scores[c.scores["dataset"].isna() | (c.scores["dataset"] == dataset)]
+        left = contamination.without_overlap(of_one, found)
+        alone = settings.model_copy(update={"datasets": [dataset], "title": f"Without overlap with {dataset}"})
+        write_table(f"{settings.item}_without_{dataset}", tables.accuracy(left, alone), folder)
+
+
+WRITERS: dict[Shows, Callable[[Collected, ReportSettings, Path], None]] = {
+    "scores": _scores,
+    "arms": _arms,
+    "curves": lambda c, s, folder: write_figure(s.item, figures.curves(c.validation, c.summaries, s), folder),
+    "dynamics": lambda c, s, folder: write_figure(s.item, figures.dynamics(c.metrics, s), folder),
+    "costs": lambda c, s, folder: write_figure(s.item, figures.costs(c.validation, s), folder),
+    "targets": _targets,
+    "contamination": _contamination,
+    "memory": lambda c, s, folder: write_figure(s.item, figures.memory(c.metrics, s), folder),
 }
-"""What can be asked for, and what makes it."""
+"""What is shown -> what makes it: tables/<item>... and figures/<item> below a folder (workflow/rules/report.smk lists them)."""
+
+
+def metrics(items: Iterable[tuple[Collected, ReportSettings]]) -> dict[str, Any]:
+    """Item -> model -> dataset -> arm -> benchmark -> percent (gains with intervals), and the steps at which triggers fired."""
+    found: dict[str, Any] = {}
+    for collected, settings in items:
+        of_item = found.setdefault(settings.item, {})
+        for _, row in tables.accuracy(collected.scores, settings).frame.iterrows():
+            columns = [*settings.benchmarks, AVERAGE]
+            if row["kind"] == "gain":
+                columns = [f"{column}{suffix}" for column in columns for suffix in ("", "_low", "_high")]
+            arm = {column: None if pd.isna(row[column]) else round(row[column], 4) for column in columns}
+            of_item.setdefault(row["model"], {}).setdefault(row["dataset"], {})[row["arm"]] = arm
+        for _, run in collected.summaries.iterrows():
+            fired = of_item[run["model"]][run["dataset"]][run["arm"]].setdefault("trigger_fired_at", {})
+            fired[f"seed{run['seed']}"] = None if pd.isna(run["trigger_fired_at"]) else int(run["trigger_fired_at"])
+    return found
 
 
 def _csv(frame: pd.DataFrame) -> str:
@@ -103,24 +130,33 @@ def _write_bytes(path: Path, content: bytes) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.report.render", description=__doc__)
-    parser.add_argument("settings", type=Path, help="results/<suite>/settings.json")
-    parser.add_argument("items", nargs="*", metavar="item", help=f"of {', '.join(ITEMS)}; none: all")
-    parser.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
+    parser.add_argument("settings", type=Path, nargs="+", help="results/<suite>/items/<item>/settings.json")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
+    what.add_argument("--metrics", action="store_true", help="write results/<suite>/metrics.json, of those that show scores")
+    what.add_argument("--headline", action="store_true", help="print the averages of those that show scores")
     arguments = parser.parse_args(argv)
-    if unknown := set(arguments.items) - set(ITEMS):
-        parser.error(f"{', '.join(sorted(unknown))}: no such item; there are {', '.join(ITEMS)}")
     try:
-        settings = load_settings(ReportSettings, arguments.settings)
-        folder = Path("results") / settings.suite
+        items = [load_settings(ReportSettings, path) for path in arguments.settings]
+        folder = Path("results") / items[0].suite
         if arguments.partial:
-            settings, folder = finished_part(settings), folder / "partial"
-        if settings is None:
-            raise ReportError("no seed of any arm has finished, so there is nothing to report")
-        collected = collect(settings)
+            folder = folder / "partial"
+            items = [part for item in items if (part := finished_part(item))]
+            if not items:
+                raise ReportError("no seed of any arm has finished, so there is nothing to report")
+        if arguments.metrics or arguments.headline:
+            items = [item for item in items if item.shows == "scores"]
+        collected = [(collect(item), item) for item in items]
     except (ConfigError, ReportError) as error:
         raise SystemExit(f"error: {error}") from None
-    for item in arguments.items or ITEMS:
-        ITEMS[item](collected, settings, folder)
+    if arguments.metrics:
+        write_json(folder / "metrics.json", metrics(collected))
+        return
+    for found, item in collected:
+        if arguments.headline or (arguments.partial and item.shows == "scores"):
+            print(tables.headline(tables.accuracy(found.scores, item), item))
+        if not arguments.headline:
+            WRITERS[item.shows](found, item, folder)
 
 
 if __name__ == "__main__":

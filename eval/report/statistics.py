@@ -16,20 +16,28 @@ With one seed nothing can be said about seeds, and the interval is over problems
 
 Where all problems of a benchmark agree in every seed (all wrong, or no difference between two arms) there is no spread to
 resample, and an interval of no width would claim certainty. There the exact bound of ``agreed`` holds instead.
+
+``paired_p_value`` is the same interval read backward, ``holm`` corrects many of them, and ``detectable_gain`` says what such an
+interval can show at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from sfpo.seeding import seed_of
 
 RESAMPLES = 2000
 LEVEL = 0.95
+POWER = 0.8
+"""Chance with which a gain of the size that ``detectable_gain`` gives is told from zero."""
+LEAST_P = 1e-100
+"""Smaller p-values are given as this one: far beyond it, scipy's quantiles of t overflow."""
+GAIN_BOUNDS = (-1.0, 1.0)
 AVERAGE = "average"
 """Name of the unweighted mean over benchmarks."""
 
@@ -85,11 +93,8 @@ def interval(values: dict[str, pd.DataFrame], bounds: tuple[float, float] = (0.0
     """
     tables = [table.to_numpy(float) for table in values.values()]
     seeds, problems = len(tables[0]), [table.shape[1] for table in tables]
-    means = np.array([table.mean() for table in tables])
-    mean = np.append(means, means.mean())
-    resampled = _resampled(tables)
-    half = _student(tables) * np.column_stack([resampled, resampled.mean(axis=1)]).std(axis=0, ddof=1)
-    below, above = _reaches(tables, half, bounds)
+    mean = _means(tables)
+    below, above = _reaches(tables, *_spread(tables), bounds)
     return pd.DataFrame(
         {
             "mean": mean,
@@ -98,8 +103,12 @@ def interval(values: dict[str, pd.DataFrame], bounds: tuple[float, float] = (0.0
             "n_seeds": seeds,
             "problems": [*problems, sum(problems)],
         },
-        index=pd.Index([*values, AVERAGE], name="benchmark"),
+        index=_columns(values),
     )
+
+
+def _columns(benchmarks: Iterable[str]) -> pd.Index:
+    return pd.Index([*benchmarks, AVERAGE], name="benchmark")
 
 
 def paired_gain(values: dict[str, pd.DataFrame], reference: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -111,9 +120,128 @@ def paired_gain(values: dict[str, pd.DataFrame], reference: dict[str, pd.DataFra
     Raises:
         ValueError: the two were not scored on the same benchmarks, problems and seeds.
     """
+    return interval(_differences(values, reference), GAIN_BOUNDS)
+
+
+def paired_p_value(values: dict[str, pd.DataFrame], reference: dict[str, pd.DataFrame]) -> pd.Series:
+    """Two-sided p-value of each benchmark's gain, and of the average's, against no gain.
+
+    ``paired_gain`` read backward, with the same resamples, the same t and the same bound where all problems agree: the p-value
+    is the error (1 - confidence) at which the interval just touches zero. So it is below 0.05 exactly where the 95% interval
+    excludes zero.
+
+    Returns:
+        [benchmarks + 1], named as the rows of ``paired_gain``; missing where the interval is.
+
+    Raises:
+        ValueError: as ``paired_gain``.
+    """
+    tables = [table.to_numpy(float) for table in _differences(values, reference).values()]
+    mean, (spread, freedom) = _means(tables), _spread(tables)
+
+    def p_value(column: int) -> float:
+        side = 0 if mean[column] > 0 else 1
+
+        def beyond_zero(log_error: float) -> float:
+            reaches = _reaches(tables, spread, freedom, GAIN_BOUNDS, float(np.exp(log_error)))
+            return float(reaches[side][column] - abs(mean[column]))
+
+        at_least = beyond_zero(np.log(LEAST_P))
+        if np.isnan(at_least):
+            return np.nan
+        if abs(mean[column]) < 1e-9:  # means of equal scores may differ by rounding
+            return 1.0
+        return float(np.exp(optimize.bisect(beyond_zero, np.log(LEAST_P), 0.0))) if at_least > 0 else LEAST_P
+
+    return pd.Series([p_value(column) for column in range(len(mean))], index=_columns(values), name="p_value")
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """P-values corrected for their number: a claim wherever one is below 5% is false anywhere in at most 5% of such reports.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on, none falling below the one before it, none above 1. It
+    needs no assumption on how the comparisons depend on each other (Holm, "A simple sequentially rejective multiple test
+    procedure", 1979).
+
+    Args:
+        p_values: [comparisons]; a missing one was not tested: it stays missing and does not count.
+
+    Raises:
+        ValueError: a value is not within 0 and 1.
+    """
+    values = np.asarray(p_values, float)
+    if np.any((values < 0) | (values > 1)):
+        raise ValueError(f"p-values must lie within 0 and 1: {values}")
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # missing ones are sorted last
+    corrected = np.full_like(values, np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1.0)
+    return corrected
+
+
+def detectable_gain(values: dict[str, pd.DataFrame], reference: dict[str, pd.DataFrame]) -> pd.Series:
+    """The gain (share) that ``paired_gain`` would tell from zero in 80% of repetitions, two-sided at 5%, by the spread at hand.
+
+    (t of 97.5% + t of 80%) * standard error: by the noncentral t, the power is within two points of 80% from three degrees of
+    freedom on, and 77% with two. A gain half as large would mostly be missed, so finding none says little about it. Where all
+    problems of a benchmark agree, the exact bound of ``agreed`` stands for its spread.
+
+    Returns:
+        [benchmarks + 1], named as the rows of ``paired_gain``; missing where a benchmark has a single problem.
+
+    Raises:
+        ValueError: as ``paired_gain``.
+    """
+    tables = [table.to_numpy(float) for table in _differences(values, reference).values()]
+    spread, freedom = _spread(tables)
+    told_apart = np.maximum(*_reaches(tables, spread, freedom, GAIN_BOUNDS))
+    return pd.Series(told_apart + stats.t.ppf(POWER, freedom) * spread, index=_columns(values), name="detectable_gain")
+
+
+def planned_detectable_gain(
+    problems: dict[str, int], samples: int, seeds: int = 1, accuracies: dict[str, float] | None = None
+) -> pd.Series:
+    """``detectable_gain`` before any run, from the noise of sampling alone.
+
+    The binomial bound: each problem is right with the chance ``accuracies`` gives, which is the most that sampling noise can be
+    at that accuracy; both arms gain alike on every problem and in every seed. Where they do not, that comes on top. One seed
+    tells two runs apart, several tell methods apart: that takes more, so two seeds can show less than one.
+
+    Args:
+        problems: benchmark -> number of problems, two or more.
+        samples: of each problem and seed, in either arm.
+        seeds: training seeds of either arm.
+        accuracies: benchmark -> accuracy (share) expected of both arms; none: 0.5 for each, where the noise is largest.
+
+    Returns:
+        Shares, [benchmarks + 1]; the last is that of the average.
+
+    Raises:
+        ValueError: a benchmark has fewer than two problems, or there are no samples or seeds.
+        KeyError: ``accuracies`` leaves out a benchmark.
+    """
+    counts = np.array(list(problems.values()), float)
+    if np.any(counts < 2) or samples < 1 or seeds < 1:
+        raise ValueError(f"at least two problems, one sample and one seed are needed: {problems}, {samples}, {seeds}")
+    chances = np.array([0.5 if accuracies is None else accuracies[name] for name in problems])
+    noise = 2 * chances * (1 - chances) / (samples * seeds * counts)
+    # Resampling both ways counts noise that belongs to neither problems nor seeds thrice (Owen, 2007): once with the problems,
+    # once with the seeds, once with their crossing. With one seed there is one way, and it is counted once.
+    spread = np.sqrt(_with_average(noise) * (1 if seeds == 1 else 3))
+    columns = [[i] for i in range(len(counts))] + [list(range(len(counts)))]
+    freedom = np.array([_freedom(noise[own], counts[own], noise[own].sum(), seeds) for own in columns])
+    factor = stats.t.ppf((1 + LEVEL) / 2, freedom) + stats.t.ppf(POWER, freedom)
+    return pd.Series(factor * spread, index=_columns(problems), name="detectable_gain")
+
+
+def _with_average(variances: np.ndarray) -> np.ndarray:
+    """[benchmarks + 1]: those of independent benchmarks, and that of their average."""
+    return np.append(variances, variances.sum() / len(variances) ** 2)
+
+
+def _differences(values: dict[str, pd.DataFrame], reference: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if list(values) != list(reference):
         raise ValueError(f"arms scored on different benchmarks: {list(values)} and {list(reference)}")
-    return interval({name: _paired(name, values[name], reference[name]) for name in values}, bounds=(-1.0, 1.0))
+    return {name: _paired(name, values[name], reference[name]) for name in values}
 
 
 def _paired(benchmark: str, values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -128,27 +256,30 @@ def _paired(benchmark: str, values: pd.DataFrame, reference: pd.DataFrame) -> pd
     return values - reference
 
 
-def agreed(value: float, problems: int, bounds: tuple[float, float]) -> tuple[float, float]:
-    """How far below and above ``value`` the mean may lie, with 95% confidence, when all of ``problems`` have that value.
+def agreed(value: float, problems: int, bounds: tuple[float, float], error: float = 1 - LEVEL) -> tuple[float, float]:
+    """How far below and above ``value`` the mean may lie, with confidence 1 - error, when all of ``problems`` have that value.
 
-    If a share q of all problems differed, none of n drawn would with chance (1 - q)^n: q above 1 - 0.05^(1/n), about 3/n, is
-    excluded (the rule of three). What differs may lie anywhere within ``bounds``. Samples and seeds of one problem do not count
-    as further evidence, so the bound errs to the wide side.
+    If a share q of all problems differed, none of n drawn would with chance (1 - q)^n: q above 1 - error^(1/n), about 3/n at
+    5%, is excluded (the rule of three). What differs may lie anywhere within ``bounds``. Samples and seeds of one problem do
+    not count as further evidence, so the bound errs to the wide side.
     """
-    share = 1.0 - (1.0 - LEVEL) ** (1.0 / problems)
+    share = 1.0 - error ** (1.0 / problems)
     return share * (value - bounds[0]), share * (bounds[1] - value)
 
 
-def _reaches(tables: list[np.ndarray], half: np.ndarray, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """[benchmarks + 1] twice: how far each interval reaches below and above its mean.
+def _reaches(
+    tables: list[np.ndarray], spread: np.ndarray, freedom: np.ndarray, bounds: tuple[float, float], error: float = 1 - LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """[benchmarks + 1] twice: how far each interval of confidence 1 - error reaches below and above its mean.
 
-    ``half``, except where all values agree. The average adds the reach of such benchmarks in quadrature, as is right for
-    independent parts (Zou and Donner, 2008).
+    t times ``spread``, except where all values agree. The average adds the reach of such benchmarks in quadrature, as is right
+    for independent parts (Zou and Donner, 2008).
     """
+    half = stats.t.isf(error / 2, freedom) * spread
     reaches = np.stack([half, half])
     for i, table in enumerate(tables):
         if np.ptp(table) < 1e-9 and table.shape[1] > 1:  # means of equal scores may differ by rounding
-            reaches[:, i] = agreed(table.flat[0], table.shape[1], bounds)
+            reaches[:, i] = agreed(table.flat[0], table.shape[1], bounds, error)
             reaches[:, -1] = np.hypot(reaches[:, -1], reaches[:, i] / len(tables))
     return reaches[0], reaches[1]
 
@@ -184,25 +315,42 @@ def _weights(count: int, generator: np.random.Generator) -> np.ndarray:
     return np.bincount(picked.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count) / draws
 
 
-def _student(tables: list[np.ndarray]) -> np.ndarray:
-    """[benchmarks + 1]: Student's t quantile for each benchmark and the average; NaN where no spread can be known.
+def _means(tables: list[np.ndarray]) -> np.ndarray:
+    """[benchmarks + 1]."""
+    means = np.array([table.mean() for table in tables])
+    return np.append(means, means.mean())
 
-    Satterthwaite: the variance of a mean is the sum of a part from seeds (seeds - 1 degrees of freedom) and one from the
-    problems of each benchmark (problems - 1).
-    """
-    seeds = len(tables[0])
+
+def _spread(tables: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """[benchmarks + 1] twice: standard deviation of the resampled means, and its degrees of freedom; NaN where unknown."""
+    resampled = _resampled(tables)
     by_seed = np.stack([table.mean(axis=1) for table in tables])
-    columns = [(by_seed[i], [table], 1) for i, table in enumerate(tables)] + [(by_seed.mean(axis=0), tables, len(tables))]
-    quantiles = []
-    for seed_means, parts, count in columns:
-        if any(part.shape[1] < 2 for part in parts):
-            quantiles.append(np.nan)
+    columns = [(by_seed[i], [table]) for i, table in enumerate(tables)] + [(by_seed.mean(axis=0), tables)]
+    freedom = []
+    for seed_means, parts in columns:
+        counts = np.array([part.shape[1] for part in parts])
+        if counts.min() < 2:
+            freedom.append(np.nan)
             continue
-        freedom = [part.shape[1] - 1 for part in parts]
-        variances = [part.mean(axis=0).var(ddof=1) / part.shape[1] / count**2 for part in parts]
-        if seeds > 1:
-            variances.append(seed_means.var(ddof=1) / seeds)
-            freedom.append(seeds - 1)
-        weight = sum(variance**2 / degrees for variance, degrees in zip(variances, freedom, strict=True))
-        quantiles.append(stats.t.ppf((1 + LEVEL) / 2, sum(variances) ** 2 / weight if weight else np.inf))
-    return np.array(quantiles)
+        of_problems = np.array([part.mean(axis=0).var(ddof=1) for part in parts]) / counts
+        of_seeds = seed_means.var(ddof=1) / len(seed_means) * len(parts) ** 2 if len(seed_means) > 1 else 0.0
+        freedom.append(_freedom(of_problems, counts, of_seeds, len(seed_means)))
+    return np.column_stack([resampled, resampled.mean(axis=1)]).std(axis=0, ddof=1), np.array(freedom)
+
+
+def _freedom(of_problems: np.ndarray, counts: np.ndarray, of_seeds: float, seeds: int) -> float:
+    """Satterthwaite's degrees of freedom of a sum of benchmarks' means.
+
+    Its variance is the sum of a part from seeds (seeds - 1 degrees of freedom) and one from the problems of each benchmark
+    (problems - 1).
+
+    Args:
+        of_problems: [benchmarks], variance of each benchmark's mean over its problems.
+        counts: [benchmarks], problems of each, two or more.
+        of_seeds: variance of the sum over seeds; without meaning for one seed.
+    """
+    variances, degrees = of_problems, counts - 1
+    if seeds > 1:
+        variances, degrees = np.append(variances, of_seeds), np.append(degrees, seeds - 1)
+    weight = np.sum(variances**2 / degrees)
+    return float(variances.sum() ** 2 / weight) if weight else np.inf

@@ -6,13 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from eval.report.collect import BASE
 from eval.report.markup import Block, Cell, latex, markdown
 from eval.report.panels import FEW_ARMS
 from eval.report.partial import missing_note, missing_rows
-from eval.report.statistics import AVERAGE, RESAMPLES, Measure, avg_at_k, interval, paired_gain, pass_at_k, per_problem
+from eval.report.statistics import (
+    AVERAGE,
+    RESAMPLES,
+    Measure,
+    avg_at_k,
+    detectable_gain,
+    holm,
+    interval,
+    paired_gain,
+    paired_p_value,
+    pass_at_k,
+    per_problem,
+)
 from sfpo.settings import ReportSettings
 
 DAGGER = "†"
@@ -25,23 +38,26 @@ class Table:
 
     frame: pd.DataFrame
     """model, dataset, arm, kind (score | gain); <benchmark>, <benchmark>_low, <benchmark>_high for each benchmark and
-    ``average``; n_seeds, problems, samples; best_in (names of the columns in which the arm's lead is beyond chance)."""
+    ``average``; n_seeds, problems, samples; best_in (names of the columns in which the arm's lead is beyond chance). Of gains,
+    for the average: p (two-sided), p_holm (adjusted for all comparisons with the first arm), detectable (the least gain, in
+    points, that would be told from zero in 80% of such suites)."""
     markdown: str
     latex: str
 
 
-def table1(scores: pd.DataFrame, settings: ReportSettings) -> Table:
+def accuracy(scores: pd.DataFrame, settings: ReportSettings) -> Table:
     """Accuracy (avg@k) of the base model and of each arm on every benchmark, and the gains between them.
 
     Args:
         scores: model, dataset, arm, seed, benchmark, problem_id, correct; one row a sample.
     """
-    return _table(scores, settings, avg_at_k, f"avg@{settings.samples}", "table1")
+    return _table(scores, settings, avg_at_k, f"avg@{settings.samples}", settings.item)
 
 
-def table1_pass_at_k(scores: pd.DataFrame, settings: ReportSettings) -> Table:
-    """As ``table1``, for the chance that at least one of k samples is right."""
-    return _table(scores, settings, partial(pass_at_k, k=settings.samples), f"pass@{settings.samples}", "table1_pass_at_k")
+def pass_at_least_once(scores: pd.DataFrame, settings: ReportSettings) -> Table:
+    """As ``accuracy``, for the chance that at least one of k samples is right."""
+    measure = partial(pass_at_k, k=settings.samples)
+    return _table(scores, settings, measure, f"pass@{settings.samples}", f"{settings.item}_pass_at_k")
 
 
 def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, name: str, label: str) -> Table:
@@ -51,7 +67,7 @@ def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, nam
         for benchmark, title in settings.benchmarks.items()
     ]
     blocks = [block for group, rows in _by_group(frame, settings) for block in _blocks(rows, settings, group)]
-    caption = f"Accuracy ({name}, %) on {len(settings.benchmarks)} benchmarks, with 95% intervals"
+    caption = f"{settings.title or 'Accuracy'} ({name}, %) on {len(settings.benchmarks)} benchmarks, with 95% intervals"
     heads, notes = [*heads, "Average"], missing_note(settings) + _notes(frame, settings)
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, label))
 
@@ -91,7 +107,15 @@ def _group_rows(values: dict[str, Values], settings: ReportSettings, group: dict
     ]
     for arm, reference in gain_pairs(settings):
         gain = paired_gain(values[arm], values[reference])
-        rows.append({**group, "arm": f"{arm}-{reference}", "kind": "gain", **_row(gain, settings), "best_in": ""})
+        found = {
+            "p": paired_p_value(values[arm], values[reference])[AVERAGE],
+            "detectable": 100 * detectable_gain(values[arm], values[reference])[AVERAGE],
+        }
+        rows.append({**group, "arm": f"{arm}-{reference}", "kind": "gain", **_row(gain, settings), "best_in": "", **found})
+    first, *others = settings.arms
+    compared = [row for row in rows if row["arm"] in {f"{arm}-{first}" for arm in others}]
+    for row, adjusted in zip(compared, holm(np.array([row["p"] for row in compared])), strict=True):
+        row["p_holm"] = adjusted
     return rows
 
 
@@ -210,9 +234,19 @@ def verdicts(rows: pd.DataFrame, settings: ReportSettings) -> list[str]:
             f"{worse} as worse, where chance alone would give about {len(gains) / 20:.1f} in all."
         ]
     return [
-        f"{arm_title(row['arm'], settings)} = {_average(row)} points on average: {_told_apart(_average(row), settings)}."
+        f"{arm_title(row['arm'], settings)} = {_average(row)} points on average: {_told_apart(_average(row), settings)}"
+        f"{_power(row, len(gains))}."
         for row in gains
     ]
+
+
+def _power(row: pd.Series, comparisons: int) -> str:
+    """p of a gain, adjusted where there are several, and the gain that could have been found."""
+    if pd.isna(row["p"]):
+        return ""
+    adjusted = f", {row['p_holm']:.2g} after Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
+    found = "" if pd.isna(row["detectable"]) else f"; a gain of {row['detectable']:.1f} points would be found with 80% power"
+    return f"; p {row['p']:.2g}{adjusted}{found}"
 
 
 def _average(row: pd.Series) -> Cell:
@@ -251,8 +285,8 @@ def headline(table: Table, settings: ReportSettings) -> str:
             *lines,
             *(["", *missing_note(settings)] if settings.missing else []),
             "",
-            f"Tables:  {folder}/tables/table1.md, table1_pass_at_k.md and arms.md (.csv, .tex)",
-            f"Figures: {folder}/figures/ (figure2, figure3, figure4 and arms as .png, .pdf, .csv)",
+            f"Table:   {folder}/tables/{settings.item}.md (.csv, .tex), {settings.item}_pass_at_k.md; the others beside it",
+            f"Figures: {folder}/figures/ (.png, .pdf, .csv)",
             "Next:    change arms, seeds or the suite in params.yaml and run the same command; only what changed is run again.",
         ]
     )

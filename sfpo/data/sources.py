@@ -169,15 +169,39 @@ def _read_hub(rows: TableRows) -> list[Row]:
             f"hub data set '{hub_id}', split '{rows.split}' cannot be loaded ({error}); check the id, the split and "
             "the connection, or set data_mirror to a folder that holds the rows"
         ) from error
-    _check_columns(f"hub data set '{hub_id}'", table.column_names, (rows.problem, rows.answer), "correct `problem` or `answer`")
-    if rows.first_rows is not None:
-        table = table.select(range(min(rows.first_rows, len(table))))
-    found = []
+    columns = tuple(path.split("/")[0] for path in (rows.problem, rows.answer, *([rows.keep.column] if rows.keep else [])))
+    _check_columns(f"hub data set '{hub_id}'", table.column_names, columns, "correct `problem`, `answer` or `keep`")
+    found: list[Row] = []
     for number, record in enumerate(table):
+        if len(found) == rows.first_rows:
+            break
         where = f"hub data set '{hub_id}', row {number}"
-        answer = ANSWER_FORMATS[rows.answer_format](where, record[rows.answer])
-        found.append(Row(f"{number:05d}", _problem(where, record[rows.problem]), _golds(where, answer)))
+        if rows.keep is None or _is_between(where, _field(where, record, rows.keep.column), rows.keep.between):
+            answer = ANSWER_FORMATS[rows.answer_format](where, _field(where, record, rows.answer))
+            found.append(Row(f"{number:05d}", _problem(where, _last_turn(record[rows.problem])), _golds(where, answer)))
     return found
+
+
+def _field(where: str, record: dict[str, Any], path: str) -> Any:
+    """What stands at 'column/field/...'."""
+    value: Any = record
+    for key in path.split("/"):
+        if not isinstance(value, dict) or key not in value:
+            raise ConfigError(f"{where}: there is no '{path}'; correct `answer` or `keep`")
+        value = value[key]
+    return value
+
+
+def _is_between(where: str, value: Any, bounds: tuple[float, float]) -> bool:
+    if not isinstance(value, int | float):
+        raise ConfigError(f"{where}: `keep` compares numbers; the value is of type {type(value).__name__}")
+    return bounds[0] <= value <= bounds[1]
+
+
+def _last_turn(problem: Any) -> Any:
+    """The content of a chat's last user turn; anything else as it is."""
+    turns = [turn["content"] for turn in problem if turn["role"] == "user"] if isinstance(problem, list) else [problem]
+    return turns[-1] if turns else None
 
 
 def _hub_id(rows: TableRows) -> str:
@@ -210,6 +234,13 @@ def _first_of_list(where: str, answers: Any) -> str:
     return _text(where, answers[0]).replace("$", "") if answers else ""
 
 
+def _first_of_json_list(where: str, text: Any) -> str:
+    try:
+        return _first_of_list(where, json.loads(_text(where, text)))
+    except ValueError as error:
+        raise ConfigError(f"{where}: answer_format is first_of_json_list, but the answer is not JSON ({error})") from None
+
+
 def _after_hashes(where: str, solution: Any) -> str:
     """Without thousands commas; empty where there is no '####'."""
     _, mark, answer = _text(where, solution).rpartition("####")
@@ -220,6 +251,7 @@ ANSWER_FORMATS: dict[str, Callable[[str, Any], Any]] = {
     "plain": lambda where, answer: answer,
     "last_boxed": _last_boxed,
     "first_of_list": _first_of_list,
+    "first_of_json_list": _first_of_json_list,
     "after_hashes": _after_hashes,
 }
 

@@ -31,16 +31,32 @@ TITLES = {
     "gspo": "GSPO",
 }
 BENCHMARKS = {"sums": "Sums", "differences": "Differences", "new_chains": "New chains"}
+NAMES = {
+    "scores": "table1",
+    "curves": "figure2",
+    "dynamics": "figure3",
+    "costs": "figure4",
+    "memory": "figure8",
+    "arms": "arms",
+    "targets": "targets",
+}
+"""What is shown -> the item of that kind."""
 STEPS, EVERY, FIRED = 60, 5, 33
 WINDOW = 30
 """Of the entropy trigger, which the arms in odd places have."""
 
 
 def report_settings(
-    models: tuple[str, ...] = ("tiny-qwen2",), arms: tuple[str, ...] = ("grpo", "sfpo"), seeds: tuple[int, ...] = (0, 1, 2)
+    models: tuple[str, ...] = ("tiny-qwen2",),
+    arms: tuple[str, ...] = ("grpo", "sfpo"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    shows: str = "scores",
 ) -> ReportSettings:
     return ReportSettings(
         suite="tiny",
+        item=NAMES[shows],
+        shows=shows,
+        title=None,
         models=list(models),
         datasets=["arithmetic"],
         arms={arm: TITLES[arm] for arm in arms},
@@ -77,6 +93,7 @@ def _write_run(folder: Path, place: int, generator: np.random.Generator) -> None
             "updates": [{"loss": 0.1, "ratio_mean": 1.0}] * updates,
             "rollouts": int(step) * 256,
             "backward_passes": int(step) * updates,
+            "peak_memory_mb": 1000.0 + 20.0 * (place > 0) + int(step) / 10,
             "seconds": {"generate": float(step), "total": float(step) * (1 + 0.3 * updates)},
         }
         for step in steps
@@ -111,7 +128,7 @@ def _write_parquet(folder: Path, frame: pd.DataFrame) -> None:
 
 
 def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> None:
-    """runs/, evaluations/ and results/<suite>/settings.json below ``root``."""
+    """runs/, evaluations/ and the settings of an item of every kind below ``root``."""
     for model in settings.models:
         generator = np.random.default_rng(seed_of("test", "problems", model))
         difficulty = {benchmark: generator.normal(0, 1.5, problems) for benchmark in settings.benchmarks}
@@ -122,4 +139,6 @@ def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> N
             _write_run(root / "runs" / run.path, place, generator)
             skill = 0.8 + 0.1 * place + generator.normal(0, 0.05)
             _write_parquet(root / "evaluations" / run.path, _scores(generator, difficulty, skill))
-    write_text(root / f"results/{settings.suite}/settings.json", to_json(settings))
+    for shows, name in NAMES.items():
+        item = settings.model_copy(update={"item": name, "shows": shows})
+        write_text(root / f"results/{settings.suite}/items/{name}/settings.json", to_json(item))

@@ -9,7 +9,7 @@ from test_figures import labelled, legend_texts, overlaps
 
 from eval.report.arms import arms_figure, arms_table, trigger_text
 from eval.report.collect import collect
-from eval.report.tables import table1
+from eval.report.tables import accuracy
 
 ALL = ("grpo", *[arm for arm in TITLES if arm not in ("grpo", "sfpo")], "sfpo")
 
@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_table1_and_of_the_runs(results, tmp_path):
     settings = results()
     table, found = made(settings, tmp_path)
     frame = table.frame.set_index(["measure", "arm"])
-    first = table1(found.scores, settings).frame.set_index("arm")
+    first = accuracy(found.scores, settings).frame.set_index("arm")
     assert frame.loc[("test", "sfpo"), "accuracy"] == first.loc["sfpo", "average"]
     assert frame.loc[("test", "sfpo"), "accuracy_gain_low"] == first.loc["sfpo-grpo", "average_low"]
     # The factory's GRPO takes one pass a step and ends at step 60, SFPO four: at 60 passes it is at step 15.

@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 from report_factory import FIRED, TITLES, report_settings
 
 from eval.report.collect import collect
-from eval.report.figures import figure2, figure3, figure4, time_to_level
+from eval.report.figures import costs, curves, dynamics, memory, time_to_level
 from eval.report.style import looks
 
 RUN = {"model": "tiny-qwen2", "dataset": "arithmetic"}
@@ -44,8 +44,8 @@ def legend_texts(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_figure2_by_hand():
-    figure, data = figure2(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
+def test_curves_by_hand():
+    figure, data = curves(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
     (axes,) = figure.axes
     lines = labelled(axes)
     np.testing.assert_array_equal(lines["GRPO"].get_xdata(), [0, 5, 10])
@@ -65,16 +65,16 @@ def test_figure2_by_hand():
     np.testing.assert_allclose(data.query("series == 'accuracy' and arm == 'grpo'")["low"], [20, 50, 60])
 
 
-def test_figure2_without_triggers_and_with_one_seed():
+def test_curves_without_triggers_and_with_one_seed():
     one = {key: values for key, values in TWO_SEEDS.items() if key[1] == 0}
-    figure, data = figure2(validation(one), summaries({("grpo", 0): None, ("sfpo", 0): None}), report_settings(seeds=(0,)))
+    figure, data = curves(validation(one), summaries({("grpo", 0): None, ("sfpo", 0): None}), report_settings(seeds=(0,)))
     assert "trigger" not in set(data["series"]) and legend_texts(figure) == ["GRPO", "SFPO", "Base"]
     assert not figure.axes[0].collections  # no band
     assert figure.legends[0].get_title().get_text() == "One training seed"
 
 
 def test_trigger_ticks_lie_below_the_curves():
-    figure, _ = figure2(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
+    figure, _ = curves(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
     axes = figure.axes[0]
     low, high = axes.get_ylim()
     (ticks,) = (line for line in axes.lines if line.get_marker() == "|")
@@ -90,9 +90,9 @@ def metrics(values):
     return pd.DataFrame(rows)
 
 
-def test_figure3_by_hand():
+def test_dynamics_by_hand():
     values = {("grpo", 0): [1.0, 2.0], ("grpo", 1): [3.0, 6.0], ("sfpo", 0): [2.0, 2.0], ("sfpo", 1): [4.0, 6.0]}
-    figure, data = figure3(metrics(values), report_settings(seeds=(0, 1)))
+    figure, data = dynamics(metrics(values), report_settings(seeds=(0, 1)))
     assert [axes.get_title() for axes in figure.axes] == ["Response length (tokens)", "Entropy (nats a token)", "Mean reward"]
     np.testing.assert_allclose(labelled(figure.axes[0])["GRPO"].get_ydata(), [20, 40])
     np.testing.assert_allclose(labelled(figure.axes[1])["SFPO"].get_ydata(), [0.3, 0.4])
@@ -102,12 +102,12 @@ def test_figure3_by_hand():
     assert legend_texts(figure) == ["GRPO", "SFPO"]
 
 
-def test_figure3_smooths_each_seed_and_says_so():
+def test_dynamics_smooths_each_seed_and_says_so():
     # 60 steps: a window of 3. A 3 at step 30 alone gives 1 at steps 29 to 31; at the ends two steps are averaged: (4 + 0) / 2.
     spike = [0.0] * 60
     spike[29], spike[0] = 3.0, 4.0
     values = {("grpo", 0): spike, ("sfpo", 0): [0.0] * 60}
-    figure, data = figure3(metrics(values), report_settings(seeds=(0,)))
+    figure, data = dynamics(metrics(values), report_settings(seeds=(0,)))
     drawn = labelled(figure.axes[2])["GRPO"].get_ydata()
     np.testing.assert_allclose(drawn[27:32], [0, 1, 1, 1, 0], atol=1e-12)
     assert drawn[0] == pytest.approx(2)
@@ -158,8 +158,8 @@ def test_equal_seeds_reach_their_own_mean():
     assert time_to_level(validation(accuracies), report_settings())["reached"].all()
 
 
-def test_figure4_bars_and_marks():
-    figure, _ = figure4(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
+def test_costs_bars_and_marks():
+    figure, _ = costs(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
     assert [axes.get_xlabel() for axes in figure.axes] == ["Rollouts", "Training time (s)", "Backward passes"]
     assert [[bar.get_width() for bar in axes.patches] for axes in figure.axes] == [[2560, 1280], [20, 15], [10, 20]]
     marks = [(line.get_marker(), line.get_xdata()[0]) for line in figure.axes[0].lines]
@@ -170,9 +170,9 @@ def test_figure4_bars_and_marks():
     assert len(legend_texts(figure)) == 2
 
 
-def test_figure4_in_hours():
+def test_costs_in_hours():
     slow = validation(TWO_SEEDS).assign(seconds=lambda frame: frame["seconds"] * 1000)
-    figure, data = figure4(slow, report_settings(seeds=(0, 1)))
+    figure, data = costs(slow, report_settings(seeds=(0, 1)))
     assert figure.axes[1].get_xlabel() == "Training time (h)"
     assert figure.axes[1].patches[0].get_width() == pytest.approx(20_000 / 3600)
     assert data.query("arm == 'grpo' and measure == 'seconds'")["value"].max() == 20_000  # the data stay in seconds
@@ -194,9 +194,9 @@ def test_layout_with_few_and_many(results, tmp_path, models, arms):
     settings = results(models=models, arms=arms)
     found = collect(settings, tmp_path)
     drawn = [
-        figure2(found.validation, found.summaries, settings),
-        figure3(found.metrics, settings),
-        figure4(found.validation, settings),
+        curves(found.validation, found.summaries, settings),
+        dynamics(found.metrics, settings),
+        costs(found.validation, settings),
     ]
     assert [len(figure.axes) for figure, _ in drawn] == [len(models), 3 * len(models), 3 * len(models)]
     for figure, _ in drawn:
@@ -210,12 +210,12 @@ def test_an_arm_looks_the_same_in_every_figure(results, tmp_path):
     settings = results(arms=tuple(TITLES))
     found = collect(settings, tmp_path)
     look = looks(settings.arms)
-    second, third = figure2(found.validation, found.summaries, settings)[0], figure3(found.metrics, settings)[0]
+    second, third = curves(found.validation, found.summaries, settings)[0], dynamics(found.metrics, settings)[0]
     for arm in settings.arms:
         for figure in (second, third):
             line = labelled(figure.axes[0])[TITLES[arm]]
             assert (line.get_color(), line.get_marker(), line.get_linestyle()) == look[arm][1:]
-    bars = figure4(found.validation, settings)[0].axes[0].patches
+    bars = costs(found.validation, settings)[0].axes[0].patches
     assert [to_hex(bar.get_facecolor()) for bar in bars] == [look[arm].color.lower() for arm in settings.arms]
 
 
@@ -234,7 +234,7 @@ def test_sfpo_looks_the_same_in_every_suite():
 def test_bands_of_the_first_and_sfpo_alone_where_arms_are_many(results, tmp_path):
     settings = results(arms=("grpo", "gxpo", "grpo_k", "lookahead", "sfpo"))
     found = collect(settings, tmp_path)
-    for figure, _ in (figure2(found.validation, found.summaries, settings), figure3(found.metrics, settings)):
+    for figure, _ in (curves(found.validation, found.summaries, settings), dynamics(found.metrics, settings)):
         assert len(figure.axes[0].collections) == 2
         assert "bands of GRPO and SFPO: lowest to highest seed" in figure.legends[0].get_title().get_text()
 
@@ -242,6 +242,21 @@ def test_bands_of_the_first_and_sfpo_alone_where_arms_are_many(results, tmp_path
 def test_trigger_ticks_leave_most_of_the_panel_to_the_curves(results, tmp_path):
     settings = results(arms=tuple(TITLES))
     found = collect(settings, tmp_path)
-    axes = figure2(found.validation, found.summaries, settings)[0].axes[0]
+    axes = curves(found.validation, found.summaries, settings)[0].axes[0]
     heights = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "|"]
     assert len(set(heights)) == 8 and max(heights) < 0.35  # every other of 16 arms has a trigger
+
+
+def test_memory_by_hand():
+    # Two seeds of each arm; the highest of each run counts: GRPO 1 and 3 GiB, SFPO 3 and 3: 3 / 2 = 1.5 times GRPO.
+    peaks = {("grpo", 0): [512, 1024], ("grpo", 1): [3072, 3072], ("sfpo", 0): [3072, 100], ("sfpo", 1): [1024, 3072]}
+    rows = [
+        {"model": "tiny-qwen2", "dataset": "arithmetic", "arm": arm, "seed": seed, "peak_memory_mb": value}
+        for (arm, seed), values in peaks.items()
+        for value in values
+    ]
+    figure, data = memory(pd.DataFrame(rows), report_settings(seeds=(0, 1), shows="memory"))
+    assert list(data["gib"]) == [1.0, 3.0, 3.0, 3.0] and list(data["ratio"]) == [1.0, 1.0, 1.5, 1.5]
+    [axes] = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [2.0, 3.0]
+    assert [text.get_text() for text in axes.texts] == ["", "1.50×"]

@@ -7,7 +7,7 @@ from report_factory import report_settings
 from eval.report import render
 from eval.report.partial import finished_part
 
-SETTINGS = "results/tiny/settings.json"
+ITEMS = [f"results/tiny/items/{name}/settings.json" for name in ("table1", "figure2")]
 
 
 def drop(root, arm, seed, top="runs"):
@@ -38,6 +38,12 @@ def test_an_arm_without_a_common_seed_is_left_out(results, tmp_path):
     assert (part.seeds, list(part.arms)) == ([1, 2], ["grpo", "grpo_k"]) and len(part.missing) == 5
 
 
+def test_what_shows_training_alone_needs_no_evaluation(results, tmp_path):
+    settings = results(shows="curves")
+    shutil.rmtree(tmp_path / "evaluations")
+    assert finished_part(settings, tmp_path) == settings
+
+
 def test_nothing_finished_is_nothing_to_report(tmp_path):
     assert finished_part(report_settings(), tmp_path) is None
 
@@ -47,7 +53,7 @@ def test_the_partial_report_marks_what_is_missing_and_leaves_the_final_one(resul
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1, 2):
         drop(tmp_path, "sfpo", seed)
-    render.main([SETTINGS, "--partial"])
+    render.main([*ITEMS, "--partial"])
     table = (tmp_path / "results/tiny/partial/tables/table1.md").read_text()
     (row,) = (line for line in table.splitlines() if line.startswith("| sfpo"))
     assert row.count("missing") == 4  # three benchmarks and the average

@@ -1,52 +1,81 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
-from report_factory import report_settings, write_results
+from report_factory import NAMES, report_settings, write_results
 
 from eval.report import render
+from sfpo.config import Shows
+from sfpo.data.rows import Row, write_rows
+from sfpo.manifest import write_text
+from sfpo.settings import to_json
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = "results/tiny/settings.json"
+ITEMS = {shows: f"results/tiny/items/{name}/settings.json" for shows, name in NAMES.items()}
+TABLES = ("table1", "table1_pass_at_k", "table1_beside_paper", "arms", "targets")
+FIGURES = ("figure2", "figure3", "figure4", "figure8", "arms", "targets")
+TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
 
 
-def test_every_item_is_written(results, tmp_path, monkeypatch, capsys):
+def test_every_kind_is_written(results, tmp_path, monkeypatch, capsys):
     results()
     monkeypatch.chdir(tmp_path)
     before = dict(mpl.rcParams)
-    render.main([SETTINGS, *render.ITEMS])
+    render.main(list(ITEMS.values()))
     folder = tmp_path / "results/tiny"
-    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    tables = {f"tables/{name}.{kind}" for name in ("table1", "table1_pass_at_k", "arms") for kind in ("csv", "md", "tex")}
-    figures = {f"figures/{name}.{kind}" for name in ("figure2", "figure3", "figure4", "arms") for kind in ("png", "pdf", "csv")}
-    assert written == {"settings.json", "metrics.json"} | tables | figures
+    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"metrics.json"}
+    tables = {f"tables/{name}.{kind}" for name in TABLES for kind in TABLE}
+    figures = {f"figures/{name}.{kind}" for name in FIGURES for kind in FIGURE}
+    assert written == {f"items/{name}/settings.json" for name in NAMES.values()} | tables | figures
+    render.main([*ITEMS.values(), "--headline"])
     assert capsys.readouterr().out.startswith("Suite tiny: accuracy (avg@4, %)")
     assert dict(mpl.rcParams) == before  # the style stays inside
 
 
-def test_only_what_is_asked_for(results, tmp_path, monkeypatch):
+def test_only_what_is_asked_for_from_only_what_it_needs(results, tmp_path, monkeypatch):
     results()
+    shutil.rmtree(tmp_path / "evaluations")
     monkeypatch.chdir(tmp_path)
-    render.main([SETTINGS, "figure2"])
+    render.main([ITEMS["curves"]])
     assert not (tmp_path / "results/tiny/tables").exists()
-    assert {path.name for path in (tmp_path / "results/tiny/figures").iterdir()} == {
-        "figure2.png",
-        "figure2.pdf",
-        "figure2.csv",
-    }
+    assert {path.name for path in (tmp_path / "results/tiny/figures").iterdir()} == {f"figure2.{kind}" for kind in FIGURE}
+
+
+def test_overlap_is_counted_and_the_rest_is_scored(results, tmp_path, monkeypatch):
+    settings = results(shows="scores").model_copy(update={"item": "contamination", "shows": "contamination"})
+    write_text(tmp_path / "contamination.json", to_json(settings))
+    words = "one two three four five six seven eight nine"  # two 8-grams
+    for name in settings.benchmarks:
+        # As scored: 40 problems; the first of each benchmark is in the training set.
+        rows = [Row(f"{name}/{k:03d}", words if k == 0 else f"{name} {k}", ("1",)) for k in range(40)]
+        (tmp_path / f"data/tiny/benchmarks/{name}").mkdir(parents=True)
+        write_rows(tmp_path / f"data/tiny/benchmarks/{name}/problems.parquet", rows)
+    (tmp_path / "data/tiny/train/arithmetic").mkdir(parents=True)
+    write_rows(tmp_path / "data/tiny/train/arithmetic/train.parquet", [Row("part/7", words, ("1",))])
+    monkeypatch.chdir(tmp_path)
+    render.main(["contamination.json"])
+    counted = pd.read_csv(tmp_path / "results/tiny/tables/contamination.csv")
+    assert list(counted["arithmetic_any"]) == [1] * len(settings.benchmarks)
+    left = pd.read_csv(tmp_path / "results/tiny/tables/contamination_without_arithmetic.csv")
+    assert set(left["problems"]) == {39 * len(settings.benchmarks)}
 
 
 def test_metrics_hold_the_tables_numbers(results, tmp_path, monkeypatch):
     results(seeds=(0, 1))
     monkeypatch.chdir(tmp_path)
-    render.main([SETTINGS, "metrics", "table1"])
-    group = json.loads((tmp_path / "results/tiny/metrics.json").read_text())["tiny-qwen2"]["arithmetic"]
+    render.main([*ITEMS.values(), "--metrics"])
+    render.main([ITEMS["scores"]])
+    found = json.loads((tmp_path / "results/tiny/metrics.json").read_text())
+    assert list(found) == ["table1"]
+    group = found["table1"]["tiny-qwen2"]["arithmetic"]
     table = pd.read_csv(tmp_path / "results/tiny/tables/table1.csv").set_index("arm")
     assert set(group) == {"base", "grpo", "sfpo", "grpo-base", "sfpo-base", "sfpo-grpo"}
     assert group["sfpo"]["average"] == round(table.loc["sfpo", "average"], 4)
@@ -60,10 +89,11 @@ def test_metrics_hold_the_tables_numbers(results, tmp_path, monkeypatch):
 def test_metrics_without_an_interval_are_valid_json(tmp_path, monkeypatch):
     write_results(tmp_path, report_settings(), problems=1)
     monkeypatch.chdir(tmp_path)
-    render.main([SETTINGS, "metrics", "table1", "headline"])
+    for what in ([], ["--metrics"], ["--headline"]):
+        render.main([ITEMS["scores"], *what])
     text = (tmp_path / "results/tiny/metrics.json").read_text()
     assert "NaN" not in text
-    assert json.loads(text)["tiny-qwen2"]["arithmetic"]["sfpo-grpo"]["average_low"] is None
+    assert json.loads(text)["table1"]["tiny-qwen2"]["arithmetic"]["sfpo-grpo"]["average_low"] is None
     assert "[n/a]" in (tmp_path / "results/tiny/tables/table1.md").read_text()
 
 
@@ -71,12 +101,12 @@ def test_equal_results_give_equal_bytes(results, tmp_path, monkeypatch):
     """Here, and in a process of its own with another hash seed."""
     results()
     monkeypatch.chdir(tmp_path)
-    items = [SETTINGS, "table1", "figure2", "arms", "metrics"]
+    items = [ITEMS[shows] for shows in ("scores", "curves", "arms", "memory")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     render.main(items)
     here = digests(tmp_path)
     subprocess.run([sys.executable, "-m", "eval.report.render", *items], env=environment, check=True, timeout=120)
-    assert len(here) == 17 and digests(tmp_path) == here
+    assert len(here) == len(NAMES) + 3 * 7 and digests(tmp_path) == here
 
 
 def digests(root):
@@ -87,7 +117,7 @@ def digests(root):
 def test_pdf_holds_text_as_truetype_and_no_date(results, tmp_path, monkeypatch):
     results()
     monkeypatch.chdir(tmp_path)
-    render.main([SETTINGS, "figure2"])
+    render.main([ITEMS["curves"]])
     pdf = (tmp_path / "results/tiny/figures/figure2.pdf").read_bytes()
     assert b"/Type3" not in pdf and b"CreationDate" not in pdf
 
@@ -96,15 +126,14 @@ def test_faults_are_told_without_a_traceback(results, tmp_path, monkeypatch):
     results()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"error: .*no such settings file"):
-        render.main(["results/none/settings.json", "table1"])
+        render.main(["results/none/settings.json"])
     (tmp_path / "runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/summary.json").unlink()
     with pytest.raises(SystemExit, match=r"error: runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/summary.json: no such file"):
-        render.main([SETTINGS, "table1"])
-    with pytest.raises(SystemExit) as error:
-        render.main([SETTINGS, "figure99"])
-    assert error.value.code == 2
+        render.main([ITEMS["scores"]])
 
 
-def test_every_picture_and_table_has_a_caption():
+def test_every_kind_has_a_caption():
     captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
-    assert captions == (set(render.ITEMS) - {"metrics", "headline"}) | {"table1_pass_at_k", "arms_figure", "workflow"}
+    more = {"pass_at_k", "arms_figure", "targets_figure", "beside_paper", "workflow"}
+    assert captions == set(get_args(Shows)) | more
+    assert set(render.WRITERS) == set(get_args(Shows))

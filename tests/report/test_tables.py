@@ -3,7 +3,7 @@ import pytest
 from report_factory import TITLES, report_settings
 
 from eval.report.collect import collect
-from eval.report.tables import headline, table1, table1_pass_at_k
+from eval.report.tables import accuracy, headline, pass_at_least_once
 
 
 def scores(answers, model="tiny-qwen2"):
@@ -34,7 +34,7 @@ BY_HAND = {
 
 
 def test_table1_by_hand():
-    frame = table1(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
+    frame = accuracy(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
     assert list(frame.index) == ["base", "grpo", "sfpo", "grpo-base", "sfpo-base", "sfpo-grpo"]
     assert list(frame["kind"]) == ["score"] * 3 + ["gain"] * 3
     assert list(frame["sums"]) == [12.5, 50, 87.5, 37.5, 75, 37.5]
@@ -44,7 +44,7 @@ def test_table1_by_hand():
 
 
 def test_pass_at_k_by_hand():
-    frame = table1_pass_at_k(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
+    frame = pass_at_least_once(scores(BY_HAND), settings_of(seeds=(0,))).frame.set_index("arm")
     # Problems solved at least once out of two: base 1 and 0; grpo 2 and 2; sfpo 2 and 1.
     assert list(frame.loc[["base", "grpo", "sfpo"], "sums"]) == [50, 100, 100]
     assert list(frame.loc[["base", "grpo", "sfpo"], "new_chains"]) == [0, 100, 50]
@@ -52,9 +52,11 @@ def test_pass_at_k_by_hand():
 
 
 def test_columns_follow_the_settings():
-    frame = table1(scores(BY_HAND), settings_of(seeds=(0,))).frame
+    frame = accuracy(scores(BY_HAND), settings_of(seeds=(0,))).frame
     parts = [f"{name}{suffix}" for name in ("sums", "new_chains", "average") for suffix in ("", "_low", "_high")]
-    assert list(frame.columns) == ["model", "dataset", "arm", "kind", *parts, "n_seeds", "problems", "samples", "best_in"]
+    of_gains = ["p", "detectable", "p_holm"]
+    counts = ["n_seeds", "problems", "samples", "best_in"]
+    assert list(frame.columns) == ["model", "dataset", "arm", "kind", *parts, *counts, *of_gains]
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def clear_lead():
 
 
 def test_bold_only_where_the_lead_is_beyond_chance(clear_lead):
-    table = table1(clear_lead, settings_of())
+    table = accuracy(clear_lead, settings_of())
     assert dict(zip(table.frame["arm"], table.frame["best_in"], strict=True))["sfpo"] == "sums average"
     row = next(line for line in table.markdown.splitlines() if line.startswith("| SFPO  "))
     assert row.count("**") == 4 and "**87.5** [" in row
@@ -75,45 +77,46 @@ def test_bold_only_where_the_lead_is_beyond_chance(clear_lead):
 
 def test_nothing_is_bold_among_equals():
     equal = {arm: {"sums": [1, 3, 2], "new_chains": [0, 1, 2]} for arm in (("base", None), ("grpo", 0), ("sfpo", 0))}
-    table = table1(scores(equal), settings_of(seeds=(0,)))
+    table = accuracy(scores(equal), settings_of(seeds=(0,)))
     assert not "".join(table.frame["best_in"])
     # Two benchmarks of three problems without a difference: each 1 - 0.05^(1/3) = 63.16 points either way; their average
     # sqrt(2) * 63.16 / 2 = 44.66.
-    assert "= +0.0 [-44.7, 44.7] points on average: not distinguishable from zero with these two runs." in table.markdown
+    said = "= +0.0 [-44.7, 44.7] points on average: not distinguishable from zero with these two runs; p 1; a gain of"
+    assert said in table.markdown
     assert "rule of three: about 3/n" in table.markdown
 
 
 def test_notes_say_what_was_measured(clear_lead):
-    table = table1(clear_lead, settings_of())
+    table = accuracy(clear_lead, settings_of())
     assert "over 60 problems with 4 samples each" in table.markdown
     assert "the 3 training seeds together, 2,000 resamples" in table.markdown
     # Of 30 problems, 9.503% may differ. sums gain 0.5 each, down to -1: 1.5 * 9.503 = 14.25 points below and 4.75 above; no
     # gain in new_chains: 9.503 either way. Average: sqrt(14.25^2 + 9.503^2) / 2 = 8.56 below, sqrt(4.75^2 + 9.503^2) / 2 = 5.31
     # above.
-    said = "SFPO - GRPO = +25.0 [16.4, 30.3] points on average: distinguishable from zero with 3 seeds (better)."
+    said = "SFPO - GRPO = +25.0 [16.4, 30.3] points on average: distinguishable from zero with 3 seeds (better); p 5.9e-05; a"
     assert said in table.markdown
     assert "New chains†" in table.markdown and "Sums†" not in table.markdown and "† Out of distribution" in table.markdown
 
 
 def test_one_seed_is_admitted_in_words():
-    table = table1(scores(BY_HAND), settings_of(seeds=(0,)))
+    table = accuracy(scores(BY_HAND), settings_of(seeds=(0,)))
     assert "bootstrap over problems only" in table.markdown and "bootstrap over problems only" in table.latex
 
 
 def test_no_note_on_a_mark_that_is_not_there():
-    table = table1(scores(BY_HAND), settings_of(seeds=(0,)).model_copy(update={"out_of_distribution": []}))
+    table = accuracy(scores(BY_HAND), settings_of(seeds=(0,)).model_copy(update={"out_of_distribution": []}))
     assert "†" not in table.markdown and "dagger" not in table.latex
 
 
 def test_one_arm_alone():
     only = {key: value for key, value in BY_HAND.items() if key[0] != "sfpo"}
-    table = table1(scores(only), settings_of(arms=("grpo",), seeds=(0,)))
+    table = accuracy(scores(only), settings_of(arms=("grpo",), seeds=(0,)))
     assert list(table.frame["arm"]) == ["base", "grpo", "grpo-base"]
 
 
 def test_markdown_is_aligned_and_grouped_by_model(results, tmp_path):
     settings = results(models=("tiny-qwen2", "smollm2-135m"))
-    text = table1(collect(settings, tmp_path).scores, settings).markdown
+    text = accuracy(collect(settings, tmp_path).scores, settings).markdown
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 * (2 + 6) and len({len(line) for line in lines}) == 1
     assert text.index("tiny-qwen2, trained on arithmetic") < text.index("smollm2-135m, trained on arithmetic")
@@ -121,7 +124,7 @@ def test_markdown_is_aligned_and_grouped_by_model(results, tmp_path):
 
 def test_latex_is_whole(results, tmp_path):
     settings = results(models=("tiny_qwen2",)).model_copy(update={"arms": {"grpo": "GRPO & co", "sfpo": "SFPO 50%"}})
-    text = table1(collect(settings, tmp_path).scores, settings).latex
+    text = accuracy(collect(settings, tmp_path).scores, settings).latex
     rows = [line for line in text.splitlines() if line.endswith(r"\\[2pt]") and "multicolumn" not in line]
     assert len(rows) == 6 and {row.replace(r"\&", "").count("&") for row in rows} == {4}
     bare = text.replace(r"\\", "").replace(r"\{", "").replace(r"\}", "")
@@ -132,7 +135,7 @@ def test_latex_is_whole(results, tmp_path):
 
 def test_headline_gives_the_outcome_and_the_way_on(results, tmp_path):
     settings = results()
-    table = table1(collect(settings, tmp_path).scores, settings)
+    table = accuracy(collect(settings, tmp_path).scores, settings)
     text = headline(table, settings)
     gain = table.frame.set_index("arm").loc["sfpo-grpo"]
     line = next(line for line in text.splitlines() if line.startswith("  SFPO - GRPO"))
@@ -143,7 +146,7 @@ def test_headline_gives_the_outcome_and_the_way_on(results, tmp_path):
 
 def test_with_many_arms_gains_over_the_base_are_in_the_csv_alone(results, tmp_path):
     settings = results(arms=tuple(TITLES))
-    table = table1(collect(settings, tmp_path).scores, settings)
+    table = accuracy(collect(settings, tmp_path).scores, settings)
     others = len(TITLES) - 1
     assert (table.frame["arm"].str.endswith("-base")).sum() == others + 1
     assert " - Base" not in table.markdown and " - Base" not in headline(table, settings)
@@ -155,7 +158,7 @@ def test_with_many_arms_gains_over_the_base_are_in_the_csv_alone(results, tmp_pa
 
 def test_a_long_table_is_split_over_pages(results, tmp_path):
     settings = results(arms=tuple(TITLES))
-    text = table1(collect(settings, tmp_path).scores, settings).latex
+    text = accuracy(collect(settings, tmp_path).scores, settings).latex
     pages = text.split(r"\begin{table}")[1:]
     # The base and 16 arms; 15 gains over the first arm.
     assert [page.count(r"\shortstack") for page in pages] == [17 * 4, 15 * 4]

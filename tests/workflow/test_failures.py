@@ -15,7 +15,7 @@ def test_what_failed_and_why(tmp_path):
         "evaluations/tiny/m/base",
         "evaluations/tiny/m/d/sfpo/seed0",
     )
-    paths = [f"{name}/settings.json" for name in (*names, "data/tiny/train/d", "results/tiny")]
+    paths = [f"{name}/settings.json" for name in (*names, "data/tiny/train/d", "results/tiny/items/table1")]
     write(tmp_path / names[0] / "summary.json")
     write(tmp_path / names[2] / "results.json")
     write(tmp_path / "logs/tiny/m/d/sfpo/seed0/train.log", "start\n 1%\r 2%\nTraceback\n\nDiskFull: no room\n")

@@ -34,7 +34,7 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
     return output
 
 
-REPORT = {"table1": 1, "figure2": 1, "figure3": 1, "figure4": 1, "arms": 1, "metrics": 1, "all": 1}
+REPORT = {"table1": 1, "figure2": 1, "figure3": 1, "figure4": 1, "figure8": 1, "arms": 1, "targets": 1, "metrics": 1, "all": 1}
 
 
 def planned(folder: Path) -> Counter:
@@ -75,11 +75,8 @@ def seen(folder: Path) -> dict[str, str]:
     return {str(path.parent.relative_to(folder)): json.loads(path.read_text())["settings_hash"] for path in summaries}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
-    """A repository of the present tree with the two-step configuration, built by `dvc repro`, committed and pushed."""
-    top = tmp_path_factory.mktemp("pipeline")
-    folder = top / "origin"
+def copy_of_the_project(folder: Path) -> Path:
+    """The present tree's source, without results."""
     listed = run(PROJECT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in listed:
         if (PROJECT / name).is_file():
@@ -87,6 +84,14 @@ def built(tmp_path_factory) -> Path:
             shutil.copy(PROJECT / name, folder / name)
     shutil.rmtree(folder / "results", ignore_errors=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A repository of the present tree with the two-step configuration, built by `dvc repro`, committed and pushed."""
+    top = tmp_path_factory.mktemp("pipeline")
+    folder = copy_of_the_project(top / "origin")
     params = two_steps(yaml.safe_load((folder / "params.yaml").read_text()))
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     run(folder, "git", "init", "-q")
@@ -112,7 +117,7 @@ def test_everything_is_there_and_nothing_is_left_to_do(built):
     scores = table[table["kind"] == "score"]
     assert list(scores["arm"]) == ["base", "grpo", "sfpo"]
     assert scores[[*benchmarks, "average"]].notna().all(axis=None)
-    for figure in ("figure2", "figure3", "figure4"):
+    for figure in ("figure2", "figure3", "figure4", "figure8"):
         for kind in ("png", "pdf", "csv"):
             assert (built / f"results/tiny/figures/{figure}.{kind}").stat().st_size > 0
     assert planned(built) == {}
@@ -122,7 +127,7 @@ def test_everything_is_there_and_nothing_is_left_to_do(built):
     run(built, "dvc", "plots", "show", "-o", "plots_page")
     run(built, "snakemake", "--report", "results/tiny/report.html")
     assert "Validation accuracy" in (built / "results/tiny/report.html").read_text()
-    headline = run(built, sys.executable, "-m", "eval.report.render", "results/tiny/settings.json", "headline")
+    headline = run(built, sys.executable, "-m", "eval.report.render", "results/tiny/items/table1/settings.json", "--headline")
     assert "SFPO" in headline
 
 
@@ -165,3 +170,16 @@ def test_dvc_repro_reruns_the_same(clone):
 )
 def test_an_impossible_setting_stops_before_any_job(built, change, told):
     assert told in run(built, "snakemake", "-n", "--config", *change, ok=False)
+
+
+def test_what_fails_is_told_with_its_reason_and_the_rest_is_reported(clone):
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["arms"]["sfpo"]["learning_rate_scale"] = 1e34  # the first update destroys the weights
+    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    told = run(clone, "snakemake", "--cores", "2", "--keep-going", ok=False)
+    assert "not finished: runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0" in told and "NonFinite" in told
+    table = (clone / "results/tiny/partial/tables/table1.md").read_text()
+    assert "INCOMPLETE: 1 runs are not in this table: tiny/tiny-qwen2/arithmetic/sfpo/seed0" in table
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    assert rows["sfpo"].count("missing") == 7 and "missing" not in rows["GRPO"]  # six benchmarks and the average
+    assert (clone / "results/tiny/partial/figures/figure2.png").is_file()

@@ -1,15 +1,16 @@
 # lm-eval on every run's checkpoint, and on the untrained models.
 
 
-def evaluated_benchmarks(wildcards):
-    return expand(rules.prepare_benchmark.output.problems, benchmark=PARAMS.active.benchmarks)
+def problems_of(settings_path):
+    """The benchmarks of one evaluation."""
+    return lambda wildcards: list(SETTINGS[settings_path.format(**wildcards)].benchmarks.values())
 
 
 rule evaluate_run:
     input:
         settings=f"evaluations/{SUITE}/{RUN}/settings.json",
         checkpoint=f"runs/{SUITE}/{RUN}/{PARAMS.active.evaluate.checkpoint}/manifest.json",
-        benchmarks=evaluated_benchmarks,
+        benchmarks=problems_of(f"evaluations/{SUITE}/{RUN}/settings.json"),
     output:
         results=f"evaluations/{SUITE}/{RUN}/results.json",
         scores=f"evaluations/{SUITE}/{RUN}/scores.parquet",
@@ -31,7 +32,7 @@ use rule evaluate_run as evaluate_base with:
     input:
         settings=f"evaluations/{SUITE}/{{model}}/base/settings.json",
         checkpoint=rules.prepare_model.output,
-        benchmarks=evaluated_benchmarks,
+        benchmarks=problems_of(f"evaluations/{SUITE}/{{model}}/base/settings.json"),
     output:
         results=f"evaluations/{SUITE}/{{model}}/base/results.json",
         scores=f"evaluations/{SUITE}/{{model}}/base/scores.parquet",
@@ -44,5 +45,5 @@ use rule evaluate_run as evaluate_base with:
 
 rule evaluate:
     input:
-        of_all_runs(rules.evaluate_run.output),
-        expand(rules.evaluate_base.output, model=PARAMS.active.models),
+        of_runs(jobs.runs(SCORED), rules.evaluate_run.output),
+        expand(rules.evaluate_base.output, model=jobs.union(item.models for item in SCORED)),

@@ -57,6 +57,6 @@ rule prepare_model:
 
 rule prepare:
     input:
-        expand(rules.prepare_dataset.output, dataset=PARAMS.active.datasets),
-        expand(rules.prepare_benchmark.output, benchmark=PARAMS.active.benchmarks),
-        expand(rules.prepare_model.output, model=PARAMS.active.models),
+        expand(rules.prepare_dataset.output, dataset=jobs.union(item.datasets for item in ITEMS)),
+        expand(rules.prepare_benchmark.output, benchmark=jobs.union(item.benchmarks for item in SCORED)),
+        expand(rules.prepare_model.output, model=jobs.union(item.models for item in ITEMS)),

@@ -1,88 +1,89 @@
-# Tables and figures by name: `snakemake --cores 1 table1`, `... figure2`. What each shows is in eval/report/.
+# Tables and figures by name: `snakemake --cores 1 table1`, `... figure2`: the items of the suite. Each asks for the runs that it
+# shows and no others. How what is shown is made stands in eval/report/.
 
 RESULTS = f"results/{SUITE}"
-TABLES = {"table1": ["table1", "table1_pass_at_k"]}
-FIGURES = ["figure2", "figure3", "figure4"]
+PAPER_VALUES = Path(workflow.basedir).parent / "eval/report/paper_values.yaml"
+PAPER_TABLES = {row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"]}
+TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
+FILES = {
+    "scores": {"tables/{item}": ("scores", TABLE), "tables/{item}_pass_at_k": ("pass_at_k", TABLE)},
+    "arms": {"tables/{item}": ("arms", TABLE), "figures/{item}": ("arms_figure", FIGURE)},
+    "targets": {"tables/{item}": ("targets", TABLE), "figures/{item}": ("targets_figure", FIGURE)},
+    "contamination": {"tables/{item}": ("contamination", TABLE)},
+    **{shows: {"figures/{item}": (shows, FIGURE)} for shows in ("curves", "dynamics", "costs", "memory")},
+}
+"""What is shown -> the files of an item, each with its caption and its forms."""
 
 
-def finished_jobs(wildcards):
-    """The files that the report reads."""
-    of_runs = of_all_runs([rules.train_run.output[name] for name in ("summary", "metrics", "validation")])
-    scores = of_all_runs(rules.evaluate_run.output.scores)
-    return of_runs + scores + expand(rules.evaluate_base.output.scores, model=PARAMS.active.models)
+def files_of(item):
+    """FILES, and those that depend on the item."""
+    more = {}
+    if item.shows == "scores" and item.item in PAPER_TABLES:
+        more = {"tables/{item}_beside_paper": ("beside_paper", TABLE)}
+    if item.shows == "contamination":
+        more = {f"tables/{{item}}_without_{dataset}": ("scores", TABLE) for dataset in item.datasets}
+    return {**FILES[item.shows], **more}
 
 
-for item, names in TABLES.items():
+def finished_jobs(item):
+    """The files that an item reads."""
+    of_training = of_runs(item.runs, [rules.train_run.output[name] for name in ("summary", "metrics", "validation")])
+    if not item.scored:
+        return of_training
+    base = expand(rules.evaluate_base.output.scores, model=item.models)
+    texts = [
+        expand(rules.prepare_benchmark.output.problems, benchmark=item.benchmarks),
+        expand(rules.prepare_dataset.output.train, dataset=item.datasets),
+    ]
+    compared = texts if item.shows == "contamination" else []
+    return [of_training, of_runs(item.runs, rules.evaluate_run.output.scores), base, compared]
+
+
+def for_the_report(item, name, kind, caption):
+    """A file with its place on the workflow's report page."""
+    labels = {"item": item.item, "file": f"{Path(name).name}.{kind}"}
+    category = Path(name).parent.name.capitalize()
+    return report(f"{RESULTS}/{name}.{kind}", caption=f"../report/{caption}.rst", category=category, labels=labels)
+
+
+def written(item):
+    """The files of an item."""
+    return [
+        for_the_report(item, name.format(item=item.item), kind, caption)
+        for name, (caption, kinds) in files_of(item).items()
+        for kind in kinds
+    ]
+
+
+for item in ITEMS:
 
     rule:
         name:
-            item
+            item.item
         input:
-            settings=f"{RESULTS}/settings.json",
-            jobs=finished_jobs,
+            settings=f"{RESULTS}/items/{item.item}/settings.json",
+            jobs=finished_jobs(item),
         output:
-            [
-                report(f"{RESULTS}/tables/{name}.{kind}", caption=f"../report/{name}.rst", category="Tables", labels={"table": name, "as": kind})
-                for name in names
-                for kind in ("csv", "md", "tex")
-            ],
+            written(item),
         log:
-            f"logs/{SUITE}/report/{item}.log",
+            f"logs/{SUITE}/report/{item.item}.log",
         shell:
-            "{PYTHON} -m eval.report.render {input.settings} {rule} > {log} 2>&1"
-
-
-for item in FIGURES:
-
-    rule:
-        name:
-            item
-        input:
-            settings=f"{RESULTS}/settings.json",
-            jobs=finished_jobs,
-        output:
-            [
-                report(f"{RESULTS}/figures/{item}.{kind}", caption=f"../report/{item}.rst", category="Figures", labels={"figure": item, "as": kind})
-                for kind in ("png", "pdf", "csv")
-            ],
-        log:
-            f"logs/{SUITE}/report/{item}.log",
-        shell:
-            "{PYTHON} -m eval.report.render {input.settings} {rule} > {log} 2>&1"
-
-
-rule arms:
-    input:
-        settings=f"{RESULTS}/settings.json",
-        jobs=finished_jobs,
-    output:
-        [
-            report(f"{RESULTS}/tables/arms.{kind}", caption="../report/arms.rst", category="Tables", labels={"table": "arms", "as": kind})
-            for kind in ("csv", "md", "tex")
-        ],
-        [
-            report(f"{RESULTS}/figures/arms.{kind}", caption="../report/arms_figure.rst", category="Figures", labels={"figure": "arms", "as": kind})
-            for kind in ("png", "pdf", "csv")
-        ],
-    log:
-        f"logs/{SUITE}/report/arms.log",
-    shell:
-        "{PYTHON} -m eval.report.render {input.settings} {rule} > {log} 2>&1"
+            "{PYTHON} -m eval.report.render {input.settings} > {log} 2>&1"
 
 
 rule metrics:
     input:
-        settings=f"{RESULTS}/settings.json",
-        jobs=finished_jobs,
+        settings=[f"{RESULTS}/items/{item.item}/settings.json" for item in ITEMS],
+        jobs=[finished_jobs(item) for item in ITEMS if item.shows == "scores"],
     output:
         f"{RESULTS}/metrics.json",
     log:
         f"logs/{SUITE}/report/metrics.log",
     shell:
-        "{PYTHON} -m eval.report.render {input.settings} {rule} > {log} 2>&1"
+        "{PYTHON} -m eval.report.render {input.settings} --metrics > {log} 2>&1"
 
 
 rule report:
     input:
-        [getattr(rules, item).output for item in (*TABLES, *FIGURES, "arms")],
+        [getattr(rules, item.item).output for item in ITEMS],
         rules.metrics.output,

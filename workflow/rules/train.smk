@@ -28,12 +28,11 @@ rule train_run:
         "{PYTHON} -m sfpo.train {input.settings} --threads {threads} > {log} 2>&1"
 
 
-def of_all_runs(files):
-    """These files of every run of the suite."""
-    active = PARAMS.active
-    return expand(files, model=active.models, dataset=active.datasets, arm=active.arms, seed=active.seeds)
+def of_runs(runs, files):
+    """These files of every one of the runs."""
+    return [expand(files, **run.model_dump()) for run in runs]
 
 
 rule train:
     input:
-        of_all_runs(rules.train_run.output),
+        of_runs(RUNS, rules.train_run.output),

@@ -1,0 +1,232 @@
+"""The paper's reported values (paper_values.yaml, arXiv 2510.04072), and ours beside them.
+
+A gain of the paper is always the difference of two of its cells, since its prose gives gains that its tables do not; only where
+no cells are confirmed does a reported gain stand, and is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+import yaml
+from pydantic import Field, model_validator
+
+from eval.report.markup import Block, Cell, escaped, latex, markdown
+from eval.report.panels import rows_of
+from eval.report.tables import DAGGER, Table
+from eval.report.targets import Ratio
+from sfpo.config import Name
+from sfpo.schema import Schema, parse
+
+PATH = Path(__file__).with_name("paper_values.yaml")
+RATIOS = "figure4"
+"""The item that compares costs."""
+COST_QUANTITIES = {"rollouts": "rollouts", "hours": "seconds"}
+"""The paper's quantity -> our measure of the same."""
+KEYS = ["model", "arm", "over", "quantity"]
+COLUMNS = [
+    *["model", "dataset", "arm", "over", "kind", "quantity", "paper", "ours", "ours_low", "ours_high", "ours_bound"],
+    *["difference", "within", "computed", "source"],
+]
+
+Value = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class PaperRow(Schema):
+    """What one table or figure says of one arm."""
+
+    item: Literal["table1", "table2", "table3", "figure4"]
+    source: str
+    """Where in the paper."""
+    model: Name
+    dataset: Name | None = None
+    """None: not confirmed."""
+    arm: Name
+    over: Name | None = None
+    """The values are gains over this arm, in points: they alone are reported. None: they are the arm's own."""
+    values: Annotated[dict[Name, Value], Field(min_length=1)]
+    """Tables: benchmark or 'average' -> percent. figure4: rollouts, hours -> cost up to GRPO's best."""
+
+    @model_validator(mode="after")
+    def _values_can_be(self) -> PaperRow:
+        low, high = (0.0, float("inf")) if self.item == RATIOS else (-100.0 if self.over else 0.0, 100.0)
+        for quantity, value in self.values.items():
+            if self.item == RATIOS and (quantity not in COST_QUANTITIES or value == 0):
+                raise ValueError(f"values.{quantity} = {value}: of {RATIOS} are {', '.join(COST_QUANTITIES)}, all above 0")
+            if not low <= value <= high:
+                raise ValueError(f"values.{quantity} = {value}: must lie within {low:g} and {high:g}")
+        return self
+
+
+class PaperFile(Schema):
+    """paper_values.yaml."""
+
+    rows: list[PaperRow]
+
+    @model_validator(mode="after")
+    def _said_once(self) -> PaperFile:
+        said = [(row.item, row.model, row.dataset, row.arm, row.over, name) for row in self.rows for name in row.values]
+        if repeated := [" ".join(map(str, key)) for key in dict.fromkeys(said) if said.count(key) > 1]:
+            raise ValueError(f"given twice: {'; '.join(repeated)}")
+        for item, model, dataset, arm, over, name in said:
+            if over and all((item, model, dataset, one, None, name) in said for one in (arm, over)):
+                raise ValueError(f"{item} {model} {arm} over {over}, {name}: a gain is computed where both cells are given")
+        return self
+
+
+def paper_values(path: Path = PATH) -> pd.DataFrame:
+    """The paper's values, one row each, in the order of the file.
+
+    Returns:
+        item, model, dataset (None: not confirmed), arm, over (empty: the arm's own value; else a gain over that arm), quantity
+        (a benchmark, average, rollouts or hours), value (percent, points, rollouts, hours), source.
+
+    Raises:
+        ConfigError: the file holds an unknown key, a value twice or one that cannot be, or a gain beside the cells it is of.
+    """
+    file = parse(PaperFile, yaml.safe_load(path.read_text()), str(path))
+    rows = [
+        {**row.model_dump(exclude={"values"}), "quantity": quantity, "value": value}
+        for row in file.rows
+        for quantity, value in row.values.items()
+    ]
+    columns = ["item", "model", "dataset", "arm", "over", "quantity", "value", "source"]
+    return pd.DataFrame(rows, columns=columns).astype({"dataset": object, "over": object}).fillna({"over": ""})
+
+
+def beside_ours(item: str, frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Table:
+    """The paper's values and ours, for the models, arms and quantities of which both have one.
+
+    Accuracies and gains are compared as they are. Of costs, only the ratio of two arms is: rollouts and hours depend on what is
+    counted as one, and on the machine.
+
+    Args:
+        item: table1, table2, table3 or figure4.
+        frame: the numbers of ``tables.accuracy``; for figure4 those of ``targets.targets_table`` with the target BEST alone.
+        titles: arm or benchmark -> its title; without one the key is printed.
+
+    Returns:
+        The table, or in place of its texts one line that says why there is none. Its frame: model, dataset (ours), arm, over
+        (empty, or the arm compared with), kind (score, gain, ratio), quantity; paper, ours, ours_low, ours_high, ours_bound
+        (exact, at least, at most); difference (ours - paper), within (the paper's value lies in our 95% interval; missing
+        without one), computed (from cells of the paper; False: printed by it), source.
+
+    Raises:
+        ValueError: the paper has no such item, or the frame of figure4 has several targets.
+    """
+    paper = rows_of(paper_values(), item=item)
+    if paper.empty:
+        raise ValueError(f"{item}: no values of the paper; there are those of {', '.join(paper_values()['item'].unique())}")
+    ours = _our_ratios(frame) if item == RATIOS else _our_cells(frame)
+    both = ours.merge(_compared(paper, item), on=KEYS, suffixes=("", "_paper"))
+    both = both[both["dataset_paper"].isna() | (both["dataset_paper"] == both["dataset"])]
+    difference, has_interval = both["ours"] - both["paper"], both["ours_low"].notna()
+    within = both["paper"].between(both["ours_low"], both["ours_high"]).astype("boolean").where(has_interval)
+    both = both.assign(difference=difference, within=within).reindex(columns=COLUMNS).reset_index(drop=True)
+    name = paper["source"].iloc[0]
+    if both.empty:
+        line = _why_nothing(name, paper, frame)
+        return Table(both, f"{line}\n", escaped(line) + "\n")
+    heads = ["Paper", "Ours", "Ours -\npaper", "Paper within\nour interval"]
+    groups = both.groupby(["model", "dataset"], sort=False)
+    blocks = [_block(rows, titles or {}, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
+    caption = f"{name} of the paper, and ours"
+    notes = _notes(both)
+    return Table(both, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, f"{item}_paper"))
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+
+
+def _our_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of an accuracy table, one row a number: model, dataset, arm, over, kind, quantity, ours with ends and bound."""
+    arms = frame.loc[frame["kind"] == "score", "arm"].unique()
+    pairs = {f"{arm}-{over}": (arm, over) for arm in arms for over in arms}
+    quantities = [column for column in frame if f"{column}_low" in frame]
+    rows = []
+    for _, row in frame.iterrows():
+        arm, over = (row["arm"], "") if row["kind"] == "score" else pairs[row["arm"]]
+        known = {"model": row["model"], "dataset": row["dataset"], "arm": arm, "over": over, "kind": row["kind"]}
+        for name in quantities:
+            numbers = {f"ours{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
+            rows.append({**known, "quantity": name, **numbers, "ours_bound": "exact"})
+    return pd.DataFrame(rows)
+
+
+def _our_ratios(frame: pd.DataFrame) -> pd.DataFrame:
+    """As ``_our_cells``, of the first arm's cost over each other's."""
+    if frame["target"].nunique() > 1:
+        raise ValueError(f"{RATIOS} is of one target; the frame has {', '.join(frame['target'].unique())}")
+    measures = {measure: quantity for quantity, measure in COST_QUANTITIES.items()}
+    first = frame["arm"].iloc[0]
+    found = frame[frame["measure"].isin(list(measures)) & frame["ratio"].notna()]
+    names = {f"ratio{end}": f"ours{end}" for end in ("", "_low", "_high", "_bound")}
+    found = found.assign(over=first, kind="ratio", quantity=found["measure"].map(measures)).rename(columns=names)
+    return found[["model", "dataset", *KEYS[1:], "kind", *names.values()]]
+
+
+def _compared(paper: pd.DataFrame, item: str) -> pd.DataFrame:
+    """The values that ours are set beside, as column paper: the cells, and of every two arms the gain or the ratio."""
+    cells = rows_of(paper, over="")
+    pairs = cells.merge(cells.drop(columns=["over", "source"]), on=["item", "model", "quantity"], suffixes=("", "_over"))
+    same = (pairs["dataset"] == pairs["dataset_over"]) | (pairs["dataset"].isna() & pairs["dataset_over"].isna())
+    pairs = pairs[same & (pairs["arm"] != pairs["arm_over"])]
+    between = pairs["value_over"] / pairs["value"] if item == RATIOS else pairs["value"] - pairs["value_over"]
+    computed = pairs.assign(over=pairs["arm_over"], value=between, computed=True)
+    both = computed if item == RATIOS else pd.concat([paper.assign(computed=False), computed])
+    return both.rename(columns={"value": "paper"})[["dataset", *KEYS, "paper", "computed", "source"]]
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def _why_nothing(name: str, paper: pd.DataFrame, frame: pd.DataFrame) -> str:
+    models = ", ".join(paper["model"].unique())
+    if set(frame["model"]) & set(paper["model"]):
+        return f"{name} of the paper has no value for what was trained and measured here (its models: {models})."
+    return f"{name} of the paper is of other models ({models}), so there is nothing to set beside ours."
+
+
+def _block(rows: pd.DataFrame, titles: Mapping[str, str], title: str) -> Block:
+    names = {"average": "Average", **{arm: arm for arm in rows["arm"]}, **titles}
+
+    def line(row: pd.Series) -> tuple[str, list[Cell | str]]:
+        arm, over = names.get(row["arm"], row["arm"]), names.get(row["over"], row["over"])
+        of_whom = {"score": arm, "gain": f"{arm} - {over}", "ratio": f"{over} over {arm}"}[row["kind"]]
+        sign = "+" if row["kind"] == "gain" else ""
+        mark = f" {DAGGER}" if row["kind"] == "gain" and not row["computed"] else ""
+        numbers = [row["ours"], row["ours_low"], row["ours_high"]]
+        ours = Ratio(*numbers) if row["kind"] == "ratio" else Cell(*numbers, signed=row["kind"] == "gain")
+        within = "n/a" if pd.isna(row["within"]) else "yes" if row["within"] else "no"
+        cells = [
+            f"{row['paper']:{sign}.2f}{mark}",
+            ours if row["ours_bound"] == "exact" else f"{row['ours_bound']} {row['ours']:.2f}",
+            f"{row['difference']:+.2f}",
+            within,
+        ]
+        return f"{of_whom}: {names.get(row['quantity'], row['quantity'])}", cells
+
+    return Block(title, [line(row) for _, row in rows.iterrows()], int((rows["kind"] == "score").sum()) or len(rows))
+
+
+def _notes(both: pd.DataFrame) -> list[str]:
+    ratios = (both["kind"] == "ratio").any()
+    notes = [
+        "Ours: mean [95% interval], as in the table of which it is. Paper: as printed, without an interval; its "
+        + ("ratios are computed from its costs." if ratios else "gains are differences of its cells.")
+    ]
+    if ((both["kind"] == "gain") & ~both["computed"].astype(bool)).any():
+        notes.append(f"{DAGGER} The paper's cells are not confirmed; this is the gain that it prints.")
+    notes.append(
+        "The paper's values have noise of their own, so that more than one in twenty would lie outside our intervals even if "
+        "both measured the same."
+    )
+    if ratios:
+        notes.append(
+            "Of costs the ratio alone is compared: up to the first arm's best accuracy, how many times the other arm's cost it "
+            "spends. 'at least', 'at most': some of our runs never got there."
+        )
+    return notes
