@@ -25,7 +25,7 @@ rule evaluate_run:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     shell:
-        "{PYTHON} -m eval.evaluate_checkpoint {input.settings} --threads {threads} > {log} 2>&1"
+        "exec env {PYTHON} -m workflow.gpus {resources.gpu} {sys.executable} -m eval.evaluate_checkpoint {input.settings} --threads {threads} > {log} 2>&1"
 
 
 use rule evaluate_run as evaluate_base with:

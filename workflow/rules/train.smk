@@ -19,13 +19,15 @@ rule train_run:
     benchmark:
         f"logs/{SUITE}/{RUN}/train.benchmark.tsv"
     threads: RESOURCES.threads
-    retries: 2  # each goes on from the last saved state
+    # Each goes on from the last saved state. On a cluster the Snakemake that submits retries, not the one inside the job.
+    retries: 2 if workflow.is_main_process else 0
     resources:
         gpu=RESOURCES.gpu,
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     shell:
-        "{PYTHON} -m sfpo.train {input.settings} --threads {threads} > {log} 2>&1"
+        # exec: a shell in between would die of SIGTERM, and the job with it, before training has saved.
+        "exec env {PYTHON} -m workflow.gpus {resources.gpu} {sys.executable} -m sfpo.train {input.settings} --threads {threads} > {log} 2>&1"
 
 
 def of_runs(runs, files):
