@@ -278,7 +278,7 @@ def filled_up(lab: Lab, arm: str) -> str:
         resize(shutil.disk_usage(job.folder).used)
         job.process.send_signal(signal.SIGCONT)
         status = job.end()
-        demand(status != 0, "it went on")
+        demand(status != 0 and "DiskFull" in job.log(), f"it ended with {status}: {job.tail()}")
         demand(".partial" in unfinished, "the disk was full too late, after the save")
         state = intact(job, SAVE_EVERY)
         error = job.log().strip().splitlines()[-1]

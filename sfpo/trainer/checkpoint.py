@@ -6,15 +6,19 @@ whatever moment a process dies at. No pickle: tensors are safetensors, the rest 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sfpo.manifest import read_manifest, write_json, write_manifest
@@ -26,6 +30,9 @@ KEPT_STATES = 2
 """States on disk: the newest, and the one before it in case the newest is damaged."""
 DISK_MARGIN = 1.1
 """A save asks for so many times its size."""
+
+
+REMEDY = "What was saved before is untouched; make room and start the run again, it goes on from there"
 
 
 class DiskFull(OSError):
@@ -44,15 +51,18 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
     """
     _require_space(folder, sum(p.numel() * p.element_size() for p in policy.parameters()))
     partial = _fresh(folder.with_name(f".{folder.name}.partial"))
-    for path in Path(start).iterdir():
-        if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
-            shutil.copy(path, partial)
-    config = json.loads((Path(start) / "config.json").read_text())
-    stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
-    # One name for each stored tensor: transformers ties the others again when it loads.
-    weights = {name: parameter.detach().to("cpu", stored).contiguous() for name, parameter in policy.model.named_parameters()}
-    save_torch_state_dict(weights, partial)
-    write_manifest(partial, **facts)
+    with _told_if_full(folder):
+        for path in Path(start).iterdir():
+            if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
+                shutil.copy(path, partial)
+        config = json.loads((Path(start) / "config.json").read_text())
+        stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
+        # One name for each stored tensor: transformers ties the others again when it loads.
+        weights = {
+            name: parameter.detach().to("cpu", stored).contiguous() for name, parameter in policy.model.named_parameters()
+        }
+        save_torch_state_dict(weights, partial)
+        write_manifest(partial, **facts)
     _replace(partial, folder)
 
 
@@ -64,16 +74,28 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
     """
     _require_space(folder, 3 * sum(p.numel() * p.element_size() for p in policy.parameters()))  # weights and two moments
     partial = _fresh(folder / ".partial")
-    weights = {name: parameter.detach().cpu() for name, parameter in policy.model.named_parameters()}
-    save_file(weights, partial / "weights.safetensors")
-    moments = policy.optimizer.state_dict()["state"]
-    tensors = {f"{index}.{key}": value.cpu() for index, entry in moments.items() for key, value in entry.items()}
-    save_file(tensors, partial / "optimizer.safetensors")
-    write_json(partial / "trainer.json", trainer_state)
-    write_manifest(partial, step=step)
+    with _told_if_full(folder):
+        weights = {name: parameter.detach().cpu() for name, parameter in policy.model.named_parameters()}
+        save_file(weights, partial / "weights.safetensors")
+        moments = policy.optimizer.state_dict()["state"]
+        tensors = {f"{index}.{key}": value.cpu() for index, entry in moments.items() for key, value in entry.items()}
+        save_file(tensors, partial / "optimizer.safetensors")
+        write_json(partial / "trainer.json", trainer_state)
+        write_manifest(partial, step=step)
     _replace(partial, folder / f"step_{step:06d}")
     for old in sorted(folder.glob("step_*"))[:-KEPT_STATES]:
         shutil.rmtree(old)
+
+
+@contextmanager
+def _told_if_full(folder: Path) -> Iterator[None]:
+    """A disk that fills up while something is written is a DiskFull, whichever library was writing."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise DiskFull(f"{folder}: the disk was full in the middle of a save ({error}). {REMEDY}") from error
 
 
 def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -138,6 +160,5 @@ def _require_space(folder: Path, needed: float) -> None:
     free = shutil.disk_usage(folder.parent).free
     if free < DISK_MARGIN * needed:
         raise DiskFull(
-            f"{folder}: a save takes {DISK_MARGIN * needed / 2**20:.0f} MiB, the disk has {free / 2**20:.0f} MiB left. "
-            "What was saved before is untouched; make room and start the run again, it goes on from there"
+            f"{folder}: a save takes {DISK_MARGIN * needed / 2**20:.0f} MiB, the disk has {free / 2**20:.0f} MiB left. {REMEDY}"
         )
