@@ -35,6 +35,8 @@ class Collector:
 
     def __init__(self, engine: RolloutEngine, grader: Grader | CodeGrader, settings: RunSettings, clock: PhaseClock) -> None:
         self.engine, self.grader, self.settings, self.clock = engine, grader, settings, clock
+        self.given_up = 0
+        """Answers so far that the grader gave up on; they count as wrong."""
 
     def training_groups(self, prompts: list[Prompt], step: int) -> Rollouts:
         """The groups of outer step ``step`` (1-based), ``prompts_per_step`` of them.
@@ -84,7 +86,9 @@ class Collector:
     def _grade(self, prompts: list[Prompt], completions: list[list[Completion]]) -> list[RolloutGroup]:
         texts = [completion.text for group in completions for completion in group]
         golds = [prompt.answer for prompt, group in zip(prompts, completions, strict=True) for _ in group]
-        grades = iter(self.grader.grade_all(texts, golds))
+        graded_all = self.grader.grade_all(texts, golds)
+        self.given_up += sum(grade.timed_out for grade in graded_all)
+        grades = iter(graded_all)
         groups = []
         for prompt, group in zip(prompts, completions, strict=True):
             graded = [(next(grades), completion) for completion in group]

@@ -45,7 +45,7 @@ def train(settings: RunSettings, folder: Path) -> None:
     Raises:
         ConfigError: the data or the model does not fit the settings.
         RunLocked: another process trains this run.
-        Interrupted: SIGTERM came; the state is saved.
+        Interrupted: SIGTERM came; the state is saved, unless graders were lost in the step: then the one before stays.
     """
     with run_lock(folder), make_grader(settings.grader, workers=len(os.sched_getaffinity(0))) as grader:
         job = TrainingJob(settings, folder, grader)
@@ -107,11 +107,16 @@ class TrainingJob:
         run = self.settings.run
         with tqdm(total=steps, initial=self.progress["step"], desc=f"{run.arm} seed {run.seed}", unit="step") as bar:
             for step in range(self.progress["step"] + 1, steps + 1):
+                given_up = self.collector.given_up
                 record = self._step(step)
                 for sink in self.logs:
                     sink.append(record)
                 if step % self.settings.train.validation.every == 0 or step == steps:
                     self._validate(step)
+                if self.stopping and self.collector.given_up > given_up:
+                    # What stopped this process may have stopped its graders (Slurm tells all): right answers counted as wrong.
+                    log.warning("SIGTERM: step %d is not saved, since the grader gave up on answers in it", step)
+                    raise Interrupted(Interrupted.EXIT_CODE)
                 if step % self.settings.train.save_every == 0 and step < steps:
                     self._save()
                 rate = self.progress["tokens"] / self.clock.total

@@ -131,6 +131,36 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     assert all(one[key].equal(other[key]) for key in one)
 
 
+LOSES_A_GRADER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from sfpo.rewards.math_answer import Grader
+from sfpo.settings import RunSettings, load_settings
+from sfpo.trainer.loop import TrainingJob
+
+class LosesAWorker(Grader):
+    def grade_all(self, responses, golds):
+        first, *others = super().grade_all(responses, golds)
+        self.job.stop()  # as SIGTERM does
+        return [replace(first, correct=False, timed_out=True), *others]
+
+path = Path(sys.argv[1])
+with LosesAWorker(workers=1) as grader:
+    grader.job = TrainingJob(load_settings(RunSettings, path), path.parent, grader)
+    grader.job.run()
+"""
+
+
+def test_a_step_whose_graders_were_stopped_too_is_not_saved(settings, tmp_path):
+    (tmp_path / "settings.json").write_text(to_json(settings))
+    command = [sys.executable, "-c", LOSES_A_GRADER, str(tmp_path / "settings.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
+    assert done.returncode == 75, done.stderr
+    assert "step 1 is not saved, since the grader gave up on answers in it" in done.stderr
+    assert not list((tmp_path / "state").glob("step_*"))
+
+
 def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_path):
     # The first update throws the weights to infinity. What such a policy samples is all wrong: nothing would be skipped either.
     optimizer = settings.train.optimizer.model_copy(update={"learning_rate": 1e38})
