@@ -54,7 +54,7 @@ arms: venv ## every arm on the tiny suite: one table and one figure, at matched 
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
 	@python -m eval.report.render results/arms/items/table1/settings.json --headline
 
-paper-tiny: venv ## every table and figure of the paper by the tiny models, under an hour
+paper-tiny: venv ## every table and figure of the paper by the tiny models: 23 runs
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 

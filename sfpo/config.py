@@ -367,7 +367,7 @@ class Item(Schema):
 
     shows: Shows
     title: str | None = None
-    """Head of its caption; without one, what it shows."""
+    """Stands over it (scores, curves, dynamics, arms); without one a table says what it shows."""
     models: Names | None = None
     datasets: Names | None = None
     arms: Names | None = None

@@ -129,10 +129,12 @@ def arm_handles(looks: dict[str, Look]) -> list[Line2D]:
 
 
 def seeds_text(settings: ReportSettings) -> str:
-    """What a curve and its band are."""
+    """The item's title, and what a curve and its band are."""
     count, front = len(settings.seeds), emphasised(settings)
+    head = f"{settings.title}. " if settings.title else ""
     of_whom = "" if len(front) == len(settings.arms) else f" of {' and '.join(settings.arms[arm] for arm in front)}"
-    return "One training seed" if count == 1 else f"Lines: mean of {count} seeds; bands{of_whom}: lowest to highest seed"
+    several = f"Lines: mean of {count} seeds; bands{of_whom}: lowest to highest seed"
+    return head + ("One training seed" if count == 1 else several)
 
 
 def time_unit(seconds: pd.Series) -> tuple[float, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ def _pack(
         position_ids += range(len(prompt), len(prompt) + len(completion))
         targets += completion
         tokens += range(first_token[row], first_token[row] + len(completion))
-    as_tensor = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
+    as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
     return MicroBatch(
         rows=rows,
         input_ids=as_tensor([input_ids]),

@@ -93,7 +93,10 @@ def edit_metrics(root, change):
     "change, told",
     [
         (lambda lines: [], "metrics.jsonl: empty"),
-        (lambda lines: [{"step": 1}], "no reward, response_length, entropy, .*, peak_memory_mb in any line"),
+        (
+            lambda lines: [{"step": 1}],
+            "no reward, response_length, entropy, rollouts, backward_passes, peak_memory_mb in any line",
+        ),
         (lambda lines: [*lines, lines[-1]], "the steps do not rise"),
         (lambda lines: [*lines[:3], {**lines[3], "entropy": None}, *lines[4:]], "line 4 lacks a value"),
     ],

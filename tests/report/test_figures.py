@@ -260,3 +260,9 @@ def test_memory_by_hand():
     [axes] = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [2.0, 3.0]
     assert [text.get_text() for text in axes.texts] == ["", "1.50×"]
+
+
+def test_the_title_of_an_item_stands_over_its_curves():
+    settings = report_settings(seeds=(0, 1)).model_copy(update={"title": "K = 3"})
+    figure, _ = curves(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), settings)
+    assert figure.legends[0].get_title().get_text() == "K = 3. Lines: mean of 2 seeds; bands: lowest to highest seed"
