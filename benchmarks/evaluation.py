@@ -40,7 +40,7 @@ def hf(turns: Turns, work: Work, batch_size: int) -> None:
 def _evaluate(turns: Turns, work: Work, model: LM) -> None:
     from lm_eval import simple_evaluate
 
-    from eval.evaluate_checkpoint import make_tasks
+    from eval.evaluate_checkpoints import make_tasks
 
     with tempfile.TemporaryDirectory() as folder:
         manager, [task] = make_tasks(work.evaluation_settings(TASK, Path(folder)))

@@ -306,6 +306,8 @@ class Train(Schema):
     validation: Validation
     save_every: Count
     """Steps between two saves of the state from which a killed run goes on."""
+    export_every: Count | None = None
+    """Steps between two checkpoints that are kept beside the best and the last, to choose from on the benchmarks."""
     policy_dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the policy's forward pass; master weights are float32."""
     gradient_checkpointing: bool = False
@@ -321,14 +323,25 @@ class Train(Schema):
             )
         return self
 
+    @property
+    def exported_steps(self) -> range:
+        """Steps whose checkpoints are kept; the last step's is kept anyway."""
+        return range(self.export_every, self.steps, self.export_every) if self.export_every else range(0)
+
+
+CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_half"]
+"""Which checkpoint of a run is scored: the best on held-out rows of its training set; the last; the best of those that
+``train.export_every`` keeps, by its average over the very benchmarks that it is scored on (the paper's choice, which flatters);
+the same, with each half of the problems scored by the checkpoint that is best on the other half."""
+
 
 class Evaluate(Schema):
-    """Scoring of one checkpoint on the suite's benchmarks."""
+    """Scoring of checkpoints on the suite's benchmarks."""
 
     samples: Count
     """k of avg@k and pass@k."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: CheckpointChoice = "best"
     limit: Count | None = None
     """Only the first so many rows of each benchmark. None: all."""
     seed: int = 0
@@ -345,7 +358,7 @@ class Resources(Schema):
 
 
 Names = Annotated[list[Name], Field(min_length=1)]
-Shows = Literal["scores", "curves", "dynamics", "costs", "targets", "memory", "arms", "contamination"]
+Shows = Literal["scores", "curves", "dynamics", "costs", "targets", "memory", "arms", "contamination", "selection"]
 """What a table or figure shows: eval.report.render.WRITERS says how each is made."""
 
 
@@ -425,6 +438,14 @@ class Suite(Schema):
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
                 raise ValueError(f"{key} names {', '.join(repeated)} twice")
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_checkpoints_to_choose_from(self) -> Suite:
+        shown = [name for name, item in self.items.items() if item.shows == "selection"]
+        if self.train.export_every is None and (shown or self.evaluate.checkpoint.startswith("best_on")):
+            asks = f"items.{shown[0]} shows selection" if shown else f"evaluate.checkpoint is {self.evaluate.checkpoint}"
+            raise ValueError(f"train.export_every must be set: {asks}, which chooses among the checkpoints that it keeps")
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,18 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.config import Arm, LocalModel, ModelLimits, Override, Params, ScratchModel, Train, load_params, merged
+from sfpo.config import (
+    Arm,
+    CheckpointChoice,
+    LocalModel,
+    ModelLimits,
+    Override,
+    Params,
+    ScratchModel,
+    Train,
+    load_params,
+    merged,
+)
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
 from sfpo.manifest import write_text
@@ -105,12 +116,14 @@ def _resolve(params: Params) -> Iterator[tuple[str, BaseModel]]:
     scored = [item for item in items if item.scored]
     for name in union(item.models for item in scored):
         benchmarks = union(item.benchmarks for item in scored if name in item.models)
-        yield f"evaluations/{params.suite}/{name}/base/settings.json", _evaluation(params, name, None, benchmarks)
+        checkpoints = {"base": f"models/{params.suite}/{name}/checkpoint"}
+        yield f"evaluations/{params.suite}/{name}/base/settings.json", _evaluation(params, name, None, checkpoints, benchmarks)
     for run in runs(items):
         yield f"runs/{run.path}/settings.json", _run(params, run)
     for run in runs(scored):
-        benchmarks = union(item.benchmarks for item in scored if run in item.runs)
-        yield f"evaluations/{run.path}/settings.json", _evaluation(params, run.model, run, benchmarks)
+        showing = [item for item in scored if run in item.runs]
+        benchmarks, checkpoints = union(item.benchmarks for item in showing), _checkpoints(params, run, showing)
+        yield f"evaluations/{run.path}/settings.json", _evaluation(params, run.model, run, checkpoints, benchmarks)
     for item in items:
         yield f"results/{params.suite}/items/{item.item}/settings.json", item
 
@@ -133,6 +146,7 @@ def reports(params: Params) -> list[ReportSettings]:
                 one for one in item.benchmarks or suite.benchmarks if params.benchmarks[one].out_of_distribution
             ],
             samples=suite.evaluate.samples,
+            checkpoint=suite.evaluate.checkpoint,
         )
         for name, item in suite.items.items()
     ]
@@ -150,9 +164,9 @@ def union(lists: Iterable[Iterable[T]]) -> list[T]:
 
 def _run(params: Params, run: RunId) -> RunSettings:
     suite, arm = params.active, params.arms[run.arm]
-    train, rule = suite.train.model_dump(), arm.model_dump()
+    rule = arm.model_dump()
     for override in _overrides(params, run):
-        train, rule = merged(train, override.train), {**rule, **override.rule}
+        rule |= override.rule
     return RunSettings(
         run=run,
         model_path=f"models/{run.suite}/{run.model}/checkpoint",
@@ -162,22 +176,38 @@ def _run(params: Params, run: RunId) -> RunSettings:
         instruction=_instruction(params, run),
         arm=Arm.model_validate(rule),
         objective=params.objectives[arm.objective],
-        train=Train.model_validate(train),
+        train=_train(params, run),
         engine=suite.engine,
     )
+
+
+def _train(params: Params, run: RunId) -> Train:
+    train = params.active.train.model_dump()
+    for override in _overrides(params, run):
+        train = merged(train, override.train)
+    return Train.model_validate(train)
 
 
 def _overrides(params: Params, run: RunId) -> list[Override]:
     return [one for one in params.active.overrides if one.concerns(run.model, run.dataset, run.arm)]
 
 
-def _evaluation(params: Params, model: str, run: RunId | None, benchmarks: list[str]) -> EvaluationSettings:
+def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> dict[str, str]:
+    """Those that the tables and figures show, or choose from."""
+    among = [f"exports/step_{step}" for step in _train(params, run).exported_steps] + ["last"]
+    choices: dict[CheckpointChoice, list[str]] = {"best": ["best"], "last": ["last"]}
+    asked = union(["best", *among] if item.shows == "selection" else choices.get(item.checkpoint, among) for item in showing)
+    return {Path(name).name: f"runs/{run.path}/{name}" for name in asked}
+
+
+def _evaluation(
+    params: Params, model: str, run: RunId | None, checkpoints: dict[str, str], benchmarks: list[str]
+) -> EvaluationSettings:
     suite = params.active
-    of_base = f"models/{params.suite}/{model}/checkpoint"
     return EvaluationSettings(
         model=model,
         run=run,
-        checkpoint=f"runs/{run.path}/{suite.evaluate.checkpoint}" if run else of_base,
+        checkpoints=checkpoints,
         benchmarks={name: f"data/{params.suite}/benchmarks/{name}/problems.parquet" for name in benchmarks},
         graders={name: params.benchmarks[name].grader for name in benchmarks},
         limits=_limits(params, model, run),

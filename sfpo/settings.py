@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from sfpo.config import (
     Arm,
     Benchmark,
+    CheckpointChoice,
     Count,
     Dataset,
     Engine,
@@ -90,13 +91,13 @@ class RunSettings(Schema):
 
 
 class EvaluationSettings(Schema):
-    """evaluations/<suite>/.../settings.json: one checkpoint on all benchmarks of the suite."""
+    """evaluations/<suite>/.../settings.json: the checkpoints of one run on the benchmarks of the suite."""
 
     model: Name
     run: RunId | None
     """None: the untrained model, the row 'base'."""
-    checkpoint: str
-    """Folder in Hugging Face format."""
+    checkpoints: Annotated[dict[Name, str], Field(min_length=1)]
+    """Name (base, best, last, step_<n>) -> its folder, in Hugging Face format. All are of one architecture."""
     benchmarks: dict[Name, str]
     """Benchmark -> its parquet file."""
     graders: dict[Name, GraderName]
@@ -123,13 +124,15 @@ class ReportSettings(Schema):
     out_of_distribution: list[Name]
     samples: Count
     """k of avg@k and pass@k."""
+    checkpoint: CheckpointChoice
+    """Whose scores are shown."""
     missing: tuple[str, ...] = ()
     """Runs that a report of an unfinished suite leaves out."""
 
     @property
     def scored(self) -> bool:
         """It shows what lm-eval finds, not training alone."""
-        return self.shows in ("scores", "arms", "contamination")
+        return self.shows in ("scores", "arms", "contamination", "selection")
 
     @property
     def runs(self) -> list[RunId]:

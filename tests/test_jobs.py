@@ -127,6 +127,36 @@ def test_runs_of_several_items_are_trained_once_and_evaluated_where_they_are_sco
     assert lines[3].split(maxsplit=1) == ["figure5", "6 runs (1 model x 1 data set x 2 arms x 3 seeds), 3 of them new"]
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "items", "scored"),
+    [
+        # 60 steps, a checkpoint kept every 20.
+        ("best", {"table1": {"shows": "scores"}}, ["best"]),
+        ("last", {"table1": {"shows": "scores"}}, ["last"]),
+        ("best_on_other_half", {"table1": {"shows": "scores"}}, ["step_20", "step_40", "last"]),
+        ("last", {"one": {"shows": "scores"}, "all": {"shows": "selection"}}, ["last", "best", "step_20", "step_40"]),
+    ],
+)
+def test_the_checkpoints_that_are_shown_or_chosen_from_are_scored(raw, checkpoint, items, scored):
+    tiny = raw["suites"]["tiny"]
+    tiny["items"], tiny["evaluate"]["checkpoint"], tiny["train"]["export_every"] = items, checkpoint, 20
+    run = "tiny/tiny-qwen2/arithmetic/grpo/seed0"
+    found = resolve(raw)[f"evaluations/{run}/settings.json"].checkpoints
+    assert list(found) == scored
+    assert all(path == f"runs/{run}/{'exports/' if '_' in name else ''}{name}" for name, path in found.items())
+
+
+def test_without_kept_checkpoints_there_is_nothing_to_choose_from(raw):
+    small = raw["suites"]["small"]  # keeps none
+    small["evaluate"]["checkpoint"] = "best_on_benchmarks"
+    with pytest.raises(ConfigError, match=r"small: train.export_every must be set: evaluate.checkpoint is best_on_benchmarks"):
+        parse(Params, raw, "params.yaml")
+    small["evaluate"]["checkpoint"] = "best"
+    small["items"]["choice"] = {"shows": "selection"}
+    with pytest.raises(ConfigError, match=r"small: train.export_every must be set: items.choice shows selection"):
+        parse(Params, raw, "params.yaml")
+
+
 def test_overrides_change_the_runs_that_they_concern(raw):
     raw["suites"]["tiny"]["overrides"] = [
         {"arms": ["sfpo"], "rule": {"alpha": 0.9}, "train": {"optimizer": {"learning_rate": 1e-5}}},
@@ -183,6 +213,6 @@ def test_the_paper_suite_names_every_table_and_figure_and_trains_nothing_twice(r
         raw["suite"] = suite
         items = {item.item: item for item in jobs.reports(parse(Params, raw, "params.yaml"))}
         figures = [f"figure{n}" for n in (2, 3, 4, "5a", "5b", "5c", "5d", 6, 7, 8, 9, 10, 11, 12)]
-        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "contamination"]
+        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "contamination", "selection"]
         found = jobs.runs(items.values())
         assert len(found) == len(set(found))

@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
+from eval.report.choice import chosen
 from sfpo.settings import ReportSettings, RunId
 
 BASE = "base"
 """Arm of the untrained model."""
 METRICS = ["step", "reward", "response_length", "entropy", "rollouts", "backward_passes", "peak_memory_mb"]
 VALIDATION = ["step", "accuracy", "pass_at_k", "rollouts", "backward_passes", "seconds"]
-SCORES = ["benchmark", "problem_id", "sample", "correct"]
+SCORES = ["checkpoint", "benchmark", "problem_id", "sample", "correct"]
 
 T = TypeVar("T")
 
@@ -33,8 +35,9 @@ class Collected:
     """All results of a suite. Every table has the columns model, dataset, arm and seed first."""
 
     scores: pd.DataFrame
-    """benchmark, problem_id, sample, correct: one row a sample; empty where the item shows none. The untrained model has arm
-    'base', no dataset and no seed."""
+    """checkpoint, benchmark, problem_id, sample, correct: one row a sample of the checkpoint that the item shows, of all that
+    there are where it shows their selection; empty where it shows none. The untrained model has arm 'base', no dataset and no
+    seed."""
     validation: pd.DataFrame
     """The lines of validation.jsonl: step (0 = before training), accuracy, pass_at_k, rollouts, backward_passes, seconds."""
     metrics: pd.DataFrame
@@ -82,7 +85,8 @@ def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.Data
             other = _problems(base) ^ _problems(frame)
             if other:
                 raise ReportError(f"{path}: not scored on the problems of {base_path}; {len(other)} differ: {min(other)} ...")
-            yield _of_run(run, frame).astype(kinds)
+            shown = frame if settings.shows == "selection" else _read(path, partial(chosen, frame, settings.checkpoint))
+            yield _of_run(run, shown).astype(kinds)
 
 
 def _problems(frame: pd.DataFrame) -> set[str]:
@@ -110,13 +114,17 @@ def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
     missing = [name for name in settings.benchmarks if name not in set(frame["benchmark"])]
     if missing:
         raise ReportError(f"{path}: no scores for {', '.join(missing)}")
-    drawn = frame.groupby(["benchmark", "problem_id"])["sample"].nunique()
+    drawn = frame.groupby(["checkpoint", "benchmark", "problem_id"])["sample"].nunique()
     if (drawn != settings.samples).any() or len(frame) != settings.samples * len(drawn):
-        benchmark, problem = (drawn != settings.samples).idxmax()
+        checkpoint, benchmark, problem = (drawn != settings.samples).idxmax()
         raise ReportError(
             f"{path}: the suite asks for {settings.samples} samples of each problem, numbered apart; {benchmark} {problem} has "
-            f"{drawn[benchmark, problem]}, and there are {len(frame)} rows for {len(drawn)} problems"
+            f"{drawn[checkpoint, benchmark, problem]} ({checkpoint}), and there are {len(frame)} rows for {len(drawn)} "
+            "problems"
         )
+    checkpoints, problems = frame["checkpoint"].nunique(), len(frame.drop_duplicates(["benchmark", "problem_id"]))
+    if len(drawn) != checkpoints * problems:
+        raise ReportError(f"{path}: its {checkpoints} checkpoints are not scored on the same problems")
     return frame
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.report import arms, contamination, figures, tables, targets
+from eval.report import arms, contamination, figures, selection, tables, targets
 from eval.report.collect import Collected, ReportError, collect
 from eval.report.paper_values import beside_ours, paper_values
 from eval.report.partial import finished_part
@@ -93,6 +93,7 @@ WRITERS: dict[Shows, Callable[[Collected, ReportSettings, Path], None]] = {
     "costs": lambda c, s, folder: write_figure(s.item, figures.costs(c.validation, s), folder),
     "targets": _targets,
     "contamination": _contamination,
+    "selection": lambda c, s, folder: write_table(s.item, selection.selection_table(c.scores, s), folder),
     "memory": lambda c, s, folder: write_figure(s.item, figures.memory(c.metrics, s), folder),
 }
 """What is shown -> what makes it: tables/<item>... and figures/<item> below a folder (workflow/rules/report.smk lists them)."""

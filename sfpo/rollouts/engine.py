@@ -19,7 +19,7 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -129,6 +129,11 @@ class RolloutEngine:
         """
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._llm.reset_prefix_cache()
+
+    def load_checkpoint(self, checkpoint: str | Path) -> None:
+        """``load_weights`` of a folder: another checkpoint of the architecture and tokenizer that the engine was made for."""
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", trust_remote_code=False, use_safetensors=True)
+        self.load_weights(model.state_dict().items())
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace a failed engine by a fresh one with these weights.

@@ -1,8 +1,8 @@
 """The training loop: rollouts, rewards, one step of the update rule, weight sync, metrics; validation and saves in between.
 
 A run lives in one folder. While it trains, everything it writes is below <folder>/state, from which a killed run goes
-on; at the end the finished files move up: metrics.jsonl, validation.jsonl, tensorboard/, best/, last/, and summary.json,
-which is written last.
+on; at the end the finished files move up: metrics.jsonl, validation.jsonl, tensorboard/, best/, last/, exports/, and
+summary.json, which is written last.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class TrainingJob:
                     # What stopped this process may have stopped its graders (Slurm tells all): right answers counted as wrong.
                     log.warning("SIGTERM: step %d is not saved, since the grader gave up on answers in it", step)
                     raise Interrupted(Interrupted.EXIT_CODE)
+                if step in self.settings.train.exported_steps:  # before the state is saved: what follows it finds this done
+                    self._export(f"exports/step_{step}")
                 if step % self.settings.train.save_every == 0 and step < steps:
                     self._save()
                 rate = self.progress["tokens"] / self.clock.total
@@ -278,7 +280,7 @@ class TrainingJob:
         for sink in (*self.logs, self.validation):
             sink.close()
         self._export("last")
-        for name in ("best", "last", "metrics.jsonl", "validation.jsonl", "tensorboard"):
+        for name in ("best", "last", "exports", "metrics.jsonl", "validation.jsonl", "tensorboard"):
             source, target = self.state_folder / name, self.folder / name
             if target.is_dir():
                 shutil.rmtree(target)

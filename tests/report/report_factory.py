@@ -39,9 +39,12 @@ NAMES = {
     "memory": "figure8",
     "arms": "arms",
     "targets": "targets",
+    "selection": "selection",
 }
 """What is shown -> the item of that kind."""
 STEPS, EVERY, FIRED = 60, 5, 33
+CHECKPOINTS = {"best": 0.0, "step_20": -0.3, "step_40": -0.1, "last": 0.0}
+"""Checkpoint of a run -> its skill, less that of the best."""
 WINDOW = 30
 """Of the entropy trigger, which the arms in odd places have."""
 
@@ -64,6 +67,7 @@ def report_settings(
         benchmarks=BENCHMARKS,
         out_of_distribution=["new_chains"],
         samples=4,
+        checkpoint="best",
     )
 
 
@@ -122,9 +126,10 @@ def _write_run(folder: Path, place: int, generator: np.random.Generator) -> None
     write_text(folder / "summary.json", json.dumps(summary))
 
 
-def _write_parquet(folder: Path, frame: pd.DataFrame) -> None:
+def _write_parquet(folder: Path, checkpoints: dict[str, pd.DataFrame]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(folder / "scores.parquet")
+    frames = [pd.DataFrame({"checkpoint": name}, index=frame.index).join(frame) for name, frame in checkpoints.items()]
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "scores.parquet")
 
 
 def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> None:
@@ -132,13 +137,14 @@ def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> N
     for model in settings.models:
         generator = np.random.default_rng(seed_of("test", "problems", model))
         difficulty = {benchmark: generator.normal(0, 1.5, problems) for benchmark in settings.benchmarks}
-        _write_parquet(root / f"evaluations/{settings.suite}/{model}/base", _scores(generator, difficulty, 0.0))
+        _write_parquet(root / f"evaluations/{settings.suite}/{model}/base", {"base": _scores(generator, difficulty, 0.0)})
         for run in (run for run in settings.runs if run.model == model):
             generator = np.random.default_rng(seed_of("test", run.path))
             place = list(settings.arms).index(run.arm)
             _write_run(root / "runs" / run.path, place, generator)
             skill = 0.8 + 0.1 * place + generator.normal(0, 0.05)
-            _write_parquet(root / "evaluations" / run.path, _scores(generator, difficulty, skill))
+            scored = {name: _scores(generator, difficulty, skill + gain) for name, gain in CHECKPOINTS.items()}
+            _write_parquet(root / "evaluations" / run.path, scored)
     for shows, name in NAMES.items():
         item = settings.model_copy(update={"item": name, "shows": shows})
         write_text(root / f"results/{settings.suite}/items/{name}/settings.json", to_json(item))

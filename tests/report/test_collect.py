@@ -70,7 +70,10 @@ def rewrite_scores(root, change):
     [
         (lambda f: f[f["benchmark"] != "sums"], "no scores for sums"),
         (lambda f: f.iloc[1:], "4 samples of each problem, numbered apart; sums sums/000 has 3"),
-        (lambda f: pd.concat([f, f.iloc[:1]]), "481 rows"),  # 3 benchmarks x 40 problems x 4 samples, and one row twice
+        (
+            lambda f: pd.concat([f, f.iloc[:1]]),
+            "1921 rows",
+        ),  # 4 checkpoints x 3 benchmarks x 40 problems x 4 samples, and one row twice
         (lambda f: f.drop(columns="correct"), "correct"),
         (lambda f: f.replace({"problem_id": {"sums/007": "sums/907"}}), "2 differ: sums sums/007"),
         (lambda f: f.astype({"correct": object}).where(f["sample"] > 0, None), "true or false in every row"),

@@ -31,7 +31,14 @@ def data(tmp_path_factory, params) -> Path:
 
 @pytest.fixture
 def settings(params, checkpoint, data, limits) -> RunSettings:
-    small = {"steps": 4, "prompts_per_step": 4, "completions_per_prompt": 4, "mini_batch_prompts": 2, "save_every": 2}
+    small = {
+        "export_every": 3,
+        "steps": 4,
+        "prompts_per_step": 4,
+        "completions_per_prompt": 4,
+        "mini_batch_prompts": 2,
+        "save_every": 2,
+    }
     train = params.suites["tiny"].train.model_dump() | small | {"validation": {"every": 2, "prompts": 4, "samples": 2}}
     return RunSettings.model_validate(
         {
@@ -89,9 +96,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     assert "going on after step 2" in (killed / "log.txt").read_text()
 
     assert untimed(whole) == untimed(killed)
-    for name in ("last", "best"):
+    for name in ("last", "best", "exports/step_3"):
         one, other = (load_file(folder / name / "model.safetensors") for folder in (whole, killed))
         assert one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
+
+    assert [path.name for path in (whole / "exports").iterdir()] == ["step_3"]  # of 4 steps; the last is last/
 
     records = untimed(whole)
     assert [record["step"] for record in records] == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-# lm-eval on every run's checkpoint, and on the untrained models.
+# lm-eval on every run's checkpoints, and on the untrained models.
 
 
 def problems_of(settings_path):
@@ -9,7 +9,7 @@ def problems_of(settings_path):
 rule evaluate_run:
     input:
         settings=f"evaluations/{SUITE}/{RUN}/settings.json",
-        checkpoint=f"runs/{SUITE}/{RUN}/{PARAMS.active.evaluate.checkpoint}/manifest.json",
+        checkpoints=[rules.train_run.output.best, rules.train_run.output.last],  # and exports/, which are written with them
         benchmarks=problems_of(f"evaluations/{SUITE}/{RUN}/settings.json"),
     output:
         results=f"evaluations/{SUITE}/{RUN}/results.json",
@@ -25,13 +25,13 @@ rule evaluate_run:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     shell:
-        "exec env {PYTHON} -m workflow.gpus {resources.gpu} {sys.executable} -m eval.evaluate_checkpoint {input.settings} --threads {threads} > {log} 2>&1"
+        "exec env {PYTHON} -m workflow.gpus {resources.gpu} {sys.executable} -m eval.evaluate_checkpoints {input.settings} --threads {threads} > {log} 2>&1"
 
 
 use rule evaluate_run as evaluate_base with:
     input:
         settings=f"evaluations/{SUITE}/{{model}}/base/settings.json",
-        checkpoint=rules.prepare_model.output,
+        checkpoints=rules.prepare_model.output,
         benchmarks=problems_of(f"evaluations/{SUITE}/{{model}}/base/settings.json"),
     output:
         results=f"evaluations/{SUITE}/{{model}}/base/results.json",

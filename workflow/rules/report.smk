@@ -10,6 +10,7 @@ FILES = {
     "arms": {"tables/{item}": ("arms", TABLE), "figures/{item}": ("arms_figure", FIGURE)},
     "targets": {"tables/{item}": ("targets", TABLE), "figures/{item}": ("targets_figure", FIGURE)},
     "contamination": {"tables/{item}": ("contamination", TABLE)},
+    "selection": {"tables/{item}": ("selection", TABLE)},
     **{shows: {"figures/{item}": (shows, FIGURE)} for shows in ("curves", "dynamics", "costs", "memory")},
 }
 """What is shown -> the files of an item, each with its caption and its forms."""

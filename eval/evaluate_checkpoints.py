@@ -1,0 +1,159 @@
+"""Score the checkpoints of one run on all benchmarks of its suite with lm-eval, one after another in one engine.
+
+``python -m eval.evaluate_checkpoints evaluations/.../settings.json`` writes beside the settings file: scores.parquet (one row
+for each completion: checkpoint, benchmark, problem_id, sample, correct), samples.jsonl (the texts), and results.json (avg@k and
+pass@k), last. A checkpoint that is done is kept in state/, so that a killed evaluation goes on with the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
+    from sfpo.rollouts.engine import RolloutEngine
+    from sfpo.settings import EvaluationSettings
+
+log = logging.getLogger(__name__)
+
+TASKS = Path(__file__).parent / "tasks"
+STATE = "state"
+"""Folder of the checkpoints that an unfinished evaluation has scored; no rule declares it, so a failed job keeps it."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", type=Path, help="settings.json of the evaluation")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from sfpo.settings import EvaluationSettings, load_settings
+
+    evaluate(load_settings(EvaluationSettings, arguments.settings), arguments.settings.parent)
+
+
+def evaluate(settings: EvaluationSettings, folder: Path) -> None:
+    """Run the benchmarks on every one of ``settings.checkpoints`` and write the three files to ``folder``.
+
+    Raises:
+        FileNotFoundError, ValueError: a checkpoint is unfinished or damaged.
+    """
+    from sfpo.manifest import file_sha256, read_manifest, write_json
+    from sfpo.rollouts.engine import RolloutEngine
+    from sfpo.settings import settings_hash
+
+    manifests = {name: read_manifest(Path(path)) for name, path in settings.checkpoints.items()}
+    engine, scored = None, {}
+    for name, path in settings.checkpoints.items():
+        done = folder / STATE / f"{name}.json"
+        of_what = {"settings_hash": settings_hash(settings), "manifest": file_sha256(Path(path) / "manifest.json")}
+        if done.is_file() and (before := json.loads(done.read_text()))["of_what"] == of_what:
+            log.info("%s: scored before; %s", name, done)
+            scored[name] = before
+            continue
+        started = time.perf_counter()
+        if engine is None:
+            engine = RolloutEngine(path, settings.limits, settings.engine)
+        else:
+            engine.load_checkpoint(path)
+        seconds = {"start": time.perf_counter() - started}
+        scored[name] = {"of_what": of_what, "checkpoint": path, "checkpoint_step": manifests[name].get("step")}
+        scored[name] |= _score(settings, engine, seconds)
+        write_json(done, scored[name])
+        log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
+    _write(settings, folder, scored)
+
+
+def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[str, float]) -> dict[str, Any]:
+    """All benchmarks on the checkpoint that the engine holds."""
+    from lm_eval import simple_evaluate
+
+    from eval.engine_lm import EngineLM
+
+    started = time.perf_counter()
+    model = EngineLM(engine, settings.evaluate.seed)
+    manager, tasks = make_tasks(settings)
+    outcome = simple_evaluate(
+        model=model,
+        tasks=tasks,
+        task_manager=manager,  # without it, lm-eval reads the files of all its own tasks: seconds
+        limit=settings.evaluate.limit,
+        apply_chat_template=True,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    texts, benchmarks = [], {}
+    for name in settings.benchmarks:
+        samples = sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])
+        texts += [
+            {"benchmark": name, **sample["doc"], "responses": sample["resps"][0], "correct": sample["correct"]}
+            for sample in samples
+        ]
+        mean = {
+            metric: sum(sample[metric] for sample in samples) / len(samples)
+            for metric in ("avg_at_k", "pass_at_k", "timed_out")
+        }
+        benchmarks[name] = {**mean, "problems": len(samples), "samples": settings.evaluate.samples}
+    return {
+        "texts": texts,
+        "benchmarks": benchmarks,
+        "average": sum(benchmark["avg_at_k"] for benchmark in benchmarks.values()) / len(benchmarks),
+        "prompts_too_long": model.prompts_too_long,
+        "seconds": {**seconds, "evaluate": time.perf_counter() - started},
+    }
+
+
+def make_tasks(settings: EvaluationSettings) -> tuple[TaskManager, list[Task]]:
+    """The benchmarks' tasks, with the suite's number of samples and sampling in place of the files'."""
+    from lm_eval.tasks import TaskManager
+
+    metadata = {"problems": settings.benchmarks, "graders": settings.graders, "instruction": settings.instruction}
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    tasks = manager.load(list(settings.benchmarks))["tasks"]
+    for task in tasks.values():
+        task.set_config("repeats", settings.evaluate.samples)
+        task.set_config("generation_kwargs", settings.evaluate.sampling.model_dump(), update=True)
+    return manager, list(tasks.values())
+
+
+def _write(settings: EvaluationSettings, folder: Path, scored: dict[str, dict[str, Any]]) -> None:
+    import pandas as pd
+
+    from sfpo.manifest import write_json, write_text
+    from sfpo.provenance import hardware, versions
+    from sfpo.settings import settings_hash
+
+    texts = [{"checkpoint": name, **text} for name, one in scored.items() for text in one["texts"]]
+    rows = [
+        (text["checkpoint"], text["benchmark"], text["id"], sample, verdict)
+        for text in texts
+        for sample, verdict in enumerate(text["correct"])
+    ]
+    scores = pd.DataFrame(rows, columns=["checkpoint", "benchmark", "problem_id", "sample", "correct"])
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    write_text(folder / "samples.jsonl", "".join(json.dumps(text) + "\n" for text in texts))
+    results = {
+        "settings_hash": settings_hash(settings),
+        "checkpoints": {
+            name: {key: value for key, value in one.items() if key not in ("of_what", "texts")} for name, one in scored.items()
+        },
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    write_json(folder / "results.json", results)
+    shutil.rmtree(folder / STATE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What the choice of a checkpoint adds to a score: every way to choose side by side, on the same runs and problems."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from eval.report.choice import chosen
+from eval.report.collect import BASE
+from eval.report.markup import Block, Cell, latex, markdown
+from eval.report.panels import rows_of
+from eval.report.partial import missing_note, missing_rows
+from eval.report.statistics import AVERAGE, interval, paired_gain, per_problem
+from eval.report.tables import Table
+from sfpo.config import CheckpointChoice
+from sfpo.settings import ReportSettings
+
+TITLES: dict[CheckpointChoice, str] = {
+    "last": "Last",
+    "best": "Best on\nheld-out rows",
+    "best_on_benchmarks": "Best on these\nproblems (paper)",
+    "best_on_other_half": "Best on the\nother half",
+}
+LUCK = "luck"
+"""Column: best on these problems less best on the other half."""
+
+Values = dict[str, dict[str, pd.DataFrame]]
+"""Choice -> benchmark -> [seeds, problems]."""
+
+
+def selection_table(scores: pd.DataFrame, settings: ReportSettings) -> Table:
+    """Average accuracy of each arm with the checkpoint chosen in each way, and each arm's gain over the first.
+
+    Args:
+        scores: model, dataset, arm, seed, checkpoint, benchmark, problem_id, sample, correct; all checkpoints of every run.
+
+    Returns:
+        The table. Its frame has model, dataset, arm, kind (score | gain), and in percent each choice and ``luck`` with _low and
+        _high; of scores also ``checkpoints``, the number that were chosen from.
+    """
+    rows = []
+    for (model, dataset), of_group in scores[scores["arm"] != BASE].groupby(["model", "dataset"], sort=False):
+        values = {arm: _values(rows_of(of_group, arm=arm), settings) for arm in settings.arms}
+        first, *others = settings.arms
+        group = {"model": model, "dataset": dataset}
+        among = of_group.loc[of_group["checkpoint"] != "best", "checkpoint"].nunique()
+        rows += [{**group, "arm": arm, "kind": "score", "checkpoints": among, **_scores(values[arm])} for arm in settings.arms]
+        rows += [{**group, "arm": f"{arm}-{first}", "kind": "gain", **_gains(values[arm], values[first])} for arm in others]
+    frame = pd.DataFrame(rows)
+    caption = (
+        f"{settings.title or 'What the choice of a checkpoint adds'} (average of {len(settings.benchmarks)} benchmarks, %)"
+    )
+    heads, notes = [*TITLES.values(), "Luck"], missing_note(settings) + _notes(frame, settings)
+    blocks = [_block(block, settings) for _, block in frame.groupby(["model", "dataset"], sort=False)]
+    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+
+
+def _values(of_arm: pd.DataFrame, settings: ReportSettings) -> Values:
+    runs = [run for _, run in of_arm.groupby("seed", sort=False)]
+    values = {}
+    for how in TITLES:
+        tables = per_problem(pd.concat([chosen(run, how) for run in runs]))
+        values[how] = {benchmark: tables[benchmark] for benchmark in settings.benchmarks}
+    return values
+
+
+def _scores(values: Values) -> dict[str, float]:
+    cells = {how: interval(tables) for how, tables in values.items()}
+    return _row({**cells, LUCK: paired_gain(values["best_on_benchmarks"], values["best_on_other_half"])})
+
+
+def _gains(values: Values, reference: Values) -> dict[str, float]:
+    cells = {how: paired_gain(values[how], reference[how]) for how in TITLES}
+    luck, of_reference = (
+        {b: one["best_on_benchmarks"][b] - one["best_on_other_half"][b] for b in one["last"]} for one in (values, reference)
+    )
+    return _row({**cells, LUCK: paired_gain(luck, of_reference)})
+
+
+def _row(cells: dict[str, pd.DataFrame]) -> dict[str, float]:
+    parts = (("", "mean"), ("_low", "low"), ("_high", "high"))
+    return {f"{name}{suffix}": 100 * cell.loc[AVERAGE, part] for name, cell in cells.items() for suffix, part in parts}
+
+
+def _block(rows: pd.DataFrame, settings: ReportSettings) -> Block:
+    of_group, first = rows.iloc[0], next(iter(settings.arms))
+    titles = settings.arms | {f"{arm}-{first}": f"{title} - {settings.arms[first]}" for arm, title in settings.arms.items()}
+
+    def cells(row: pd.Series) -> list[Cell]:
+        columns = [*TITLES, LUCK]
+        return [Cell(row[c], row[f"{c}_low"], row[f"{c}_high"], signed=c == LUCK or row["kind"] == "gain") for c in columns]
+
+    scores, gains = (
+        [(titles[row["arm"]], cells(row)) for _, row in rows[rows["kind"] == kind].iterrows()] for kind in ("score", "gain")
+    )
+    absent = missing_rows(settings, of_group["model"], of_group["dataset"])
+    scores += [(arm, ["missing"] * (len(TITLES) + 1)) for arm in absent]
+    return Block(f"{of_group['model']}, trained on {of_group['dataset']}", [*scores, *gains], rule_after=len(scores))
+
+
+def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
+    among = sorted({int(number) for number in frame["checkpoints"].dropna()})
+    notes = [
+        "Each cell: mean [95% interval], as in the table of scores. Problems and seeds are the same; the checkpoint differs.",
+        "Held-out rows are of the training set. The two ways after it choose, for each run, among "
+        f"{' or '.join(map(str, among))} checkpoints by their average over the benchmarks: over all problems, the very ones "
+        "that are scored, as the paper does; or over one half of the problems while the other is scored, and the reverse.",
+        "Luck: what the paper's way shows above a choice that never sees the rows it is scored on, in points, paired.",
+    ]
+    if len(settings.seeds) == 1:
+        notes.append("There is one training seed: intervals are over problems alone and compare runs, not methods.")
+    return notes
