@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.report import arms, contamination, figures, tables, targets
+from eval.report import arms, contamination, figures, tables, targets_display
 from eval.report.collect import Collected, ReportError, collect
 from eval.report.paper_values import beside_ours, paper_values
 from eval.report.partial import finished_part
@@ -67,8 +67,8 @@ def _arms(c: Collected, settings: ReportSettings, folder: Path) -> None:
 
 
 def _targets(c: Collected, settings: ReportSettings, folder: Path) -> None:
-    write_table(settings.item, targets.targets_table(c.validation, settings), folder)
-    write_figure(settings.item, targets.targets_figure(c.validation, settings), folder)
+    write_table(settings.item, targets_display.targets_table(c.validation, settings), folder)
+    write_figure(settings.item, targets_display.targets_figure(c.validation, settings), folder)
 
 
 def _contamination(c: Collected, settings: ReportSettings, folder: Path) -> None:
