@@ -11,16 +11,14 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFo
 
 from eval.report.arms import COST_TITLES
 from eval.report.budgets import COSTS
-from eval.report.figures import SEED_MARKS
 from eval.report.markup import Block, Cell, latex, markdown
-from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of, time_unit
+from eval.report.panels import GROUP, SEED_MARKS, grid, legend_above, panel_titles, ratio_label, rows_of, time_unit
 from eval.report.partial import missing_note
 from eval.report.style import Look, looks, styled
 from eval.report.tables import Table
 from eval.report.targets import ENDS, TARGETS, Target, costs_to_targets, spent_to_targets
 from sfpo.settings import ReportSettings
 
-BOUND_SIGNS = {"exact": "", "at least": "≥ ", "at most": "≤ "}
 FURTHEST = 4.0
 """Axes show intervals up to so many times beyond the costs of single runs; three seeds may give far wider ones."""
 SEED_LOOK = {"color": "0.4", "markerfacecolor": "w", "markersize": 2.5, "markeredgewidth": 0.5, "linestyle": ""}
@@ -183,7 +181,7 @@ def _points(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str
         axes.plot(row["cost"], place, color=color, marker=look[row["arm"]].marker, markerfacecolor=color if known else "w")
         beside = {"xycoords": axes.get_yaxis_transform(), "xytext": (3, 0), "textcoords": "offset points"}
         weight = "bold" if _excludes_one(row) else "normal"
-        axes.annotate(_ratio_label(row), (1, place), va="center", fontsize="small", fontweight=weight, **beside)
+        axes.annotate(ratio_label(row), (1, place), va="center", fontsize="small", fontweight=weight, **beside)
     axes.set_xlim(left, right)
     decades = np.log10(right / left)
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 1.4 else (1, 3) if decades < 2 else (1,)
@@ -210,12 +208,6 @@ def _name_lines(axes: Axes, means: pd.DataFrame, look: dict[str, Look]) -> None:
     for label in axes.get_yticklabels()[: len(heads)]:
         label.set_color("0.4")
     axes.set_ylim(len(levels) * (len(look) + 1) - 0.4, -0.6)
-
-
-def _ratio_label(row: pd.Series) -> str:
-    if pd.isna(row["ratio_bound"]):  # the first arm's
-        return ""
-    return "–" if row["ratio_bound"] == "unknown" else f"{BOUND_SIGNS[row['ratio_bound']]}{row['ratio']:.2f}×"
 
 
 def _handles(spent: pd.DataFrame, means: pd.DataFrame) -> list[Line2D]:

@@ -65,6 +65,12 @@ def test_the_first_validation_at_or_above_the_level(accuracies, level, step, rea
         assert (row["step"], arrived) == (step, reached)
 
 
+def test_equal_seeds_reach_their_own_mean():
+    # (0.1 + 0.1 + 0.1) / 3 rounds to 0.10000000000000002: no seed may miss its own level by that.
+    accuracies = {(arm, seed): [0.0, 0.1] for arm in ("grpo", "sfpo") for seed in (0, 1, 2)}
+    assert spent_to_targets(runs(accuracies), report_settings(), (BEST,))["reached"].all()
+
+
 def test_costs_by_hand():
     # To 0.4 + 0.5 * 0.4 = 0.6: GRPO at steps 10, 15, 5; SFPO at 5 each. One step: 100 rollouts; 1 and 4 passes; 2 and 3 s.
     found = costs(THREE_SEEDS, (HALF,)).loc["base + 50% of GRPO's gain"]
