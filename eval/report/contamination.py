@@ -61,11 +61,10 @@ def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFram
         overlaps: as ``sfpo.data.contamination.overlaps`` returns it; rows of other data sets and benchmarks do not count.
 
     Returns:
-        The rows of ``scores`` that are left, in their order, with their index.
+        The rows of ``scores`` that are left, in their order, with their index. A benchmark that overlaps whole has none.
 
     Raises:
-        ValueError: the scores are of no data set or of several, or no problem of a benchmark is left (its column would be gone
-            from the table, and the average another quantity: leave the benchmark out of scores and settings).
+        ValueError: the scores are of no data set or of several.
     """
     trained_on = list(scores["dataset"].dropna().unique())
     if len(trained_on) != 1:
@@ -74,11 +73,7 @@ def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFram
             "the untrained models, since all must be compared on the same problems"
         )
     dropped = pd.MultiIndex.from_frame(overlaps.loc[overlaps["dataset"] == trained_on[0], PROBLEM])
-    left = scores[~pd.MultiIndex.from_frame(scores[PROBLEM]).isin(dropped)]
-    emptied = [name for name in scores["benchmark"].unique() if name not in set(left["benchmark"])]
-    if emptied:
-        raise ValueError(f"every problem of {', '.join(emptied)} overlaps with {trained_on[0]}; leave the benchmark out")
-    return left
+    return scores[~pd.MultiIndex.from_frame(scores[PROBLEM]).isin(dropped)]
 
 
 def _frame(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
