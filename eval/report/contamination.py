@@ -1,4 +1,4 @@
-"""Benchmark problems that are in the training set too: how many there are, and the scores without them."""
+"""Benchmark problems that are among the training or validation rows too: how many there are, and the scores without them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ ANY = "any"
 """Of at least one kind."""
 PROBLEM = ["benchmark", "problem_id"]
 NOTES = [
-    "Cells: scored problems that overlap with at least one training problem, by kind; any: of at least one kind.",
+    "Cells: scored problems that overlap with at least one row of the training set, by kind; any: of at least one kind. Its "
+    "held-out validation rows count as well: nothing is trained on them, but the checkpoint named best is chosen on them.",
     "Exact: the same text (a run of blanks is one blank). Normalized: the same but for case, blanks, punctuation, dollar signs "
-    f"and the like. {WORDS}-gram: at least {THRESHOLD:.0%} of the problem's word {WORDS}-grams are in one training problem; a "
-    f"problem of fewer than {WORDS} words has none.",
+    f"and the like. {WORDS}-gram: at least {THRESHOLD:.0%} of the problem's word {WORDS}-grams are in one row; a problem of "
+    f"fewer than {WORDS} words has none.",
     "Answers are not compared: a problem that asks for something else in the same words counts, a translation does not. What a "
     "model had met before this training is not known.",
 ]
 
 
 def contamination_table(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: ReportSettings) -> Table:
-    """How many of the scored problems of each benchmark overlap with each training set, by kind.
+    """How many of the scored problems of each benchmark overlap with each data set, by kind.
 
     Args:
         scores: benchmark, problem_id: what was scored, with every benchmark of ``settings``; overlaps of other problems do not
@@ -39,7 +40,7 @@ def contamination_table(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: 
     frame = _frame(scores, overlaps, settings)
     heads = ["Problems", *(kind.capitalize() for kind in (*KINDS, ANY))]
     blocks = [_block(frame, dataset, settings) for dataset in settings.datasets]
-    caption = "Benchmark problems that are in the training set too: number (share)"
+    caption = "Benchmark problems that are among the training or validation rows too: number (share)"
     label = f"{settings.item}_contamination"
     return Table(frame, markdown(caption, heads, blocks, NOTES), latex(caption, heads, blocks, NOTES, label))
 
@@ -99,4 +100,4 @@ def _block(frame: pd.DataFrame, dataset: str, settings: ReportSettings) -> Block
         columns = [f"{dataset}_{kind}" for kind in (*KINDS, ANY)]
         cells = [f"{row[column]} ({row[f'{column}_share']:.1f}%)" for column in columns]
         rows.append((settings.benchmarks[row["benchmark"]], [str(row["problems"]), *cells]))
-    return Block(f"in the training set {dataset}", rows, rule_after=len(rows))
+    return Block(f"in the training or validation rows of {dataset}", rows, rule_after=len(rows))

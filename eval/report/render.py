@@ -75,7 +75,7 @@ def _contamination(c: Collected, settings: ReportSettings, folder: Path) -> None
     data = Path("data") / settings.suite
     found = overlaps(
         {name: data / "benchmarks" / name / "problems.parquet" for name in settings.benchmarks},
-        {name: data / "train" / name / "train.parquet" for name in settings.datasets},
+        {name: [data / "train" / name / f"{rows}.parquet" for rows in ("train", "validation")] for name in settings.datasets},
     )
     write_table(settings.item, contamination.contamination_table(c.scores, found, settings), folder)
     for dataset in settings.datasets:

@@ -7,7 +7,7 @@ from eval.report.statistics import AVERAGE, paired_gain, per_problem
 from eval.report.tables import accuracy
 
 SCORES = ["model", "dataset", "arm", "seed", "benchmark", "problem_id", "sample", "correct"]
-OVERLAPS = ["benchmark", "problem_id", "dataset", "kind", "train_id", "share"]
+OVERLAPS = ["benchmark", "problem_id", "dataset", "kind", "row_id", "share"]
 
 
 def scores(answers, dataset="math"):
@@ -73,8 +73,10 @@ def test_a_block_for_each_data_set():
         ["AMC", "4", "0 (0.0%)", "0 (0.0%)", "1 (25.0%)", "1 (25.0%)"],
         ["AIME", "2", *["0 (0.0%)"] * 4],
     ]
-    assert table.markdown.index("in the training set math") < table.markdown.index("in the training set other")
-    assert "at least 80% of the problem's word 8-grams are in one training problem" in table.markdown
+    blocks = [table.markdown.index(f"in the training or validation rows of {name}") for name in ("math", "other")]
+    assert blocks == sorted(blocks)
+    assert "at least 80% of the problem's word 8-grams are in one row" in table.markdown
+    assert "held-out validation rows count as well" in table.markdown
     rows = [line for line in table.latex.splitlines() if line.endswith(r"\\[2pt]") and "multicolumn" not in line]
     assert len(rows) == 4 and {row.count("&") for row in rows} == {5}
     assert r"\tiny 2 (50.0\%)" in rows[0] and table.latex.count(r"\label") == 1
