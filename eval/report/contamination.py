@@ -41,8 +41,7 @@ def contamination_table(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: 
     heads = ["Problems", *(kind.capitalize() for kind in (*KINDS, ANY))]
     blocks = [_block(frame, dataset, settings) for dataset in settings.datasets]
     caption = "Benchmark problems that are among the training or validation rows too: number (share)"
-    label = f"{settings.item}_contamination"
-    return Table(frame, markdown(caption, heads, blocks, NOTES), latex(caption, heads, blocks, NOTES, label))
+    return Table(frame, markdown(caption, heads, blocks, NOTES), latex(caption, heads, blocks, NOTES, settings.item))
 
 
 def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:

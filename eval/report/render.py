@@ -81,8 +81,9 @@ def _contamination(c: Collected, settings: ReportSettings, folder: Path) -> None
     for dataset in settings.datasets:
         of_one = c.scores[c.scores["dataset"].isna() | (c.scores["dataset"] == dataset)]
         left = contamination.without_overlap(of_one, found)
-        alone = settings.model_copy(update={"datasets": [dataset], "title": f"Without overlap with {dataset}"})
-        write_table(f"{settings.item}_without_{dataset}", tables.accuracy(left, alone), folder)
+        name, title = f"{settings.item}_without_{dataset}", f"Without overlap with {dataset}"
+        alone = settings.model_copy(update={"item": name, "datasets": [dataset], "title": title})
+        write_table(name, tables.accuracy(left, alone), folder)
 
 
 WRITERS: dict[Shows, Callable[[Collected, ReportSettings, Path], None]] = {

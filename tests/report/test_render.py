@@ -68,6 +68,8 @@ def test_overlap_is_counted_and_the_rest_is_scored(results, tmp_path, monkeypatc
     render.main(["contamination.json"])
     counted = pd.read_csv(tmp_path / "results/tiny/tables/contamination.csv")
     assert list(counted["arithmetic_any"]) == [2, 2, 40]
+    for name in ("contamination", "contamination_without_arithmetic"):  # both may stand in one document
+        assert rf"\label{{tab:{name}}}" in (tmp_path / f"results/tiny/tables/{name}.tex").read_text()
     left = pd.read_csv(tmp_path / "results/tiny/tables/contamination_without_arithmetic.csv")
     assert set(left["problems"]) == {38 + 38} and left["new_chains"].isna().all()
 
