@@ -1,4 +1,4 @@
-"""Benchmark problems that are in the training set too: how many there are, and the scores without them."""
+"""Benchmark problems that are among the training or validation rows too: how many there are, and the scores without them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ ANY = "any"
 """Of at least one kind."""
 PROBLEM = ["benchmark", "problem_id"]
 NOTES = [
-    "Cells: scored problems that overlap with at least one training problem, by kind; any: of at least one kind.",
+    "Cells: scored problems that overlap with at least one row of the training set, by kind; any: of at least one kind. Its "
+    "held-out validation rows count as well: nothing is trained on them, but the checkpoint named best is chosen on them.",
     "Exact: the same text (a run of blanks is one blank). Normalized: the same but for case, blanks, punctuation, dollar signs "
-    f"and the like. {WORDS}-gram: at least {THRESHOLD:.0%} of the problem's word {WORDS}-grams are in one training problem; a "
-    f"problem of fewer than {WORDS} words has none.",
+    f"and the like. {WORDS}-gram: at least {THRESHOLD:.0%} of the problem's word {WORDS}-grams are in one row; a problem of "
+    f"fewer than {WORDS} words has none.",
     "Answers are not compared: a problem that asks for something else in the same words counts, a translation does not. What a "
     "model had met before this training is not known.",
 ]
 
 
 def contamination_table(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: ReportSettings) -> Table:
-    """How many of the scored problems of each benchmark overlap with each training set, by kind.
+    """How many of the scored problems of each benchmark overlap with each data set, by kind.
 
     Args:
         scores: benchmark, problem_id: what was scored, with every benchmark of ``settings``; overlaps of other problems do not
@@ -39,9 +40,8 @@ def contamination_table(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: 
     frame = _frame(scores, overlaps, settings)
     heads = ["Problems", *(kind.capitalize() for kind in (*KINDS, ANY))]
     blocks = [_block(frame, dataset, settings) for dataset in settings.datasets]
-    caption = "Benchmark problems that are in the training set too: number (share)"
-    label = f"{settings.item}_contamination"
-    return Table(frame, markdown(caption, heads, blocks, NOTES), latex(caption, heads, blocks, NOTES, label))
+    caption = "Benchmark problems that are among the training or validation rows too: number (share)"
+    return Table(frame, markdown(caption, heads, blocks, NOTES), latex(caption, heads, blocks, NOTES, settings.item))
 
 
 def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
@@ -61,11 +61,10 @@ def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFram
         overlaps: as ``sfpo.data.contamination.overlaps`` returns it; rows of other data sets and benchmarks do not count.
 
     Returns:
-        The rows of ``scores`` that are left, in their order, with their index.
+        The rows of ``scores`` that are left, in their order, with their index. A benchmark that overlaps whole has none.
 
     Raises:
-        ValueError: the scores are of no data set or of several, or no problem of a benchmark is left (its column would be gone
-            from the table, and the average another quantity: leave the benchmark out of scores and settings).
+        ValueError: the scores are of no data set or of several.
     """
     trained_on = list(scores["dataset"].dropna().unique())
     if len(trained_on) != 1:
@@ -74,11 +73,7 @@ def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFram
             "the untrained models, since all must be compared on the same problems"
         )
     dropped = pd.MultiIndex.from_frame(overlaps.loc[overlaps["dataset"] == trained_on[0], PROBLEM])
-    left = scores[~pd.MultiIndex.from_frame(scores[PROBLEM]).isin(dropped)]
-    emptied = [name for name in scores["benchmark"].unique() if name not in set(left["benchmark"])]
-    if emptied:
-        raise ValueError(f"every problem of {', '.join(emptied)} overlaps with {trained_on[0]}; leave the benchmark out")
-    return left
+    return scores[~pd.MultiIndex.from_frame(scores[PROBLEM]).isin(dropped)]
 
 
 def _frame(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
@@ -104,4 +99,4 @@ def _block(frame: pd.DataFrame, dataset: str, settings: ReportSettings) -> Block
         columns = [f"{dataset}_{kind}" for kind in (*KINDS, ANY)]
         cells = [f"{row[column]} ({row[f'{column}_share']:.1f}%)" for column in columns]
         rows.append((settings.benchmarks[row["benchmark"]], [str(row["problems"]), *cells]))
-    return Block(f"in the training set {dataset}", rows, rule_after=len(rows))
+    return Block(f"in the training or validation rows of {dataset}", rows, rule_after=len(rows))

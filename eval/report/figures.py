@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from eval.report.collect import BASE
 from eval.report.panels import (
     GROUP,
+    SEED_MARKS,
     arm_handles,
     draw_curve,
     emphasised,
@@ -20,18 +21,18 @@ from eval.report.panels import (
     legend_above,
     over_seeds,
     panel_titles,
+    ratio_label,
     rows_of,
     seeds_text,
     smoothed,
     time_unit,
 )
 from eval.report.style import BASE_COLOR, Look, looks, styled
+from eval.report.targets import BEST, costs_to_targets, spent_to_targets
 from sfpo.settings import ReportSettings
 
 DYNAMICS = {"response_length": "Response length (tokens)", "entropy": "Entropy (nats a token)", "reward": "Mean reward"}
 COSTS = {"rollouts": "Rollouts", "seconds": "Training time ({unit})", "backward_passes": "Backward passes"}
-SEED_MARKS = {True: "o", False: ">"}
-"""Mark of a run that reached the level, and of one that did not."""
 
 
 @styled
@@ -133,29 +134,30 @@ def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
     """What each arm spends until it reaches the first arm's best validation accuracy: rollouts, time, backward passes.
 
     Args:
-        validation: as for ``time_to_level``.
+        validation: as for ``targets.spent_to_targets``.
 
     Returns:
-        The figure, and the table of ``time_to_level``.
+        The figure, and its data, with that accuracy as the one target: series 'mean' (the rows of ``targets.costs_to_targets``)
+        and 'seed' (those of ``targets.spent_to_targets``).
     """
-    look = looks(settings.arms)
-    spent = time_to_level(validation, settings)
-    titles = panel_titles(settings)
-    figure, panels = grid(3 * len(titles), columns=3, height=0.55 + 0.22 * len(settings.arms), sharey=True)
-    unit_size, unit = time_unit(spent.loc[spent["measure"] == "seconds", "value"])
+    look, titles = looks(settings.arms), panel_titles(settings)
+    spent = spent_to_targets(validation, settings, (BEST,))
+    means = costs_to_targets(spent, settings)
+    figure, panels = grid(3 * len(titles), columns=3, height=0.65 + 0.22 * len(look), sharey=True)
+    unit_size, unit = time_unit(spent.loc[spent["measure"] == "seconds", "cost"])
     for i, ((model, dataset), title) in enumerate(titles.items()):
         row = panels[3 * i : 3 * i + 3]
         for axes, (cost, label) in zip(row, COSTS.items(), strict=True):
-            drawn = rows_of(spent, model=model, dataset=dataset, measure=cost)
+            bars, seeds = (rows_of(frame, model=model, dataset=dataset, measure=cost) for frame in (means, spent))
             scale = unit_size if cost == "seconds" else 1.0
-            _cost_bars(axes, drawn.assign(value=drawn["value"] / scale, mean=drawn["mean"] / scale), look)
+            _cost_bars(axes, bars.assign(cost=bars["cost"] / scale), seeds.assign(cost=seeds["cost"] / scale), look)
             axes.set_xlabel(label.format(unit=unit))
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             if cost != "seconds":
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        row[1].set_title(f"{title}: to {drawn['level'].iloc[0]:.1f}% validation accuracy")
+        row[1].set_title(f"{title}: to {bars['level'].iloc[0]:.1f}% validation accuracy")
     legend_above(figure, _cost_handles(spent), _cost_text(settings))
-    return figure, spent
+    return figure, pd.concat([means.assign(series="mean"), spent.assign(series="seed")], ignore_index=True)
 
 
 def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
@@ -169,31 +171,35 @@ def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
 
 def _cost_text(settings: ReportSettings) -> str:
     first, count = next(iter(settings.arms.values())), len(settings.seeds)
-    bars = f"Bars: mean of {count} seeds; " if count > 1 else "One training seed; "
-    return f"{bars}n×: {first}'s bar over this bar. Level: best of {first}'s {'mean ' * (count > 1)}validation curve"
+    bars = f"Bars: geometric mean of {count} seeds; " if count > 1 else "One training seed; "
+    return f"{bars}n×: {first}'s bar over this bar\nLevel: best of {first}'s {'mean ' * (count > 1)}validation curve"
 
 
-def _cost_bars(axes: Axes, drawn: pd.DataFrame, look: dict[str, Look]) -> None:
-    """One bar an arm, a mark for each seed, and the ratio to the first arm at the bar's end."""
-    arms = list(look)
-    for place, arm in enumerate(arms):
-        rows = rows_of(drawn, arm=arm)
-        axes.barh(place, rows["mean"].iloc[0], height=0.65, color=look[arm].color, alpha=0.75, linewidth=0)
-        offsets = 0.22 * np.linspace(-1, 1, len(rows)) * (len(rows) > 1)  # seeds often coincide: validations are few
-        for value, reached, offset in zip(rows["value"], rows["reached"], offsets, strict=True):
-            axes.plot(value, place + offset, marker=SEED_MARKS[reached], color="0.2", markerfacecolor="w", markeredgewidth=0.6)
-        end = max(rows["mean"].max(), rows["value"].max())
+def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str, Look]) -> None:
+    """One bar an arm, a mark for each seed, and the ratio to the first arm at the bar's end.
+
+    Args:
+        means: one row an arm, costs in units of the axes.
+        seeds: the costs of single runs, in the same units.
+    """
+    for place, (arm, (_, mean)) in enumerate(zip(look, means.iterrows(), strict=True)):
+        axes.barh(place, mean["cost"], height=0.65, color=look[arm].color, alpha=0.75, linewidth=0)
+        runs = rows_of(seeds, arm=arm)
+        offsets = 0.22 * np.linspace(-1, 1, len(runs)) * (len(runs) > 1)  # seeds often coincide: validations are few
+        for cost, reached, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
+            axes.plot(cost, place + offset, marker=SEED_MARKS[reached], color="0.2", markerfacecolor="w", markeredgewidth=0.6)
+        arrived = "" if mean["n_reached"] == mean["n_seeds"] else f"{mean['n_reached']} of {mean['n_seeds']}"
         axes.annotate(
-            rows["label"].iloc[0].replace(", ", "\n"),
-            (end, place),
+            "\n".join(filter(None, [ratio_label(mean), arrived])),
+            (runs["cost"].max(), place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize="small",
         )
-    axes.set_yticks(range(len(arms)), [look[arm].title for arm in arms])
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_xlim(0, 1.5 * max(drawn["value"].max(), 1e-9))
+    axes.set_yticks(range(len(look)), [one.title for one in look.values()])
+    axes.set_ylim(len(look) - 0.5, -0.5)
+    axes.set_xlim(0, 1.6 * seeds["cost"].max())
     axes.grid(False, axis="y")
 
 
@@ -234,55 +240,3 @@ def memory(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.
     mark = Line2D([], [], color="0.2", marker="o", markerfacecolor="w", linestyle="", label="One seed")
     legend_above(figure, [mark], f"Bars: mean over seeds; n×: over {settings.arms[first]}")
     return figure, peaks
-
-
-def time_to_level(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Cost of each run until its validation accuracy is first at or above the best of the first arm's mean curve.
-
-    A run that never gets there counts with all it spent, which bounds its cost from below.
-
-    Args:
-        validation: model, dataset, arm, seed, step, accuracy, rollouts, seconds, backward_passes.
-
-    Returns:
-        One row for each run and measure (rollouts, seconds, backward_passes): value, reached, level (percent); and, the same
-        for all seeds of an arm: mean, n_seeds, n_reached, ratio (first arm's mean over this mean, missing where it says
-        nothing) and its label.
-    """
-    first = next(iter(settings.arms))
-    spent = []
-    for keys, group in validation.groupby(GROUP, sort=False):
-        level = rows_of(group, arm=first).groupby("step")["accuracy"].mean().max()
-        for (arm, seed), run in group.groupby(["arm", "seed"], sort=False):
-            hits = run[run["accuracy"] >= level - 1e-9]  # a mean of equal accuracies may round above them
-            row = (hits if len(hits) else run).sort_values("step").iloc[0 if len(hits) else -1]
-            known = {
-                **dict(zip(GROUP, keys, strict=True)),
-                "level": 100 * level,
-                "arm": arm,
-                "seed": seed,
-                "reached": bool(len(hits)),
-            }
-            spent += [{**known, "measure": cost, "value": float(row[cost])} for cost in COSTS]
-    frame = pd.DataFrame(spent)
-    arms = frame.groupby([*GROUP, "measure", "arm"])
-    frame = frame.assign(
-        mean=arms["value"].transform("mean"),
-        n_seeds=arms["value"].transform("count"),
-        n_reached=arms["reached"].transform("sum"),
-    )
-    reference = rows_of(frame, arm=first).groupby([*GROUP, "measure"])[["mean", "n_seeds", "n_reached"]].first()
-    labels = [_ratio(row, reference.loc[(row["model"], row["dataset"], row["measure"])], first) for _, row in frame.iterrows()]
-    return frame.assign(ratio=[ratio for ratio, _ in labels], label=[text for _, text in labels])
-
-
-def _ratio(row: pd.Series, reference: pd.Series, first: str) -> tuple[float, str]:
-    """First arm's cost over this arm's, and its label, with the sign of what it bounds where some seeds never arrived."""
-    whole, reference_whole = row["n_reached"] == row["n_seeds"], reference["n_reached"] == reference["n_seeds"]
-    comparable = (whole or reference_whole) and row["mean"] > 0
-    ratio = reference["mean"] / row["mean"] if comparable else float("nan")
-    bound = "" if whole and reference_whole else "≥ " if whole else "≤ "
-    parts = [] if row["arm"] == first else [f"{bound}{ratio:.1f}×" if comparable else "–"]
-    if not whole:
-        parts.append(f"{row['n_reached']} of {row['n_seeds']}")
-    return ratio, ", ".join(parts)

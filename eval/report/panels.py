@@ -1,4 +1,4 @@
-"""What figures share: the grid of panels, curves over training with their band, the legend above them."""
+"""What figures share: the grid of panels, curves over training with their band, marks and labels, the legend above them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from eval.report.style import PANEL_HEIGHT, WIDTH, Look
 from sfpo.settings import ReportSettings
 
 GROUP = ["model", "dataset"]
+SEED_MARKS = {True: "o", False: ">"}
+"""Mark of a run that reached a level, and of one that did not."""
+BOUND_SIGNS = {"exact": "", "at least": "≥ ", "at most": "≤ "}
 FEW_ARMS = 4
 """Up to so many, the bands of all arms can be told apart, and a table can say each in words."""
 LEGEND_CHARACTERS = 100
@@ -135,6 +138,17 @@ def seeds_text(settings: ReportSettings) -> str:
     of_whom = "" if len(front) == len(settings.arms) else f" of {' and '.join(settings.arms[arm] for arm in front)}"
     several = f"Lines: mean of {count} seeds; bands{of_whom}: lowest to highest seed"
     return head + ("One training seed" if count == 1 else several)
+
+
+def ratio_label(row: pd.Series) -> str:
+    """The first arm's cost over this arm's, with the sign of what it bounds; '–' where nothing is known.
+
+    Args:
+        row: of ``targets.costs_to_targets``; the first arm's has no label.
+    """
+    if pd.isna(row["ratio_bound"]):
+        return ""
+    return "–" if row["ratio_bound"] == "unknown" else f"{BOUND_SIGNS[row['ratio_bound']]}{row['ratio']:.2f}×"
 
 
 def time_unit(seconds: pd.Series) -> tuple[float, str]:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from eval.report.markup import Block, Cell, escaped, latex, markdown
 from eval.report.panels import rows_of
 from eval.report.tables import DAGGER, Table
-from eval.report.targets import Ratio
+from eval.report.targets_display import Ratio
 from sfpo.config import Name
 from sfpo.schema import Schema, parse
 
@@ -105,7 +105,7 @@ def beside_ours(item: str, frame: pd.DataFrame, titles: Mapping[str, str] | None
 
     Args:
         item: table1, table2, table3 or figure4.
-        frame: the numbers of ``tables.accuracy``; for figure4 those of ``targets.targets_table`` with the target BEST alone.
+        frame: the numbers of ``tables.accuracy``; for figure4 of ``targets.costs_to_targets`` with the target BEST alone.
         titles: arm or benchmark -> its title; without one the key is printed.
 
     Returns:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.report import arms, contamination, figures, selection, tables, targets
+from eval.report import arms, contamination, figures, selection, tables, targets_display
 from eval.report.collect import Collected, ReportError, collect
 from eval.report.paper_values import beside_ours, paper_values
 from eval.report.partial import finished_part
@@ -67,22 +67,23 @@ def _arms(c: Collected, settings: ReportSettings, folder: Path) -> None:
 
 
 def _targets(c: Collected, settings: ReportSettings, folder: Path) -> None:
-    write_table(settings.item, targets.targets_table(c.validation, settings), folder)
-    write_figure(settings.item, targets.targets_figure(c.validation, settings), folder)
+    write_table(settings.item, targets_display.targets_table(c.validation, settings), folder)
+    write_figure(settings.item, targets_display.targets_figure(c.validation, settings), folder)
 
 
 def _contamination(c: Collected, settings: ReportSettings, folder: Path) -> None:
     data = Path("data") / settings.suite
     found = overlaps(
         {name: data / "benchmarks" / name / "problems.parquet" for name in settings.benchmarks},
-        {name: data / "train" / name / "train.parquet" for name in settings.datasets},
+        {name: [data / "train" / name / f"{rows}.parquet" for rows in ("train", "validation")] for name in settings.datasets},
     )
     write_table(settings.item, contamination.contamination_table(c.scores, found, settings), folder)
     for dataset in settings.datasets:
         of_one = c.scores[c.scores["dataset"].isna() | (c.scores["dataset"] == dataset)]
         left = contamination.without_overlap(of_one, found)
-        alone = settings.model_copy(update={"datasets": [dataset], "title": f"Without overlap with {dataset}"})
-        write_table(f"{settings.item}_without_{dataset}", tables.accuracy(left, alone), folder)
+        name, title = f"{settings.item}_without_{dataset}", f"Without overlap with {dataset}"
+        alone = settings.model_copy(update={"item": name, "datasets": [dataset], "title": title})
+        write_table(name, tables.accuracy(left, alone), folder)
 
 
 WRITERS: dict[Shows, Callable[[Collected, ReportSettings, Path], None]] = {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from eval.report.collect import BASE
 from eval.report.markup import Block, Cell, latex, markdown
-from eval.report.panels import FEW_ARMS
+from eval.report.panels import FEW_ARMS, panel_titles
 from eval.report.partial import missing_note, missing_rows
 from eval.report.statistics import (
     AVERAGE,
@@ -29,6 +29,8 @@ from eval.report.statistics import (
 from sfpo.settings import ReportSettings
 
 DAGGER = "†"
+NONE_LEFT = "none left"
+"""In the cells of a benchmark without a scored problem."""
 Values = dict[str, pd.DataFrame]
 
 
@@ -38,9 +40,9 @@ class Table:
 
     frame: pd.DataFrame
     """model, dataset, arm, kind (score | gain); <benchmark>, <benchmark>_low, <benchmark>_high for each benchmark and
-    ``average``; n_seeds, problems, samples; best_in (names of the columns in which the arm's lead is beyond chance). Of gains,
-    for the average: p (two-sided), p_holm (adjusted for all comparisons with the first arm), detectable (the least gain, in
-    points, that would be told from zero in 80% of such suites)."""
+    ``average``, missing where no problem was scored; n_seeds, problems, samples; best_in (names of the columns in which the
+    arm's lead is beyond chance). Of gains, for the average: p (two-sided), p_holm (adjusted for all comparisons with the first
+    arm), detectable (the least gain, in points, that would be told from zero in 80% of such suites)."""
     markdown: str
     latex: str
 
@@ -49,7 +51,8 @@ def accuracy(scores: pd.DataFrame, settings: ReportSettings) -> Table:
     """Accuracy (avg@k) of the base model and of each arm on every benchmark, and the gains between them.
 
     Args:
-        scores: model, dataset, arm, seed, benchmark, problem_id, correct; one row a sample.
+        scores: model, dataset, arm, seed, benchmark, problem_id, correct; one row a sample. A benchmark of ``settings`` that
+            is not in there is marked, and is in no average.
     """
     return _table(scores, settings, avg_at_k, f"avg@{settings.samples}", settings.item)
 
@@ -61,14 +64,17 @@ def pass_at_least_once(scores: pd.DataFrame, settings: ReportSettings) -> Table:
 
 
 def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, name: str, label: str) -> Table:
-    frame = _frame(scores, settings, measure)
+    scored = [benchmark for benchmark in settings.benchmarks if benchmark in set(scores["benchmark"])]
+    frame = _frame(scores, settings, measure) if scored else _without_numbers(settings)
     heads = [
         title + (DAGGER if benchmark in settings.out_of_distribution else "")
         for benchmark, title in settings.benchmarks.items()
     ]
     blocks = [block for group, rows in _by_group(frame, settings) for block in _blocks(rows, settings, group)]
-    caption = f"{settings.title or 'Accuracy'} ({name}, %) on {len(settings.benchmarks)} benchmarks, with 95% intervals"
-    heads, notes = [*heads, "Average"], missing_note(settings) + _notes(frame, settings)
+    count = len(heads) if len(scored) == len(heads) else f"{len(scored)} of {len(heads)}"
+    caption = f"{settings.title or 'Accuracy'} ({name}, %) on {count} benchmarks, with 95% intervals"
+    notes = missing_note(settings) + _none_left_note(scored, settings) + (_notes(frame, settings) if scored else [])
+    heads = [*heads, "Average"]
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, label))
 
 
@@ -95,7 +101,18 @@ def _frame(scores: pd.DataFrame, settings: ReportSettings, measure: Measure) -> 
 
 def _values(scores: pd.DataFrame, settings: ReportSettings, measure: Measure) -> Values:
     tables = per_problem(scores, measure)
-    return {benchmark: tables[benchmark] for benchmark in settings.benchmarks}
+    return {benchmark: tables[benchmark] for benchmark in settings.benchmarks if benchmark in tables}
+
+
+def _without_numbers(settings: ReportSettings) -> pd.DataFrame:
+    """The rows of the base and the arms where no problem of any benchmark was scored; there are no gains."""
+    columns = ["mean", "low", "high", "n_seeds", "problems"]
+    nothing = _row(pd.DataFrame({"n_seeds": 0, "problems": 0}, [AVERAGE], columns), settings)
+    return pd.DataFrame(
+        {"model": model, "dataset": dataset, "arm": arm, "kind": "score", **nothing, "best_in": ""}
+        for model, dataset in panel_titles(settings)
+        for arm in (BASE, *settings.arms)
+    )
 
 
 def _group_rows(values: dict[str, Values], settings: ReportSettings, group: dict[str, str]) -> list[dict[str, object]]:
@@ -120,10 +137,10 @@ def _group_rows(values: dict[str, Values], settings: ReportSettings, group: dict
 
 
 def _row(estimate: pd.DataFrame, settings: ReportSettings) -> dict[str, float]:
-    cells = {}
-    for column in estimate.index:
+    cells, shown = {}, estimate.reindex([*settings.benchmarks, AVERAGE])
+    for column in shown.index:
         for suffix, part in (("", "mean"), ("_low", "low"), ("_high", "high")):
-            cells[f"{column}{suffix}"] = 100 * estimate.loc[column, part]
+            cells[f"{column}{suffix}"] = 100 * shown.loc[column, part]
     average = estimate.loc[AVERAGE]
     return {**cells, "n_seeds": int(average["n_seeds"]), "problems": int(average["problems"]), "samples": settings.samples}
 
@@ -169,16 +186,18 @@ def _blocks(rows: pd.DataFrame, settings: ReportSettings, title: str) -> list[Bl
         return [_block(rows, settings, title)]
     first = next(iter(settings.arms.values()))
     kinds = {"score": title, "gain": f"{title}: gains over {first}"}
-    return [_block(rows[rows["kind"] == kind], settings, text) for kind, text in kinds.items()]
+    return [_block(rows[rows["kind"] == kind], settings, text) for kind, text in kinds.items() if kind in set(rows["kind"])]
 
 
 def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
-    def cells(row: pd.Series) -> list[Cell]:
-        columns = [*settings.benchmarks, AVERAGE]
-        return [
-            Cell(row[c], row[f"{c}_low"], row[f"{c}_high"], signed=row["kind"] == "gain", bold=c in row["best_in"].split())
-            for c in columns
-        ]
+    def cell(row: pd.Series, column: str) -> Cell | str:
+        if pd.isna(row[column]):
+            return NONE_LEFT
+        ends, bold = (row[f"{column}_low"], row[f"{column}_high"]), column in row["best_in"].split()
+        return Cell(row[column], *ends, signed=row["kind"] == "gain", bold=bold)
+
+    def cells(row: pd.Series) -> list[Cell | str]:
+        return [cell(row, column) for column in (*settings.benchmarks, AVERAGE)]
 
     scores, gains = (
         [(arm_title(row["arm"], settings), cells(row)) for _, row in rows[rows["kind"] == kind].iterrows()]
@@ -188,6 +207,16 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
     absent = missing_rows(settings, of_group["model"], of_group["dataset"]) if scores else []
     scores += [(arm, ["missing"] * (len(settings.benchmarks) + 1)) for arm in absent]
     return Block(title, [*scores, *gains], rule_after=len(scores))
+
+
+def _none_left_note(scored: list[str], settings: ReportSettings) -> list[str]:
+    """A note that names the benchmarks without a problem, and those that the average is of; nothing where all have some."""
+    left_out = [title for benchmark, title in settings.benchmarks.items() if benchmark not in scored]
+    if not left_out:
+        return []
+    averaged = ", ".join(settings.benchmarks[benchmark] for benchmark in scored)
+    meaning = f"the average is of {averaged} alone" if averaged else "there is no accuracy to give"
+    return [f"NONE LEFT: no problem of {', '.join(left_out)} is left, so {meaning}."]
 
 
 def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:

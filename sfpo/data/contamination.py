@@ -1,12 +1,13 @@
 """Benchmark problems that are also in a training set, word for word or nearly so.
 
-Three kinds of overlap between a benchmark problem and one training problem, each with a test of its own, so that a pair can be
-of several kinds:
+Its held-out validation rows are part of the set here: they train nothing, but the best checkpoint is chosen on them. Three
+kinds of overlap between a benchmark problem and one problem of the set, each with a test of its own, so that a pair can be of
+several kinds:
     exact       the same text, where a run of blanks counts as one blank
     normalized  the same text without what only formats it (``sfpo.data.cleaning.normalized``)
-    8-gram      of the distinct word 8-grams of the benchmark problem, a share of at least THRESHOLD is in the training problem
+    8-gram      of the distinct word 8-grams of the benchmark problem, a share of at least THRESHOLD is in the other problem
 The third, which finds rewritten problems, is in the manner of PaLM (arXiv 2204.02311, section 8): there 70%, and the 8-grams
-may come from all of the training data. Here one training problem must hold them: stock phrases out of many do not add up.
+may come from all of the training data. Here one problem of the set must hold them: stock phrases out of many do not add up.
 
 What it cannot tell: a template with other numbers may share most of its 8-grams and is then counted (of the generated programs
 of ``sfpo.data.programs``, nine in ten are); a translation shares none.
@@ -31,7 +32,7 @@ EXACT, NORMALIZED, NEAR = KINDS
 WORDS = 8
 """Words of an n-gram."""
 THRESHOLD = 0.8
-COLUMNS = ["benchmark", "problem_id", "dataset", "kind", "train_id", "share"]
+COLUMNS = ["benchmark", "problem_id", "dataset", "kind", "row_id", "share"]
 
 Gram = tuple[str, ...]
 """WORDS words in a row."""
@@ -41,33 +42,33 @@ _LAYOUT = re.compile(r"\\(?:left|right|q?quad)(?![a-z])|\\[dt](?=frac(?![a-z]))"
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
-def overlaps(benchmarks: dict[str, Path], datasets: dict[str, Path]) -> pd.DataFrame:
+def overlaps(benchmarks: dict[str, Path], datasets: dict[str, list[Path]]) -> pd.DataFrame:
     """``overlaps_of_rows`` of prepared parquet files (``sfpo.data.prepare``).
 
     Args:
         benchmarks: name -> its problems.parquet.
-        datasets: name -> its train.parquet.
+        datasets: name -> its train.parquet and validation.parquet.
 
     Raises:
         ConfigError: a file is missing, damaged, or has other columns.
     """
     return overlaps_of_rows(
         {name: load_problems(path) for name, path in benchmarks.items()},
-        {name: load_problems(path) for name, path in datasets.items()},
+        {name: [row for path in paths for row in load_problems(path)] for name, paths in datasets.items()},
     )
 
 
 def overlaps_of_rows(benchmarks: dict[str, Iterable[Row]], datasets: dict[str, Iterable[Row]]) -> pd.DataFrame:
-    """Every pair of a benchmark problem and a training problem that overlap; answers are not compared.
+    """Every pair of a benchmark problem and a row of a data set that overlap; answers are not compared.
 
     Args:
         benchmarks: name -> problems, each id once.
-        datasets: name -> training problems.
+        datasets: name -> rows, those for training and those for validation.
 
     Returns:
-        One row for each pair and kind, in the order of the benchmarks, their problems, the data sets, ``KINDS`` and the
-        training problems: benchmark, problem_id, dataset, kind, train_id, share (0 to 1: of the problem's 8-grams for kind
-        '8-gram', 1 for the others).
+        One row for each pair and kind, in the order of the benchmarks, their problems, the data sets, ``KINDS`` and the data
+        sets' rows: benchmark, problem_id, dataset, kind, row_id (of the data set), share (0 to 1: of the problem's 8-grams for
+        kind '8-gram', 1 for the others).
     """
     problems = [(benchmark, row) for benchmark, rows in benchmarks.items() for row in rows]
     index = _Index([row.problem for _, row in problems])
@@ -77,17 +78,17 @@ def overlaps_of_rows(benchmarks: dict[str, Iterable[Row]], datasets: dict[str, I
         for row in rows
         for kind, place, share in index.matches(row.problem)
     ]
-    found.sort(key=lambda match: match[:3])  # stable: training problems stay in their order
+    found.sort(key=lambda match: match[:3])  # stable: rows of a data set stay in their order
     names = list(datasets)
     records = [
-        (problems[place][0], problems[place][1].id, names[number], KINDS[kind], train_id, share)
-        for place, number, kind, train_id, share in found
+        (problems[place][0], problems[place][1].id, names[number], KINDS[kind], row_id, share)
+        for place, number, kind, row_id, share in found
     ]
     return pd.DataFrame(records, columns=COLUMNS).astype({"share": float})
 
 
 class _Index:
-    """Benchmark problems, to be found by their texts and their 8-grams; training sets, which are larger, only pass by."""
+    """Benchmark problems, to be found by their texts and their 8-grams; data sets, which are larger, only pass by."""
 
     def __init__(self, problems: list[str]) -> None:
         grams = [_grams(text) for text in problems]
@@ -97,7 +98,7 @@ class _Index:
         self.by_gram = _places(grams)
 
     def matches(self, text: str) -> Iterator[tuple[str, int, float]]:
-        """(kind, place of the benchmark problem, share) of all that overlap with a training problem's text."""
+        """(kind, place of the benchmark problem, share) of all that overlap with the text of a data set's row."""
         for place in self.by_text.get(_blanks_collapsed(text), ()):
             yield EXACT, place, 1.0
         for place in self.by_normalized.get(normalized(text), ()):

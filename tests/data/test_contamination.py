@@ -24,7 +24,7 @@ def rows(part, *problems):
 def found(problem, *train):
     """(kind, number of the training problem, share) of one benchmark problem."""
     frame = overlaps_of_rows({"bench": rows("bench", problem)}, {"set": rows("train", *train)})
-    return [(row.kind, int(row.train_id.removeprefix("train/")), row.share) for row in frame.itertuples()]
+    return [(row.kind, int(row.row_id.removeprefix("train/")), row.share) for row in frame.itertuples()]
 
 
 # ------------------------------------------------------------------------------------- the three kinds
@@ -119,16 +119,20 @@ def test_without_overlap_the_columns_stay():
 
 
 def test_prepared_files(tmp_path):
-    benchmarks, datasets = {"bench": rows("bench", "p", TWELVE)}, {"set": rows("set", TWELVE)}
-    paths = {}
-    for name, listed in {**benchmarks, **datasets}.items():
-        paths[name] = tmp_path / f"{name}.parquet"
-        write_rows(paths[name], listed)
-    frame = overlaps({"bench": paths["bench"]}, {"set": paths["set"]})
-    assert len(frame) == 3
-    pd.testing.assert_frame_equal(frame, overlaps_of_rows(benchmarks, datasets))
+    listed = {"bench": rows("bench", "p", TWELVE), "train": rows("train", TWELVE), "validation": rows("validation", "q", "P")}
+    bench, train, validation = (tmp_path / f"{name}.parquet" for name in listed)
+    for path, of_file in zip((bench, train, validation), listed.values(), strict=True):
+        write_rows(path, of_file)
+    frame = overlaps({"bench": bench}, {"set": [train, validation]})
+    # "P" is "p" but for case; the twelve words are of every kind.
+    assert list(zip(frame["problem_id"], frame["kind"], frame["row_id"], strict=True)) == [
+        ("bench/0", "normalized", "validation/1"),
+        *[("bench/1", kind, "train/0") for kind in KINDS],
+    ]
+    together = {"set": listed["train"] + listed["validation"]}
+    pd.testing.assert_frame_equal(frame, overlaps_of_rows({"bench": listed["bench"]}, together))
     with pytest.raises(ConfigError, match=r"none\.parquet: no such file"):
-        overlaps({"bench": tmp_path / "none.parquet"}, {"set": paths["set"]})
+        overlaps({"bench": bench}, {"set": [train, tmp_path / "none.parquet"]})
 
 
 # ------------------------------------------------------------------------------------- properties
@@ -142,7 +146,7 @@ def texts(alphabet):
 @given(problems=texts("abcd"))
 def test_a_set_overlaps_wholly_with_itself(problems):
     frame = overlaps_of_rows({"bench": rows("bench", *problems)}, {"bench": rows("bench", *problems)})
-    itself = frame[frame["problem_id"] == frame["train_id"]]
+    itself = frame[frame["problem_id"] == frame["row_id"]]
     assert (itself["share"] == 1).all()
     long = [number for number, problem in enumerate(problems) if len(problem.split()) >= 8]
     for kind, numbers in zip(KINDS, (range(len(problems)), range(len(problems)), long), strict=True):
@@ -189,7 +193,7 @@ def test_real_files():
         {name: real_rows(name, f"eval/{name}.jsonl") for name in listed},
         {name: real_rows(name, f"train/{name}.parquet") for name in SETS},
     )
-    here = {kind: set(zip(of_kind["problem_id"], of_kind["train_id"], strict=True)) for kind, of_kind in frame.groupby("kind")}
+    here = {kind: set(zip(of_kind["problem_id"], of_kind["row_id"], strict=True)) for kind, of_kind in frame.groupby("kind")}
     there = {
         kind: {(problem, train) for sets in listed.values() for name in SETS for problem, train, *_ in sets[name][key]}
         for kind, key in NAMES.items()

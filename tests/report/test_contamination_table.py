@@ -4,9 +4,10 @@ from report_factory import report_settings
 
 from eval.report.contamination import contamination_table, without_overlap
 from eval.report.statistics import AVERAGE, paired_gain, per_problem
+from eval.report.tables import accuracy
 
 SCORES = ["model", "dataset", "arm", "seed", "benchmark", "problem_id", "sample", "correct"]
-OVERLAPS = ["benchmark", "problem_id", "dataset", "kind", "train_id", "share"]
+OVERLAPS = ["benchmark", "problem_id", "dataset", "kind", "row_id", "share"]
 
 
 def scores(answers, dataset="math"):
@@ -72,8 +73,10 @@ def test_a_block_for_each_data_set():
         ["AMC", "4", "0 (0.0%)", "0 (0.0%)", "1 (25.0%)", "1 (25.0%)"],
         ["AIME", "2", *["0 (0.0%)"] * 4],
     ]
-    assert table.markdown.index("in the training set math") < table.markdown.index("in the training set other")
-    assert "at least 80% of the problem's word 8-grams are in one training problem" in table.markdown
+    blocks = [table.markdown.index(f"in the training or validation rows of {name}") for name in ("math", "other")]
+    assert blocks == sorted(blocks)
+    assert "at least 80% of the problem's word 8-grams are in one row" in table.markdown
+    assert "held-out validation rows count as well" in table.markdown
     rows = [line for line in table.latex.splitlines() if line.endswith(r"\\[2pt]") and "multicolumn" not in line]
     assert len(rows) == 4 and {row.count("&") for row in rows} == {5}
     assert r"\tiny 2 (50.0\%)" in rows[0] and table.latex.count(r"\label") == 1
@@ -119,7 +122,36 @@ def test_two_data_sets_at_a_time_are_refused():
         without_overlap(scores({"base": BY_HAND["base"]}), FOUND)
 
 
-def test_a_benchmark_without_a_problem_left_is_refused():
-    whole = overlaps(*[("aime", f"aime/{n}", "math", "exact", "math/1") for n in range(2)])
-    with pytest.raises(ValueError, match="every problem of aime overlaps with math; leave the benchmark out"):
-        without_overlap(scores(BY_HAND), whole)
+def whole(*benchmarks):
+    """Every problem of BY_HAND's benchmarks in the training set."""
+    return overlaps(*[(b, f"{b}/{n}", "math", "exact", "math/1") for b in benchmarks for n in range(len(BY_HAND["base"][b]))])
+
+
+def accuracy_without(found):
+    settings = settings_of("math").model_copy(update={"models": ["tiny"], "arms": {"grpo": "GRPO"}, "seeds": [0], "samples": 2})
+    return accuracy(without_overlap(scores(BY_HAND), found), settings)
+
+
+def test_a_benchmark_that_overlaps_whole_is_marked_and_not_averaged():
+    table = accuracy_without(whole("aime"))
+    rows = table.frame.set_index("arm")
+    # Right answers of amc, out of 8: 1 of the base, 5 of GRPO.
+    assert list(rows["amc"]) == list(rows["average"]) == [12.5, 62.5, 50.0]
+    assert rows[["aime", "aime_low", "aime_high"]].isna().all(axis=None) and set(rows["problems"]) == {4}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.markdown.splitlines() if line.startswith("|")]
+    assert lines[0] == ["", "AMC", "AIME", "Average"]
+    assert [line[2] for line in lines[2:]] == ["none left"] * 3 and all(line[1] == line[3] for line in lines[2:])
+    assert table.latex.count("none left") == 3
+    for text in (table.markdown, table.latex):
+        assert "NONE LEFT: no problem of AIME is left, so the average is of AMC alone." in text
+    assert "on 1 of 2 benchmarks" in table.markdown
+
+
+def test_a_table_without_any_problem_left_says_so():
+    table = accuracy_without(whole("amc", "aime"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.markdown.splitlines() if line.startswith("|")]
+    assert lines[2:] == [["Base", *["none left"] * 3], ["GRPO", *["none left"] * 3]]
+    for text in (table.markdown, table.latex):
+        assert "NONE LEFT: no problem of AMC, AIME is left, so there is no accuracy to give." in text
+    assert list(table.frame["arm"]) == ["base", "grpo"] and set(table.frame["problems"]) == {0}
+    assert table.frame[["amc", "aime", "average"]].isna().all(axis=None)

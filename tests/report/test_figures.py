@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 from report_factory import FIRED, TITLES, report_settings
 
 from eval.report.collect import collect
-from eval.report.figures import costs, curves, dynamics, memory, time_to_level
+from eval.report.figures import costs, curves, dynamics, memory
 from eval.report.style import looks
 
 RUN = {"model": "tiny-qwen2", "dataset": "arithmetic"}
@@ -116,58 +116,53 @@ def test_dynamics_smooths_each_seed_and_says_so():
     np.testing.assert_allclose(data.query("arm == 'grpo' and measure == 'reward'")["mean"], drawn)
 
 
-def test_time_to_level_by_hand():
-    # GRPO's mean curve is 30, 50, 70: the level is 70. Seed 0 (best 60) never gets there and counts with step 10; seed 1 is
-    # there at step 10. SFPO: both at step 5.
-    spent = time_to_level(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
-    assert set(spent["level"].round(9)) == {70}
-    grpo = spent.query("arm == 'grpo' and measure == 'rollouts'").set_index("seed")
-    assert list(grpo["value"]) == [2560, 2560] and list(grpo["reached"]) == [False, True]
-    assert list(grpo["n_reached"]) == [1, 1] and list(grpo["label"]) == ["1 of 2"] * 2
-    for measure, mean, ratio in [("rollouts", 5 * 256, 2), ("seconds", 15, 20 / 15), ("backward_passes", 20, 10 / 20)]:
-        sfpo = spent[(spent["arm"] == "sfpo") & (spent["measure"] == measure)]
-        assert set(sfpo["mean"]) == {mean} and sfpo["reached"].all()
-        assert list(sfpo["ratio"]) == pytest.approx([ratio] * 2)
-        assert set(sfpo["label"]) == {f"≥ {ratio:.1f}×"}  # GRPO's cost is known from below
-
-
-@pytest.mark.parametrize(
-    "grpo, sfpo, ratio, label",
-    [
-        ([0.2, 0.4, 0.6], [0.2, 0.6, 0.6], 2.0, "2.0×"),
-        ([0.2, 0.4, 0.6], [0.2, 0.4, 0.5], 1.0, "≤ 1.0×, 0 of 1"),
-        ([0.2, 0.6, 0.5], [0.6, 0.2, 0.2], np.nan, "–"),  # there before the first step: no cost to compare
-    ],
-)
-def test_labels_with_one_seed(grpo, sfpo, ratio, label):
-    spent = time_to_level(validation({("grpo", 0): grpo, ("sfpo", 0): sfpo}), report_settings(seeds=(0,)))
-    row = spent.query("arm == 'sfpo' and measure == 'rollouts'").iloc[0]
-    assert row["ratio"] == pytest.approx(ratio, nan_ok=True) and row["label"] == label
-    assert set(spent.query("arm == 'grpo'")["label"]) == {""}
-
-
-def test_no_ratio_where_neither_arm_arrives_whole():
-    accuracies = {**TWO_SEEDS, ("sfpo", 0): [0.4, 0.5, 0.5]}
-    row = time_to_level(validation(accuracies), report_settings(seeds=(0, 1))).query("arm == 'sfpo'").iloc[0]
-    assert np.isnan(row["ratio"]) and row["label"] == "–, 1 of 2"
-
-
-def test_equal_seeds_reach_their_own_mean():
-    # (0.1 + 0.1 + 0.1) / 3 rounds to 0.10000000000000002: no seed may miss its own level by that.
-    accuracies = {(arm, seed): [0.0, 0.1] for arm in ("grpo", "sfpo") for seed in (0, 1, 2)}
-    assert time_to_level(validation(accuracies), report_settings())["reached"].all()
-
-
 def test_costs_bars_and_marks():
-    figure, _ = costs(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
+    # GRPO's mean curve is 30, 50, 70: the level is 70. Seed 0 (best 60) never gets there and counts with step 10; seed 1 is
+    # there at step 10. SFPO: both at step 5. GRPO over SFPO: 2560 / 1280, 20 / 15 and 10 / 20, each known from below.
+    figure, data = costs(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
     assert [axes.get_xlabel() for axes in figure.axes] == ["Rollouts", "Training time (s)", "Backward passes"]
-    assert [[bar.get_width() for bar in axes.patches] for axes in figure.axes] == [[2560, 1280], [20, 15], [10, 20]]
+    widths = [[bar.get_width() for bar in axes.patches] for axes in figure.axes]
+    np.testing.assert_allclose(widths, [[2560, 1280], [20, 15], [10, 20]])
     marks = [(line.get_marker(), line.get_xdata()[0]) for line in figure.axes[0].lines]
     assert marks == [(">", 2560), ("o", 2560), ("o", 1280), ("o", 1280)]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1 of 2", "≥ 2.0×"]
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["1 of 2", "≥ 2.00×"], ["1 of 2", "≥ 1.33×"], ["1 of 2", "≥ 0.50×"]]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["GRPO", "SFPO"]
     assert figure.axes[1].get_title() == "tiny-qwen2: to 70.0% validation accuracy"
     assert len(legend_texts(figure)) == 2
+    seeds = data.query("series == 'seed' and arm == 'grpo' and measure == 'rollouts'")
+    assert list(seeds["cost"]) == [2560, 2560] and list(seeds["reached"]) == [False, True]
+    means = data.query("series == 'mean' and arm == 'sfpo'").set_index("measure")
+    assert means["ratio"].to_dict() == pytest.approx({"rollouts": 2, "backward_passes": 0.5, "seconds": 4 / 3})
+    assert set(data["target"]) == {"GRPO's best"} and data["level"].to_numpy() == pytest.approx(70)
+
+
+def test_bars_are_geometric_means():
+    # GRPO at 70% at steps 20 and 20, SFPO at 5 and 20: (5 * 20)^(1/2) = 10, half of GRPO's.
+    late, early = [0.2, 0.5, 0.6, 0.6, 0.7], [0.2, 0.7, 0.7, 0.7, 0.7]
+    accuracies = {("grpo", 0): late, ("grpo", 1): late, ("sfpo", 0): early, ("sfpo", 1): late}
+    figure, _ = costs(validation(accuracies), report_settings(seeds=(0, 1)))
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([20 * 256, 10 * 256])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", "2.00×"]
+
+
+@pytest.mark.parametrize(
+    "grpo, sfpo, label",
+    [
+        ([0.2, 0.4, 0.6], [0.2, 0.6, 0.6], "2.00×"),
+        ([0.2, 0.4, 0.6], [0.2, 0.4, 0.5], "≤ 1.00×\n0 of 1"),
+        ([0.2, 0.6, 0.5], [0.6, 0.2, 0.2], "≤ 0.50×\n0 of 1"),  # there before the first step, which counts for no arm
+    ],
+)
+def test_labels_with_one_seed(grpo, sfpo, label):
+    figure, _ = costs(validation({("grpo", 0): grpo, ("sfpo", 0): sfpo}), report_settings(seeds=(0,)))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", label]
+
+
+def test_no_ratio_where_neither_arm_arrives_whole():
+    # The level is 70: seed 0 of either arm stays below it, so both costs are known from below alone.
+    figure, _ = costs(validation({**TWO_SEEDS, ("sfpo", 0): [0.4, 0.5, 0.5]}), report_settings(seeds=(0, 1)))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1 of 2", "–\n1 of 2"]
 
 
 def test_costs_in_hours():
@@ -175,7 +170,7 @@ def test_costs_in_hours():
     figure, data = costs(slow, report_settings(seeds=(0, 1)))
     assert figure.axes[1].get_xlabel() == "Training time (h)"
     assert figure.axes[1].patches[0].get_width() == pytest.approx(20_000 / 3600)
-    assert data.query("arm == 'grpo' and measure == 'seconds'")["value"].max() == 20_000  # the data stay in seconds
+    assert data.query("arm == 'grpo' and measure == 'seconds'")["cost"].to_numpy() == pytest.approx(20_000)  # still seconds
 
 
 def overlaps(figure):

@@ -8,7 +8,8 @@ from report_factory import report_settings
 from test_targets import LATE, THREE_SEEDS, runs
 
 from eval.report.paper_values import PATH, beside_ours, paper_values
-from eval.report.targets import BEST, TARGETS, targets_table
+from eval.report.targets import BEST, TARGETS
+from eval.report.targets_display import targets_table
 from sfpo.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]

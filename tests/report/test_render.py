@@ -53,19 +53,25 @@ def test_overlap_is_counted_and_the_rest_is_scored(results, tmp_path, monkeypatc
     settings = results(shows="scores").model_copy(update={"item": "contamination", "shows": "contamination"})
     write_text(tmp_path / "contamination.json", to_json(settings))
     words = "one two three four five six seven eight nine"  # two 8-grams
+    held_out = []
     for name in settings.benchmarks:
-        # As scored: 40 problems; the first of each benchmark is in the training set.
+        # As scored: 40 problems; of each benchmark the first is a training row and the last a validation row; all of new_chains
+        # are validation rows, the first a training row as well.
         rows = [Row(f"{name}/{k:03d}", words if k == 0 else f"{name} {k}", ("1",)) for k in range(40)]
+        held_out += rows[1:] if name == "new_chains" else rows[-1:]
         (tmp_path / f"data/tiny/benchmarks/{name}").mkdir(parents=True)
         write_rows(tmp_path / f"data/tiny/benchmarks/{name}/problems.parquet", rows)
     (tmp_path / "data/tiny/train/arithmetic").mkdir(parents=True)
     write_rows(tmp_path / "data/tiny/train/arithmetic/train.parquet", [Row("part/7", words, ("1",))])
+    write_rows(tmp_path / "data/tiny/train/arithmetic/validation.parquet", held_out)
     monkeypatch.chdir(tmp_path)
     render.main(["contamination.json"])
     counted = pd.read_csv(tmp_path / "results/tiny/tables/contamination.csv")
-    assert list(counted["arithmetic_any"]) == [1] * len(settings.benchmarks)
+    assert list(counted["arithmetic_any"]) == [2, 2, 40]
+    for name in ("contamination", "contamination_without_arithmetic"):  # both may stand in one document
+        assert rf"\label{{tab:{name}}}" in (tmp_path / f"results/tiny/tables/{name}.tex").read_text()
     left = pd.read_csv(tmp_path / "results/tiny/tables/contamination_without_arithmetic.csv")
-    assert set(left["problems"]) == {39 * len(settings.benchmarks)}
+    assert set(left["problems"]) == {38 + 38} and left["new_chains"].isna().all()
 
 
 def test_metrics_hold_the_tables_numbers(results, tmp_path, monkeypatch):

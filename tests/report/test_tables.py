@@ -114,6 +114,22 @@ def test_one_arm_alone():
     assert list(table.frame["arm"]) == ["base", "grpo", "grpo-base"]
 
 
+@pytest.mark.parametrize("arms", [("grpo", "sfpo"), tuple(TITLES)])
+def test_without_any_problem_there_are_no_gains_in_the_table(arms):
+    settings, nothing = settings_of(models=("tiny-qwen2", "smollm2-135m"), arms=arms), scores(BY_HAND).iloc[:0]
+    for table in (accuracy(nothing, settings), pass_at_least_once(nothing, settings)):
+        rows = [line for line in table.markdown.splitlines() if "none left" in line]
+        assert len(rows) == len(table.frame) == 2 * (1 + len(arms)) and {row.count("none left") for row in rows} == {3}
+        assert table.markdown.count("\n- ") == 1 and " - Base" not in table.markdown
+        assert "on 0 of 2 benchmarks" in table.markdown
+
+
+def test_arms_scored_on_different_benchmarks_are_refused():
+    rows = scores(BY_HAND)
+    with pytest.raises(ValueError, match="arms scored on different benchmarks"):
+        accuracy(rows[(rows["arm"] != "sfpo") | (rows["benchmark"] == "sums")], settings_of(seeds=(0,)))
+
+
 def test_markdown_is_aligned_and_grouped_by_model(results, tmp_path):
     settings = results(models=("tiny-qwen2", "smollm2-135m"))
     text = accuracy(collect(settings, tmp_path).scores, settings).markdown

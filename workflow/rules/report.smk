@@ -34,7 +34,7 @@ def finished_jobs(item):
     base = expand(rules.evaluate_base.output.scores, model=item.models)
     texts = [
         expand(rules.prepare_benchmark.output.problems, benchmark=item.benchmarks),
-        expand(rules.prepare_dataset.output.train, dataset=item.datasets),
+        expand([rules.prepare_dataset.output.train, rules.prepare_dataset.output.validation], dataset=item.datasets),
     ]
     compared = texts if item.shows == "contamination" else []
     return [of_training, of_runs(item.runs, rules.evaluate_run.output.scores), base, compared]
