@@ -29,7 +29,7 @@ from sfpo.manifest import write_json, write_text
 from sfpo.schema import ConfigError
 from sfpo.settings import ReportSettings, load_settings
 
-PAPER_TABLES = frozenset(paper_values()["item"])
+PAPER_ITEMS = frozenset(paper_values()["item"])
 # Without these entries the time of drawing would be in the file.
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
@@ -56,9 +56,17 @@ def _scores(c: Collected, settings: ReportSettings, folder: Path) -> None:
     table = tables.accuracy(c.scores, settings)
     write_table(settings.item, table, folder)
     write_table(f"{settings.item}_pass_at_k", tables.pass_at_least_once(c.scores, settings), folder)
-    if settings.item in PAPER_TABLES:
+    if settings.item in PAPER_ITEMS:
         titles = {**settings.arms, **settings.benchmarks}
         write_table(f"{settings.item}_beside_paper", beside_ours(settings.item, table.frame, titles), folder)
+
+
+def _costs(c: Collected, settings: ReportSettings, folder: Path) -> None:
+    figure, data = figures.costs(c.validation, settings)
+    write_figure(settings.item, (figure, data), folder)
+    if settings.item in PAPER_ITEMS:
+        means = data[data["series"] == "mean"]
+        write_table(f"{settings.item}_beside_paper", beside_ours(settings.item, means, settings.arms), folder)
 
 
 def _arms(c: Collected, settings: ReportSettings, folder: Path) -> None:
@@ -91,7 +99,7 @@ WRITERS: dict[Shows, Callable[[Collected, ReportSettings, Path], None]] = {
     "arms": _arms,
     "curves": lambda c, s, folder: write_figure(s.item, figures.curves(c.validation, c.summaries, s), folder),
     "dynamics": lambda c, s, folder: write_figure(s.item, figures.dynamics(c.metrics, s), folder),
-    "costs": lambda c, s, folder: write_figure(s.item, figures.costs(c.validation, s), folder),
+    "costs": _costs,
     "targets": _targets,
     "contamination": _contamination,
     "selection": lambda c, s, folder: write_table(s.item, selection.selection_table(c.scores, s), folder),

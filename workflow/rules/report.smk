@@ -3,7 +3,7 @@
 
 RESULTS = f"results/{SUITE}"
 PAPER_VALUES = Path(workflow.basedir).parent / "eval/report/paper_values.yaml"
-PAPER_TABLES = {row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"]}
+PAPER_ITEMS = {row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"]}
 TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
 FILES = {
     "scores": {"tables/{item}": ("scores", TABLE), "tables/{item}_pass_at_k": ("pass_at_k", TABLE)},
@@ -19,7 +19,7 @@ FILES = {
 def files_of(item):
     """FILES, and those that depend on the item."""
     more = {}
-    if item.shows == "scores" and item.item in PAPER_TABLES:
+    if item.shows in ("scores", "costs") and item.item in PAPER_ITEMS:
         more = {"tables/{item}_beside_paper": ("beside_paper", TABLE)}
     if item.shows == "contamination":
         more = {f"tables/{{item}}_without_{dataset}": ("scores", TABLE) for dataset in item.datasets}
