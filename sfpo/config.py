@@ -275,8 +275,10 @@ class Validation(Schema):
 
 
 class Engine(Schema):
-    """vLLM settings that change speed and memory, not results."""
+    """Settings of the rollout engine that change speed and memory, not what is sampled from."""
 
+    library: Literal["vllm", "transformers"] = "vllm"
+    """transformers: slower, for a machine without vLLM; of the settings below max_sequences and dtype count."""
     max_sequences: Count = 256
     """Sequences that the engine decodes at once."""
     kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0

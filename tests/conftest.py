@@ -51,11 +51,16 @@ def checkpoint(tmp_path_factory, tiny_model) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(checkpoint, limits, params):
+def vllm_engine(checkpoint, limits, params):
     """One live vLLM engine for all tests that need one: starting it takes seconds."""
-    from sfpo.rollouts.engine import RolloutEngine
+    from sfpo.rollouts.vllm_engine import VLLMEngine
 
-    return RolloutEngine(checkpoint, limits, params.suites["tiny"].engine)
+    return VLLMEngine(checkpoint, limits, params.suites["tiny"].engine)
+
+
+@pytest.fixture
+def engine(vllm_engine):
+    return vllm_engine
 
 
 @pytest.fixture(scope="session")

@@ -1,30 +1,20 @@
-"""The rollout engine: vLLM inside the training process. The only file that imports vLLM.
-
-vLLM reads its environment while it is imported, so the settings that only exist as variables are set here first. They bound its
-memory and leave torch's threads to the trainer; none of them changes a result.
-"""
+"""What the trainer and the evaluation ask of a rollout engine, whichever library samples."""
 
 from __future__ import annotations
 
-import gc
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-
-import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from vllm import LLM, SamplingParams
-from vllm.distributed import cleanup_dist_env_and_memory
+from transformers import GenerationConfig
 
 from sfpo.config import Engine, ModelLimits, Sampling
 from sfpo.types import Completion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -37,48 +27,15 @@ class Request:
 
 
 class EngineFailure(RuntimeError):
-    """vLLM raised while it sampled."""
+    """The engine raised while it sampled."""
 
 
-class RolloutEngine:
-    """Holds the policy's weights in vLLM and samples from them.
+class RolloutEngine(Protocol):
+    """Holds the policy's weights and samples from them."""
 
-    Args:
-        checkpoint: folder in Hugging Face format (safetensors, tokenizer).
-        limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
-        settings: speed and memory.
-    """
-
-    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
-        self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        self._stop_token_ids = stop_token_ids(checkpoint)
-        self._on_gpu = torch.cuda.is_available()
-        context = limits.max_prompt_tokens + limits.max_completion_tokens
-        memory = (
-            {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": True}
-            if self._on_gpu
-            else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
-        )
-        self._arguments = dict(
-            model=str(checkpoint),
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            load_format="safetensors",
-            generation_config="vllm",  # sampling is ours alone, never a model's default
-            dtype=settings.dtype,
-            max_model_len=context,
-            max_num_seqs=settings.max_sequences,
-            max_num_batched_tokens=max(8192, context),
-            # A prompt cut in two rolls its generator back, which vLLM's CPU generators cannot do (0.32.0).
-            enable_chunked_prefill=False,
-            enforce_eager=settings.enforce_eager,
-            logprobs_mode="processed_logprobs",
-            disable_log_stats=True,
-            seed=0,  # unused: every request carries a seed of its own
-            **memory,
-        )
-        self._llm = LLM(**self._arguments)
+    tokenizer: PreTrainedTokenizerBase
+    max_prompt_tokens: int
+    max_completion_tokens: int
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
         """Sample one completion for each request, in order.
@@ -86,81 +43,47 @@ class RolloutEngine:
         The log-probs are those of softmax(logits / temperature); with top_p < 1 they are renormalized over the nucleus.
 
         Args:
-            progress: show vLLM's progress bar, with its rate.
+            progress: show a progress bar.
 
         Raises:
-            EngineFailure: vLLM raised; ``restart`` makes a fresh engine.
+            EngineFailure: the library raised; ``restart`` makes a fresh engine.
         """
-        params = [
-            SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=self.max_completion_tokens,
-                seed=request.seed,
-                stop_token_ids=self._stop_token_ids,
-                logprobs=0,  # of the sampled token alone
-                flat_logprobs=True,
-                detokenize=False,
-            )
-            for request in requests
-        ]
-        prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
-        try:
-            outputs = [output.outputs[0] for output in self._llm.generate(prompts, params, use_tqdm=progress)]
-        except Exception as fault:  # whatever the kernels, the scheduler or the device raise
-            raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
-        texts = self.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
-        return [
-            Completion(
-                token_ids=list(output.token_ids),
-                logprobs=list(output.logprobs.logprobs),
-                text=text,
-                truncated=output.finish_reason == "length",
-            )
-            for output, text in zip(outputs, texts, strict=True)
-        ]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace all weights in one pass, and forget what the old ones had cached.
 
         Args:
-            weights: every entry of the policy's state_dict. All of them, tied ones under both names: vLLM's CPU kernels keep a
-                repacked copy of the output layer that stays stale otherwise.
+            weights: every entry of the policy's state_dict, tied ones under both names.
         """
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        self._llm.reset_prefix_cache()
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
         """``load_weights`` of a folder: another checkpoint of the architecture and tokenizer that the engine was made for."""
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", trust_remote_code=False, use_safetensors=True)
-        self.load_weights(model.state_dict().items())
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace a failed engine by a fresh one with these weights.
-
-        Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
-        one uses too.
-        """
-        self._llm = None
-        gc.collect()
-        cleanup_dist_env_and_memory()
-        self._llm = LLM(**self._arguments)
-        self.load_weights(weights)
+        """Replace a failed engine by a fresh one with these weights."""
 
     def sleep(self) -> None:
         """Give the GPU's memory to the trainer; weights and cache are dropped. On a CPU: nothing to do."""
-        if self._on_gpu:
-            self._llm.sleep(level=2)
 
     def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take the memory back with new weights; the reverse of ``sleep``, and a plain weight sync on a CPU."""
-        if self._on_gpu:
-            torch.cuda.empty_cache()
-            self._llm.wake_up(tags=["weights"])
-        self.load_weights(weights)
-        if self._on_gpu:
-            self._llm.wake_up(tags=["kv_cache"])
-            self._llm.reset_prefix_cache()
+
+
+def make_engine(checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> RolloutEngine:
+    """The engine that ``settings.library`` names.
+
+    Args:
+        checkpoint: folder in Hugging Face format (safetensors, tokenizer).
+        limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
+        settings: speed and memory.
+    """
+    if settings.library == "transformers":
+        from sfpo.rollouts.transformers_engine import TransformersEngine
+
+        return TransformersEngine(checkpoint, limits, settings)
+    from sfpo.rollouts.vllm_engine import VLLMEngine
+
+    return VLLMEngine(checkpoint, limits, settings)
 
 
 def stop_token_ids(checkpoint: str | Path) -> list[int]:

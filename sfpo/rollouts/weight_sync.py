@@ -1,4 +1,4 @@
-"""The proof that vLLM samples from the policy that torch holds. (The sync itself is RolloutEngine.wake.)"""
+"""The proof that the engine samples from the policy that torch holds. (The sync itself is RolloutEngine.wake.)"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from sfpo.provenance import hardware, versions
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.graders import make_grader
 from sfpo.rewards.math_answer import Grader
-from sfpo.rollouts.engine import EngineFailure, RolloutEngine
+from sfpo.rollouts.engine import EngineFailure, make_engine
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.settings import RunSettings, settings_hash
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
@@ -86,7 +86,7 @@ class TrainingJob:
         self.best: dict[str, Any] = {"step": None, "accuracy": -1.0}
         self.stopping = False
         self._resume()
-        self.engine = RolloutEngine(settings.model_path, settings.limits, settings.engine)
+        self.engine = make_engine(settings.model_path, settings.limits, settings.engine)
         self.collector = Collector(self.engine, grader, settings, self.clock)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts, _ = self._prompts("validation.parquet")

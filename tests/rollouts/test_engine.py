@@ -1,4 +1,4 @@
-"""The live engine against the policy in torch: same weights, same log-probs, also after a sync."""
+"""Each live engine against the policy in torch: same weights, same log-probs, also after a sync."""
 
 import gc
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sfpo.config import Sampling
-from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
+from sfpo.rollouts.engine import EngineFailure, Request, make_engine, stop_token_ids
+from sfpo.rollouts.transformers_engine import SeededSampler
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.seeding import seed_of
 from sfpo.trainer.policy import Policy
@@ -14,6 +15,17 @@ from sfpo.trainer.policy import Policy
 pytestmark = pytest.mark.engine
 
 PROBLEMS = ["12+30=?", "What is 7 - 5?", "abc", "1+1=?"]
+
+
+@pytest.fixture(scope="module")
+def transformers_engine(checkpoint, limits, params):
+    return make_engine(checkpoint, limits, params.suites["tiny"].engine.model_copy(update={"library": "transformers"}))
+
+
+@pytest.fixture(params=["vllm", "transformers"])
+def engine(request):
+    """Every test here holds for both; the one on vLLM is that of all tests."""
+    return request.getfixturevalue("vllm_engine" if request.param == "vllm" else "transformers_engine")
 
 
 @pytest.fixture
@@ -92,6 +104,30 @@ def test_a_checkpoint_without_a_stop_token_is_refused(tmp_path):
         stop_token_ids(tmp_path)
 
 
+def test_another_checkpoint_is_loaded_whole(engine, policy, checkpoint, tmp_path):
+    engine.load_checkpoint(checkpoint)  # the policy's own
+    assert gap_to(policy, engine).max < 1e-4
+
+
+def test_a_narrow_nucleus_leaves_the_likeliest_token(engine, policy):
+    engine.load_weights(policy.weights())
+    completions = engine.generate(requests(engine), Sampling(top_p=1e-6))
+    for problem in range(len(PROBLEMS)):  # whatever the seed; its renormalized chance is 1
+        assert len({tuple(c.token_ids) for c in completions[3 * problem : 3 * problem + 3]}) == 1
+    assert all(abs(value) < 1e-6 for completion in completions for value in completion.logprobs)
+
+
+def test_the_seeded_sampler_draws_each_token_as_often_as_it_is_likely():
+    # Chances 1/2, 1/4, 1/8, 1/8 at temperature 1; 4,000 rows: a share is within 4 standard errors, 4 * sqrt(1/4 / 4000) = 0.03.
+    chances = torch.tensor([0.5, 0.25, 0.125, 0.125])
+    sampler = SeededSampler(list(range(4000)), Sampling())
+    left = sampler(torch.zeros(4000, 0, dtype=torch.long), chances.log().expand(4000, 4))
+    drawn = left.argmax(-1)
+    assert (left.isfinite().sum(-1) == 1).all()
+    assert (drawn.bincount(minlength=4) / 4000 - chances).abs().max() < 0.03
+    assert sampler.logprobs[0].allclose(chances.log()[drawn])
+
+
 def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy, monkeypatch):
     engine.load_weights(policy.weights())
     asked = requests(engine)
@@ -101,8 +137,8 @@ def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._llm, "generate", fail)
-        with pytest.raises(EngineFailure, match=r"vLLM failed on 12 completions: RuntimeError: device lost"):
+        patch.setattr(engine._llm if hasattr(engine, "_llm") else engine._model, "generate", fail)
+        with pytest.raises(EngineFailure, match=r"(vLLM|transformers) failed on 12 completions: RuntimeError: device lost"):
             engine.generate(asked, Sampling())
     engine.restart(policy.weights())
     gc.collect()  # nothing of the failed engine is left that could take the fresh one's groups with it

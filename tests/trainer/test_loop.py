@@ -140,6 +140,29 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     assert all(one[key].equal(other[key]) for key in one)
 
 
+WITHOUT_VLLM = """
+import sys
+
+sys.modules["vllm"] = None  # as where it is not installed: importing it raises
+from sfpo.train import main
+
+main([sys.argv[1], "--threads", "1"])
+"""
+
+
+def test_a_machine_without_vllm_trains_with_transformers(settings, tmp_path):
+    (tmp_path / "settings.json").write_text(to_json(settings))
+    command = [sys.executable, "-c", WITHOUT_VLLM, str(tmp_path / "settings.json")]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
+    assert refused.returncode == 1 and "vllm" in refused.stderr
+    engine = settings.engine.model_copy(update={"library": "transformers"})
+    (tmp_path / "settings.json").write_text(to_json(settings.model_copy(update={"engine": engine})))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = untimed(tmp_path)
+    assert len(records) == 4 and all(record["sampler_gap_max"] < 1e-3 for record in records)
+
+
 LOSES_A_GRADER = """
 import sys
 from dataclasses import replace

@@ -1,0 +1,128 @@
+"""The rollout engine on vLLM, inside the training process. The only file that imports vLLM.
+
+vLLM reads its environment while it is imported, so the settings that only exist as variables are set here first. They bound its
+memory and leave torch's threads to the trainer; none of them changes a result.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from vllm import LLM, SamplingParams
+from vllm.distributed import cleanup_dist_env_and_memory
+
+from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
+from sfpo.types import Completion
+
+
+class VLLMEngine:
+    """RolloutEngine on vLLM: see sfpo.rollouts.engine for what each method does.
+
+    Args:
+        checkpoint, limits, settings: as ``make_engine``.
+    """
+
+    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
+        self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self._stop_token_ids = stop_token_ids(checkpoint)
+        self._on_gpu = torch.cuda.is_available()
+        context = limits.max_prompt_tokens + limits.max_completion_tokens
+        memory = (
+            {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": True}
+            if self._on_gpu
+            else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
+        )
+        self._arguments = dict(
+            model=str(checkpoint),
+            skip_tokenizer_init=True,
+            trust_remote_code=False,
+            load_format="safetensors",
+            generation_config="vllm",  # sampling is ours alone, never a model's default
+            dtype=settings.dtype,
+            max_model_len=context,
+            max_num_seqs=settings.max_sequences,
+            max_num_batched_tokens=max(8192, context),
+            # A prompt cut in two rolls its generator back, which vLLM's CPU generators cannot do (0.32.0).
+            enable_chunked_prefill=False,
+            enforce_eager=settings.enforce_eager,
+            logprobs_mode="processed_logprobs",
+            disable_log_stats=True,
+            seed=0,  # unused: every request carries a seed of its own
+            **memory,
+        )
+        self._llm = LLM(**self._arguments)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
+        params = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=self.max_completion_tokens,
+                seed=request.seed,
+                stop_token_ids=self._stop_token_ids,
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
+        try:
+            outputs = [output.outputs[0] for output in self._llm.generate(prompts, params, use_tqdm=progress)]
+        except Exception as fault:  # whatever the kernels, the scheduler or the device raise
+            raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
+        texts = self.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
+        return [
+            Completion(
+                token_ids=list(output.token_ids),
+                logprobs=list(output.logprobs.logprobs),
+                text=text,
+                truncated=output.finish_reason == "length",
+            )
+            for output, text in zip(outputs, texts, strict=True)
+        ]
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        # All entries, tied ones under both names: vLLM's CPU kernels keep a repacked copy of the output layer that stays stale
+        # otherwise.
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._llm.reset_prefix_cache()
+
+    def load_checkpoint(self, checkpoint: str | Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", trust_remote_code=False, use_safetensors=True)
+        self.load_weights(model.state_dict().items())
+
+    def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        # Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
+        # one uses too.
+        self._llm = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+        self._llm = LLM(**self._arguments)
+        self.load_weights(weights)
+
+    def sleep(self) -> None:
+        if self._on_gpu:
+            self._llm.sleep(level=2)
+
+    def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+            self._llm.wake_up(tags=["weights"])
+        self.load_weights(weights)
+        if self._on_gpu:
+            self._llm.wake_up(tags=["kv_cache"])
+            self._llm.reset_prefix_cache()
