@@ -18,7 +18,7 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real bench lint lock clean
+.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -68,6 +68,9 @@ bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 35 m
 	snakemake --cores $(CORES) --quiet host reason rules -- models/tiny/tiny-qwen2/checkpoint/manifest.json
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small -- models/small/smollm2-135m/checkpoint/manifest.json
 	python -m benchmarks.run
+
+gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
+	python -m benchmarks.gpu_check
 
 lint: venv ## ruff, and the import layers
 	ruff check . && ruff format --check . && lint-imports

@@ -26,10 +26,10 @@ PEERS = [{"rows_at_once": PROMPTS * GROUP, "bf16": True, "float32_weights": Fals
 def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
     """A turn: one GRPO step, then an SFPO step for each K, all of one job; then the parts that SFPO adds, alone."""
     from sfpo.algorithms.update_rules import make_update_rule
-    from sfpo.rollouts import engine
+    from sfpo.rollouts import vllm_engine
     from sfpo.trainer.loop import TrainingJob
 
-    engine.SamplingParams = partial(_to_the_limit, engine.SamplingParams)
+    vllm_engine.SamplingParams = partial(_to_the_limit, vllm_engine.SamplingParams)
     rules = {"grpo": make_update_rule("grpo")}
     rules |= {f"sfpo_{k}": make_update_rule("sfpo", num_fast_steps=k, alpha=ALPHA) for k in fast_steps}
     with tempfile.TemporaryDirectory() as folder:

@@ -83,6 +83,16 @@ def test_the_page_gets_the_table_between_its_markers(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_gpu_check_runs_where_there_is_no_gpu_and_says_so(tmp_path):
+    subprocess.run([sys.executable, "-m", "benchmarks.gpu_check", "--quick", "--out", str(tmp_path)], check=True, cwd=PROJECT)
+    found = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert bool(found["left_out"]) == (not found["machine"]["gpus"])
+    for arm in ("grpo", "sfpo"):
+        assert 0 < found[arm]["gap_after_wake"] < 0.05 and found[arm]["skipped"] == 0  # bfloat16 rounding, not stale weights
+    assert found["update"]["share_of_a_product"] > 0 and "| training in bfloat16 |" in (tmp_path / "gpu_check.md").read_text()
+
+
+@pytest.mark.slow
 def test_every_benchmark_runs(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "models" / "tiny" / "tiny-qwen2" / "checkpoint")
     out = tmp_path / "results"
