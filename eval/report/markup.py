@@ -1,4 +1,4 @@
-"""One table body, written as Markdown (aligned for the terminal) and as LaTeX (booktabs); and the frame of a page in HTML."""
+"""One table body, written as Markdown (aligned for the terminal), as LaTeX (booktabs) and as HTML."""
 
 from __future__ import annotations
 
@@ -135,6 +135,30 @@ _AS_LATEX = {
     " - ": " $-$ ",
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _AS_LATEX)))
+
+
+def html(text: str) -> str:
+    """What ``markdown`` wrote, as HTML: tables, paragraphs, bold."""
+    parts = text.strip().split("\n\n")
+    return "\n".join(_html_table(part) if part.startswith("|") else f"<p>{_html_text(part)}</p>" for part in parts)
+
+
+def _html_table(text: str) -> str:
+    head, _, *rows = ([_html_text(cell.strip()) for cell in _COLUMN_END.split(line)[1:-1]] for line in text.splitlines())
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    heads = "".join(f"<th>{cell}</th>" for cell in head)
+    return (
+        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>"
+        + "\n".join(f"<tr>{line}</tr>" for line in lines)
+        + "</tbody></table>"
+    )
+
+
+_COLUMN_END = re.compile(r"(?<!\\)\|")
+
+
+def _html_text(text: str) -> str:
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text.replace("\\|", "|")))
 
 
 def html_page(title: str, body: str) -> str:

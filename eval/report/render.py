@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from eval.report import arms, contamination, figures, selection, tables, targets_display
 from eval.report.collect import Collected, ReportError, collect
+from eval.report.markup import html, html_page
 from eval.report.paper_values import beside_ours, paper_values
 from eval.report.partial import finished_part
 from eval.report.runs_page import runs_page
@@ -36,10 +37,11 @@ UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def write_table(name: str, table: tables.Table, folder: Path) -> None:
-    """tables/<name> as csv, md and tex."""
+    """tables/<name> as csv, md and tex, and as a page that shows the md: the workflow's report opens no other form."""
     write_text(folder / f"tables/{name}.csv", _csv(table.frame))
     write_text(folder / f"tables/{name}.md", table.markdown)
     write_text(folder / f"tables/{name}.tex", table.latex)
+    write_text(folder / f"tables/{name}.html", html_page(name, html(table.markdown)))
 
 
 def write_figure(name: str, drawn: tuple[Figure, pd.DataFrame], folder: Path) -> None:

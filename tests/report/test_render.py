@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 ITEMS = {shows: f"results/tiny/items/{name}/settings.json" for shows, name in NAMES.items()}
 TABLES = ("table1", "table1_pass_at_k", "table1_beside_paper", "figure4_beside_paper", "arms", "targets", "selection")
 FIGURES = ("figure2", "figure3", "figure4", "figure8", "arms", "targets")
-TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
+TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
 
 
 def test_every_kind_is_written(results, tmp_path, monkeypatch, capsys):

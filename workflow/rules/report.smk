@@ -4,7 +4,7 @@
 RESULTS = f"results/{SUITE}"
 PAPER_VALUES = Path(workflow.basedir).parent / "eval/report/paper_values.yaml"
 PAPER_ITEMS = {row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"]}
-TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
+TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
 FILES = {
     "scores": {"tables/{item}": ("scores", TABLE), "tables/{item}_pass_at_k": ("pass_at_k", TABLE)},
     "arms": {"tables/{item}": ("arms", TABLE), "figures/{item}": ("arms_figure", FIGURE)},
