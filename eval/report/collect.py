@@ -85,7 +85,7 @@ def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.Data
             other = _problems(base) ^ _problems(frame)
             if other:
                 raise ReportError(f"{path}: not scored on the problems of {base_path}; {len(other)} differ: {min(other)} ...")
-            shown = frame if settings.shows == "selection" else _read(path, partial(chosen, frame, settings.checkpoint))
+            shown = frame if settings.shows == "selection" else read(path, partial(chosen, frame, settings.checkpoint))
             yield _of_run(run, shown).astype(kinds)
 
 
@@ -107,7 +107,7 @@ def _of_runs(settings: ReportSettings, read_one: Callable[[RunId], pd.DataFrame]
 
 def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
     """One row a sample, each benchmark of the suite whole."""
-    frame = _read(path, lambda: pd.read_parquet(path, columns=SCORES))
+    frame = read(path, lambda: pd.read_parquet(path, columns=SCORES))
     if frame["correct"].dtype != bool:
         raise ReportError(f"{path}: column correct must be true or false in every row; it is of type {frame['correct'].dtype}")
     frame = frame[frame["benchmark"].isin(list(settings.benchmarks))]
@@ -130,7 +130,7 @@ def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
 
 def _steps(path: Path, columns: list[str]) -> pd.DataFrame:
     """A .jsonl file with one line a step; dicts of numbers become columns of their own."""
-    frame = pd.json_normalize(_read(path, lambda: _json_lines(path)), sep="_")
+    frame = pd.json_normalize(read(path, lambda: _json_lines(path)), sep="_")
     absent = [column for column in columns if column not in frame]
     if absent:
         raise ReportError(f"{path}: " + (f"no {', '.join(absent)} in any line" if len(frame) else "empty"))
@@ -143,7 +143,7 @@ def _steps(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _summary(path: Path) -> pd.DataFrame:
-    content = _read(path, lambda: json.loads(path.read_text()))
+    content = read(path, lambda: json.loads(path.read_text()))
     if not isinstance(content, dict) or "trigger_fired_at" not in content:
         raise ReportError(f"{path}: holds no trigger_fired_at")
     return pd.DataFrame([content])
@@ -159,8 +159,12 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read(path: Path, reader: Callable[[], T]) -> T:
-    """What ``reader`` returns; whatever stops it names the file."""
+def read(path: Path, reader: Callable[[], T]) -> T:
+    """What ``reader`` returns; whatever stops it names the file.
+
+    Raises:
+        ReportError: the file is missing or damaged.
+    """
     try:
         return reader()
     except FileNotFoundError:

@@ -1,9 +1,10 @@
-"""One table body, written as Markdown (aligned for the terminal) and as LaTeX (booktabs)."""
+"""One table body, written as Markdown (aligned for the terminal), as LaTeX (booktabs) and as HTML."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from html import escape
 
 import pandas as pd
 
@@ -134,3 +135,62 @@ _AS_LATEX = {
     " - ": " $-$ ",
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _AS_LATEX)))
+
+
+def html(text: str) -> str:
+    """What ``markdown`` wrote, as HTML: tables, paragraphs, bold."""
+    parts = text.strip().split("\n\n")
+    return "\n".join(_html_table(part) if part.startswith("|") else f"<p>{_html_text(part)}</p>" for part in parts)
+
+
+def _html_table(text: str) -> str:
+    head, _, *rows = ([_html_text(cell.strip()) for cell in _COLUMN_END.split(line)[1:-1]] for line in text.splitlines())
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    heads = "".join(f"<th>{cell}</th>" for cell in head)
+    return (
+        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>"
+        + "\n".join(f"<tr>{line}</tr>" for line in lines)
+        + "</tbody></table>"
+    )
+
+
+_COLUMN_END = re.compile(r"(?<!\\)\|")
+
+
+def _html_text(text: str) -> str:
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text.replace("\\|", "|")))
+
+
+def html_page(title: str, body: str) -> str:
+    """A whole page that loads nothing and runs no script.
+
+    Args:
+        title: plain text.
+        body: HTML, in which all that is not markup of ours is escaped already.
+    """
+    return PAGE.format(title=escape(title), body=body)
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ font: 14px/1.4 sans-serif; margin: 1.5em; color: #111; background: #fff }}
+p {{ max-width: 60em; white-space: pre-line }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: 0.3em 0.6em; text-align: left; vertical-align: top }}
+thead, tbody {{ border-bottom: 1px solid #bbb }}
+tbody:has(mark) {{ background: #fdf3d0 }}
+mark {{ background: #f5c542; font-weight: bold }}
+pre {{ font-size: 12px }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""

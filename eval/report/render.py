@@ -19,8 +19,10 @@ from matplotlib.figure import Figure
 
 from eval.report import arms, contamination, figures, selection, tables, targets_display
 from eval.report.collect import Collected, ReportError, collect
+from eval.report.markup import html, html_page
 from eval.report.paper_values import beside_ours, paper_values
 from eval.report.partial import finished_part
+from eval.report.runs_page import runs_page
 from eval.report.statistics import AVERAGE
 from eval.report.style import context
 from sfpo.config import Shows
@@ -35,10 +37,11 @@ UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def write_table(name: str, table: tables.Table, folder: Path) -> None:
-    """tables/<name> as csv, md and tex."""
+    """tables/<name> as csv, md and tex, and as a page that shows the md: the workflow's report opens no other form."""
     write_text(folder / f"tables/{name}.csv", _csv(table.frame))
     write_text(folder / f"tables/{name}.md", table.markdown)
     write_text(folder / f"tables/{name}.tex", table.latex)
+    write_text(folder / f"tables/{name}.html", html_page(name, html(table.markdown)))
 
 
 def write_figure(name: str, drawn: tuple[Figure, pd.DataFrame], folder: Path) -> None:
@@ -144,13 +147,17 @@ def main(argv: list[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
     what.add_argument("--metrics", action="store_true", help="write results/<suite>/metrics.json, of those that show scores")
+    what.add_argument("--runs", action="store_true", help="write results/<suite>/runs.html, of the runs that these show")
     what.add_argument("--headline", action="store_true", help="print the averages of those that show scores")
     arguments = parser.parse_args(argv)
     try:
         items = [load_settings(ReportSettings, path) for path in arguments.settings]
-        folder = Path("results") / items[0].suite
+        folder = Path("results") / items[0].suite / ("partial" if arguments.partial else "")
+        if arguments.runs or arguments.partial:
+            write_text(folder / "runs.html", runs_page(items))
+        if arguments.runs:
+            return
         if arguments.partial:
-            folder = folder / "partial"
             items = [part for item in items if (part := finished_part(item))]
             if not items:
                 raise ReportError("no seed of any arm has finished, so there is nothing to report")

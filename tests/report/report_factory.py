@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sfpo.config import load_params
+from sfpo.jobs import resolve
 from sfpo.manifest import write_text
 from sfpo.seeding import seed_of
-from sfpo.settings import ReportSettings, to_json
+from sfpo.settings import ReportSettings, RunId, RunSettings, settings_hash, to_json
 
 TITLES = {
     "grpo": "GRPO",
@@ -47,6 +49,11 @@ CHECKPOINTS = {"best": 0.0, "step_20": -0.3, "step_40": -0.1, "last": 0.0}
 """Checkpoint of a run -> its skill, less that of the best."""
 WINDOW = 30
 """Of the entropy trigger, which the arms in odd places have."""
+RUN_SETTINGS = [
+    one
+    for one in resolve(load_params(Path(__file__).parents[2] / "params.yaml", "arms")).values()
+    if isinstance(one, RunSettings)
+]
 
 
 def report_settings(
@@ -84,7 +91,7 @@ def _curve(steps: np.ndarray, speed: float) -> np.ndarray:
     return 0.45 + 0.25 * (1 - np.exp(-steps * speed / 25))
 
 
-def _write_run(folder: Path, place: int, generator: np.random.Generator) -> None:
+def _write_run(folder: Path, run: RunId, place: int, generator: np.random.Generator) -> None:
     speed, updates = 1 + 0.25 * place, 1 + 3 * (place > 0)
     steps = np.arange(1, STEPS + 1)
     metrics = [
@@ -116,12 +123,17 @@ def _write_run(folder: Path, place: int, generator: np.random.Generator) -> None
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
     write_text(folder / "validation.jsonl", "".join(json.dumps(line) + "\n" for line in validation))
     fired = FIRED + int(generator.integers(-4, 12)) if place % 2 else None
+    settings = next(one for one in RUN_SETTINGS if one.run.arm == run.arm).model_copy(update={"run": run})
+    write_text(folder / "settings.json", to_json(settings))
     summary = {
-        "settings_hash": "0" * 64,
+        "settings_hash": settings_hash(settings),
         "trigger_fired_at": fired,
         "best_step": 55,
         "steps": STEPS,
-        "versions": {"torch": "2"},
+        "engine_restarts": 0,
+        "seconds": {"update": 40.0, "validate": 9.0, "total": 71.25},
+        "versions": {"python": "3.11.7", "torch": "2.13.0", "commit": "abc1234"},
+        "hardware": {"cpu": "AMD EPYC", "cores": 2, "threads": 1, "gpus": []},
     }
     write_text(folder / "summary.json", json.dumps(summary))
 
@@ -141,7 +153,7 @@ def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> N
         for run in (run for run in settings.runs if run.model == model):
             generator = np.random.default_rng(seed_of("test", run.path))
             place = list(settings.arms).index(run.arm)
-            _write_run(root / "runs" / run.path, place, generator)
+            _write_run(root / "runs" / run.path, run, place, generator)
             skill = 0.8 + 0.1 * place + generator.normal(0, 0.05)
             scored = {name: _scores(generator, difficulty, skill + gain) for name, gain in CHECKPOINTS.items()}
             _write_parquet(root / "evaluations" / run.path, scored)

@@ -59,5 +59,7 @@ def test_the_partial_report_marks_what_is_missing_and_leaves_the_final_one(resul
     assert row.count("missing") == 4  # three benchmarks and the average
     assert "INCOMPLETE: 3 runs are not in this table: tiny/tiny-qwen2/arithmetic/sfpo/seed0" in table
     assert (tmp_path / "results/tiny/partial/figures/figure2.png").is_file()
+    runs = (tmp_path / "results/tiny/partial/runs.html").read_text()
+    assert runs.count("<details>") == 6 and "Not finished: tiny/tiny-qwen2/arithmetic/sfpo/seed0, " in runs
     assert not (tmp_path / "results/tiny/tables").exists()
     assert "INCOMPLETE" in capsys.readouterr().out

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 ITEMS = {shows: f"results/tiny/items/{name}/settings.json" for shows, name in NAMES.items()}
 TABLES = ("table1", "table1_pass_at_k", "table1_beside_paper", "figure4_beside_paper", "arms", "targets", "selection")
 FIGURES = ("figure2", "figure3", "figure4", "figure8", "arms", "targets")
-TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
+TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
 
 
 def test_every_kind_is_written(results, tmp_path, monkeypatch, capsys):
@@ -112,7 +112,7 @@ def test_equal_results_give_equal_bytes(results, tmp_path, monkeypatch):
     render.main(items)
     here = digests(tmp_path)
     subprocess.run([sys.executable, "-m", "eval.report.render", *items], env=environment, check=True, timeout=120)
-    assert len(here) == len(NAMES) + 3 * 7 and digests(tmp_path) == here
+    assert len(here) == len(NAMES) + 4 * len(TABLE) + 3 * len(FIGURE) and digests(tmp_path) == here
 
 
 def digests(root):
@@ -139,7 +139,9 @@ def test_faults_are_told_without_a_traceback(results, tmp_path, monkeypatch):
 
 
 def test_every_kind_has_a_caption():
-    captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
-    more = {"pass_at_k", "arms_figure", "targets_figure", "beside_paper", "workflow"}
-    assert captions == set(get_args(Shows)) | more
+    captions = {path.stem: path.read_text() for path in (ROOT / "workflow/report").glob("*.rst")}
+    assert "{{" not in captions.pop("workflow")
+    assert set(captions) == set(get_args(Shows)) | {"pass_at_k", "arms_figure", "targets_figure", "beside_paper", "runs_page"}
+    # The last paragraph of each; what the command is stands in workflow/rules/report.smk.
+    assert {text.split("\n\n")[-1] for text in captions.values()} == {"Reproduce: ``{{ snakemake.params.command }}``\n"}
     assert set(render.WRITERS) == set(get_args(Shows))

@@ -1,5 +1,6 @@
 """The whole graph on a two-step configuration, by DVC and by Snakemake, in real clones: what runs, and what does not."""
 
+import base64
 import json
 import os
 import re
@@ -34,7 +35,8 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
     return output
 
 
-REPORT = {"table1": 1, "figure2": 1, "figure3": 1, "figure4": 1, "figure8": 1, "arms": 1, "targets": 1, "metrics": 1, "all": 1}
+ITEMS = ("table1", "figure2", "figure3", "figure4", "figure8", "arms", "targets")
+REPORT = dict.fromkeys((*ITEMS, "metrics", "runs_page", "all"), 1)
 
 
 def planned(folder: Path) -> Counter:
@@ -126,7 +128,13 @@ def test_everything_is_there_and_nothing_is_left_to_do(built):
     assert "average" in run(built, "dvc", "metrics", "show", "--json")
     run(built, "dvc", "plots", "show", "-o", "plots_page")
     run(built, "snakemake", "--report", "results/tiny/report.html")
-    assert "Validation accuracy" in (built / "results/tiny/report.html").read_text()
+    page = (built / "results/tiny/report.html").read_text()
+    assert "Validation accuracy" in page
+    captions = " ".join(re.sub(r"<[^>]*>", "", page.replace('\\"', '"')).split())
+    assert all(f"Reproduce: snakemake --cores all --config suite=tiny -- {name}" in captions for name in (*ITEMS, "runs_page"))
+    assert not re.search(r"""(src|href) *= *\\?["']https?:""", page)  # opens offline
+    runs = (built / "results/tiny/runs.html").read_text()
+    assert runs.count("<details>") == 2 and base64.b64encode(runs.encode()).decode() in page
     headline = run(built, sys.executable, "-m", "eval.report.render", "results/tiny/items/table1/settings.json", "--headline")
     assert "SFPO" in headline
 

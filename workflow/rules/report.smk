@@ -4,7 +4,7 @@
 RESULTS = f"results/{SUITE}"
 PAPER_VALUES = Path(workflow.basedir).parent / "eval/report/paper_values.yaml"
 PAPER_ITEMS = {row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"]}
-TABLE, FIGURE = ("csv", "md", "tex"), ("png", "pdf", "csv")
+TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
 FILES = {
     "scores": {"tables/{item}": ("scores", TABLE), "tables/{item}_pass_at_k": ("pass_at_k", TABLE)},
     "arms": {"tables/{item}": ("arms", TABLE), "figures/{item}": ("arms_figure", FIGURE)},
@@ -40,17 +40,23 @@ def finished_jobs(item):
     return [of_training, of_runs(item.runs, rules.evaluate_run.output.scores), base, compared]
 
 
-def for_the_report(item, name, kind, caption):
-    """A file with its place on the workflow's report page."""
-    labels = {"item": item.item, "file": f"{Path(name).name}.{kind}"}
-    category = Path(name).parent.name.capitalize()
-    return report(f"{RESULTS}/{name}.{kind}", caption=f"../report/{caption}.rst", category=category, labels=labels)
+def for_the_report(item, file, caption):
+    """A file of RESULTS with its place on the workflow's report page."""
+    category = (Path(file).parent.name or Path(file).stem).capitalize()
+    labels = {"item": item, "file": Path(file).name}
+    return report(f"{RESULTS}/{file}", caption=f"../report/{caption}.rst", category=category, labels=labels)
+
+
+def command_of(target):
+    """What reproduces a target, and only what it needs: the last line of its caption."""
+    mirror = f" data_mirror={shlex.quote(PARAMS.data_mirror)}" if PARAMS.data_mirror else ""
+    return f"snakemake --cores all --config suite={SUITE}{mirror} -- {target}"
 
 
 def written(item):
     """The files of an item."""
     return [
-        for_the_report(item, name.format(item=item.item), kind, caption)
+        for_the_report(item.item, f"{name.format(item=item.item)}.{kind}", caption)
         for name, (caption, kinds) in files_of(item).items()
         for kind in kinds
     ]
@@ -66,6 +72,8 @@ for item in ITEMS:
             jobs=finished_jobs(item),
         output:
             written(item),
+        params:
+            command=command_of(item.item),
         log:
             f"logs/{SUITE}/report/{item.item}.log",
         shell:
@@ -84,7 +92,22 @@ rule metrics:
         "{PYTHON} -m eval.report.render {input.settings} --metrics > {log} 2>&1"
 
 
+rule runs_page:
+    input:
+        settings=[f"{RESULTS}/items/{item.item}/settings.json" for item in ITEMS],
+        runs=of_runs(RUNS, [rules.train_run.input.settings, rules.train_run.output.summary]),
+    output:
+        for_the_report("runs", "runs.html", "runs_page"),
+    params:
+        command=command_of("runs_page"),
+    log:
+        f"logs/{SUITE}/report/runs_page.log",
+    shell:
+        "{PYTHON} -m eval.report.render {input.settings} --runs > {log} 2>&1"
+
+
 rule report:
     input:
         [getattr(rules, item.item).output for item in ITEMS],
         rules.metrics.output,
+        rules.runs_page.output,

@@ -1,0 +1,129 @@
+"""The page of all runs: what each was told to do (its settings), and what did it (commit, versions, hardware).
+
+Tables and figures compare the runs of one model and data set. One that another commit, other packages or another machine made
+may differ for that alone, so what is not as in most of them is marked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel
+
+from eval.report.collect import read
+from eval.report.markup import html_page
+from sfpo.settings import ReportSettings, RunId, RunSettings, load_settings, settings_hash, to_json
+
+NUMBERS = ("model", "data set", "arm", "seed", "steps", "seconds", "trigger fired", "engine restarts")
+MADE_BY = ("commit", "versions", "hardware")
+NOTES = (
+    "≠: a commit, version or machine that not more than half of the runs of the same model and data set share. What differs "
+    "between such a run and the others may come from there. A commit that ends in -dirty had changes that were not committed. "
+    "Seconds: of training, without validation and saving. Trigger: the first step without the slow-fast stages; '-': the arm "
+    "has no entropy trigger."
+)
+ABSENT = "absent"
+
+Made = dict[tuple[str, str], str]
+"""(one of MADE_BY, name) -> value."""
+
+
+class Seconds(BaseModel):
+    total: float
+
+
+class Hardware(BaseModel):
+    cpu: str
+    cores: int
+    threads: int
+    gpus: list[str]
+
+
+class Summary(BaseModel):
+    """What the page shows of a run's summary.json, which holds more."""
+
+    settings_hash: str
+    steps: int
+    trigger_fired_at: int | None
+    engine_restarts: int
+    seconds: Seconds
+    versions: dict[str, str]
+    hardware: Hardware
+
+
+def runs_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
+    """A page in HTML that needs no other file: the runs that have finished, and by name those that have not.
+
+    Args:
+        items: their runs are shown, each once.
+        root: folder that holds runs/.
+
+    Raises:
+        ReportError: a summary is damaged; the message names the file.
+        ConfigError: the settings beside a summary are missing, or do not fit.
+    """
+    runs = list(dict.fromkeys(run for item in items for run in item.runs))
+    finished = [run for run in runs if (root / "runs" / run.path / "summary.json").is_file()]
+    missing = [run.path for run in runs if run not in finished]
+    body = [f"<p>{escape(NOTES)}</p>"]
+    if missing:
+        body.append(f"<p>Not finished: {escape(', '.join(missing))}.</p>")
+    if finished:
+        body.append(_table(finished, root))
+    return html_page(f"Runs of suite {runs[0].suite}", "\n".join(body))
+
+
+def _table(runs: list[RunId], root: Path) -> str:
+    """Two rows a run: its numbers; what made it, and its settings, folded away."""
+    settings = [load_settings(RunSettings, root / "runs" / run.path / "settings.json") for run in runs]
+    summaries = [_summary(root / "runs" / run.path / "summary.json") for run in runs]
+    made = pd.DataFrame([_made_by(summary) for summary in summaries]).fillna(ABSENT)
+    compared = [f"{run.model} {run.dataset}" for run in runs]
+    usual = made.groupby(compared).transform(lambda values: values.map(values.value_counts(normalize=True)) > 0.5)
+    rows = map(_rows, settings, summaries, made.to_dict("records"), usual.to_dict("records"))
+    heads = "".join(f"<th>{head}</th>" for head in NUMBERS)
+    told = f"<p>Runs that differ in commit, versions or hardware: {(~usual).any(axis=1).sum()} of {len(runs)}.</p>"
+    return "\n".join([told, "<table>", f"<thead><tr>{heads}</tr></thead>", *rows, "</table>"])
+
+
+def _summary(path: Path) -> Summary:
+    return read(path, lambda: Summary.model_validate_json(path.read_text()))
+
+
+def _made_by(summary: Summary) -> Made:
+    machine = summary.hardware
+    gpus = ", ".join(f"{count} x {name}" for name, count in Counter(machine.gpus).items())
+    parts = {"": machine.cpu, "cores": str(machine.cores), "threads": str(machine.threads), "GPU": gpus or "none"}
+    return {
+        ("commit", ""): summary.versions.get("commit", "unknown"),
+        **{("versions", name): version for name, version in summary.versions.items() if name != "commit"},
+        **{("hardware", name): value for name, value in parts.items()},
+    }
+
+
+def _rows(settings: RunSettings, summary: Summary, made: Made, usual: dict[tuple[str, str], bool]) -> str:
+    run, fired = settings.run, summary.trigger_fired_at
+    never = "never" if settings.arm.rule_settings.get("entropy_trigger") else "-"
+    numbers = (
+        *(run.model, run.dataset, run.arm, run.seed, summary.steps, f"{summary.seconds.total:.1f}"),
+        *(never if fired is None else fired, summary.engine_restarts),
+    )
+    shown = {
+        key: _marked(f"{key[1]} {value}".strip(), not usual[key])
+        for key, value in made.items()
+        if value != ABSENT or not usual[key]
+    }
+    parts = [f"{part}: {', '.join(text for key, text in shown.items() if key[0] == part)}" for part in MADE_BY]
+    changed = " " + _marked("changed since this run", True) if settings_hash(settings) != summary.settings_hash else ""
+    told = f"<summary>runs/{escape(run.path)}/settings.json{changed}</summary><pre>{escape(to_json(settings))}</pre>"
+    cells = "".join(f"<td>{escape(str(number))}</td>" for number in numbers)
+    below = "<br>".join([*parts, f"<details>{told}</details>"])
+    return f'<tbody><tr>{cells}</tr>\n<tr><td colspan="{len(NUMBERS)}">{below}</td></tr></tbody>'
+
+
+def _marked(text: str, differs: bool) -> str:
+    return f"<mark>≠ {escape(text)}</mark>" if differs else escape(text)
