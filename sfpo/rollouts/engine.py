@@ -24,6 +24,7 @@ from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 
 from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.ranks import ALONE, Ranks
 from sfpo.types import Completion
 
 
@@ -47,9 +48,11 @@ class RolloutEngine:
         checkpoint: folder in Hugging Face format (safetensors, tokenizer).
         limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
         settings: speed and memory.
+        ranks: the processes of the job. ``tensor_parallel`` neighbours hold one engine, and must make the same calls; engines
+            know nothing of each other.
     """
 
-    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
+    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine, ranks: Ranks = ALONE) -> None:
         self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
@@ -76,6 +79,9 @@ class RolloutEngine:
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             seed=0,  # unused: every request carries a seed of its own
+            tensor_parallel_size=settings.tensor_parallel,
+            # torchrun has started all workers there are, and their process group
+            distributed_executor_backend=None if ranks.mesh is None else "external_launcher",
             **memory,
         )
         self._llm = LLM(**self._arguments)
@@ -124,14 +130,14 @@ class RolloutEngine:
         """Replace all weights in one pass, and forget what the old ones had cached.
 
         Args:
-            weights: every entry of the policy's state_dict. All of them, tied ones under both names: vLLM's CPU kernels keep a
-                repacked copy of the output layer that stays stale otherwise.
+            weights: every entry of the policy's state_dict, one at a time. All of them, tied ones under both names: vLLM's CPU
+                kernels keep a repacked copy of the output layer that stays stale otherwise.
         """
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._llm.reset_prefix_cache()
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace a failed engine by a fresh one with these weights.
+        """Replace a failed engine by a fresh one with these weights; for a process alone, since it ends all process groups.
 
         Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
         one uses too.
