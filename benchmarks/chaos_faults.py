@@ -151,14 +151,14 @@ def corrupted(lab: Lab, arm: str) -> str:
 
 
 def flip_a_byte(state: Path) -> None:
-    path = state / "weights.safetensors"
+    (path,) = state.glob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def cut_in_half(state: Path) -> None:
-    path = state / "optimizer.safetensors"
+    (path,) = state.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 

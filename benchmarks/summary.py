@@ -36,6 +36,7 @@ SPEEDUPS = {
     "update_speedup_vs_trl_ragged": Headline("Update, ragged completions: TRL's time / ours", "at least", 2.0),
     "update_speedup_vs_trl_equal": Headline("Update, equal completions: TRL's time / ours"),
     "logprob_speed_over_naive": Headline("Log-probs at 152,000 tokens: naive time / ours", "at least", 1.0),
+    "update_throughput_two_ranks_over_one": Headline("Update throughput: two ranks on a core each / one", "at least", 1.7),
     "evaluation_speedup_vs_hf": Headline("Evaluation, tiny model: lm-eval's hf time / ours"),
 }
 COSTS = {

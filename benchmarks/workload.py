@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.arms import Options
 from sfpo.config import Dataset, ModelLimits, Suite, load_params
 from sfpo.jobs import resolve
+from sfpo.ranks import ALONE, Ranks
 from sfpo.seeding import rng, seed_of
 from sfpo.settings import BenchmarkSettings, DatasetSettings, EvaluationSettings, RunSettings
 
@@ -76,12 +77,13 @@ class Work:
         settings = next(one for one in jobs if isinstance(one, EvaluationSettings))
         return settings.model_copy(update={"benchmarks": {benchmark: str(folder / "problems.parquet")}})
 
-    def policy(self, mini_batch_prompts: int, checkpoint: Path | None = None) -> Policy:
+    def policy(self, mini_batch_prompts: int, checkpoint: Path | None = None, ranks: Ranks = ALONE) -> Policy:
         """The suite's policy on one objective, GRPO's, with one optimizer step for so many prompts."""
         from sfpo.trainer.policy import Policy
 
         train = self.of_suite.train.model_copy(update={"mini_batch_prompts": mini_batch_prompts})
-        return Policy(checkpoint or self.checkpoint, load_params().objectives["grpo"], train, self.limits.max_completion_tokens)
+        start, tokens = checkpoint or self.checkpoint, self.limits.max_completion_tokens
+        return Policy(start, load_params().objectives["grpo"], train, tokens, ranks=ranks)
 
 
 SMALL, TINY = ("small", "smollm2-135m"), ("tiny", "tiny-qwen2")

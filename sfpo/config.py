@@ -288,6 +288,15 @@ class Engine(Schema):
     enforce_eager: bool = False
     """True: no compilation, a faster start and slower decoding."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    tensor_parallel: Count = 1
+    """Neighbouring ranks of a training job under torchrun that hold one engine together, for a model that one device cannot
+    hold; their number must be a multiple."""
+
+    @model_validator(mode="after")
+    def _transformers_holds_a_whole_model(self) -> Engine:
+        if self.library == "transformers" and self.tensor_parallel > 1:
+            raise ValueError(f"tensor_parallel {self.tensor_parallel} needs library vllm; transformers holds a whole model a rank")
+        return self
 
 
 class Train(Schema):
@@ -313,6 +322,9 @@ class Train(Schema):
     policy_dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the policy's forward pass; master weights are float32."""
     gradient_checkpointing: bool = False
+    offload_to_host: bool = False
+    """Under torchrun on GPUs: weights, gradients and moments stay in the host's memory, where AdamW runs too; the device holds
+    the layers that compute. (The snapshot goes with them; ``snapshot_on_host`` of the rule moves the snapshot alone.)"""
     max_skipped_updates: Count = 8
     """A mini-batch whose loss or gradient is not finite is skipped and counted; so many in a row stop the run."""
     tensorboard: bool = True

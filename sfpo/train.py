@@ -1,6 +1,7 @@
 """Train one run: ``python -m sfpo.train runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json``.
 
 The settings file is written by ``python -m sfpo.jobs`` (the workflow does it by itself); the run's products appear beside it.
+Several processes train one run together: ``torchrun --nproc-per-node <processes> -m sfpo.train <settings>``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import logging
 import os
 from pathlib import Path
 
+from sfpo.ranks import cores
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", type=Path, help="settings.json of the run")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=int, default=cores(), help="CPU threads of a process (default: all)")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from sfpo.settings import RunSettings, load_settings

@@ -53,9 +53,9 @@ def checkpoint(tmp_path_factory, tiny_model) -> Path:
 @pytest.fixture(scope="session")
 def vllm_engine(checkpoint, limits, params):
     """One live vLLM engine for all tests that need one: starting it takes seconds."""
-    from sfpo.rollouts.vllm_engine import VLLMEngine
+    from sfpo.rollouts.engine import make_engine
 
-    return VLLMEngine(checkpoint, limits, params.suites["tiny"].engine)
+    return make_engine(checkpoint, limits, params.suites["tiny"].engine)
 
 
 @pytest.fixture

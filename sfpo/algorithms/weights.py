@@ -1,7 +1,7 @@
 """Operations on a policy's weights as a whole: what SFPO adds to a trainer.
 
-All act in place or on one extra copy, parameter by parameter through torch's foreach kernels, so that on sharded
-parameters each rank touches its own shard alone.
+All act in place or on one extra copy, parameter by parameter through torch's foreach kernels. Of sharded parameters (DTensor)
+each rank touches its own shard alone, without a word to the others; norms of gradients are what ranks add up.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard of a sharded tensor, sharing its memory; any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
@@ -22,8 +28,8 @@ def snapshot(parameters: Iterable[Tensor], on_host: bool = False) -> list[Tensor
         on_host: keep it in the host's memory, none of it on the device.
     """
     if on_host:
-        return [parameter.detach().to("cpu", copy=True) for parameter in parameters]
-    return [parameter.detach().clone() for parameter in parameters]
+        return [local(parameter.detach()).to("cpu", copy=True) for parameter in parameters]
+    return [local(parameter.detach()).clone() for parameter in parameters]
 
 
 @torch.no_grad()
@@ -66,6 +72,25 @@ def move_(parameters: Iterable[Tensor], displacement: list[Tensor], factor: floa
     torch._foreach_add_(_matching(parameters, displacement), displacement, alpha=factor)
 
 
+def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """A copy of every gradient."""
+    return [local(parameter.grad.detach()).clone() for parameter in parameters]
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> float:
+    """Euclidean norm of all gradients as one vector, over all ranks."""
+    return _number(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
+
+
+def clip_gradients_(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients down, in place, to a Euclidean norm of at most ``max_norm``; returns the norm that they had."""
+    return _number(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+
+
+def _number(norm: Tensor) -> float:
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
 def optimizer_snapshot(policy: Any) -> dict[str, Any]:
     """A copy of the state of ``policy.optimizer`` (for AdamW two more copies of the weights).
 
@@ -83,7 +108,7 @@ def restore_optimizer_(policy: Any, state: dict[str, Any]) -> None:
 
 
 def _matching(parameters: Iterable[Tensor], others: list[Tensor]) -> list[Tensor]:
-    weights = [parameter.detach() for parameter in parameters]
+    weights = [local(parameter.detach()) for parameter in parameters]
     if [w.shape for w in weights] != [other.shape for other in others]:
         raise ValueError(
             f"the snapshot ({len(others)} tensors) does not match the parameters ({len(weights)} tensors) in shape"

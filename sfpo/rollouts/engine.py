@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from transformers import GenerationConfig
 
 from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.ranks import ALONE, Ranks
 from sfpo.types import Completion
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ class RolloutEngine(Protocol):
         """Replace all weights in one pass, and forget what the old ones had cached.
 
         Args:
-            weights: every entry of the policy's state_dict, tied ones under both names.
+            weights: every entry of the policy's state_dict, tied ones under both names, one at a time.
         """
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
         """``load_weights`` of a folder: another checkpoint of the architecture and tokenizer that the engine was made for."""
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace a failed engine by a fresh one with these weights."""
+        """Replace a failed engine by a fresh one with these weights; for a process alone, since it may end process groups."""
 
     def sleep(self) -> None:
         """Give the GPU's memory to the trainer; weights and cache are dropped. On a CPU: nothing to do."""
@@ -69,13 +70,15 @@ class RolloutEngine(Protocol):
         """Take the memory back with new weights; the reverse of ``sleep``, and a plain weight sync on a CPU."""
 
 
-def make_engine(checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> RolloutEngine:
+def make_engine(checkpoint: str | Path, limits: ModelLimits, settings: Engine, ranks: Ranks = ALONE) -> RolloutEngine:
     """The engine that ``settings.library`` names.
 
     Args:
         checkpoint: folder in Hugging Face format (safetensors, tokenizer).
         limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
         settings: speed and memory.
+        ranks: the processes of the job. ``tensor_parallel`` neighbours hold one engine, and must make the same calls; engines
+            know nothing of each other.
     """
     if settings.library == "transformers":
         from sfpo.rollouts.transformers_engine import TransformersEngine
@@ -83,7 +86,7 @@ def make_engine(checkpoint: str | Path, limits: ModelLimits, settings: Engine) -
         return TransformersEngine(checkpoint, limits, settings)
     from sfpo.rollouts.vllm_engine import VLLMEngine
 
-    return VLLMEngine(checkpoint, limits, settings)
+    return VLLMEngine(checkpoint, limits, settings, ranks)
 
 
 def stop_token_ids(checkpoint: str | Path) -> list[int]:

@@ -23,6 +23,7 @@ from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 
 from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
 from sfpo.types import Completion
 
@@ -31,10 +32,10 @@ class VLLMEngine:
     """RolloutEngine on vLLM: see sfpo.rollouts.engine for what each method does.
 
     Args:
-        checkpoint, limits, settings: as ``make_engine``.
+        checkpoint, limits, settings, ranks: as ``make_engine``.
     """
 
-    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
+    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine, ranks: Ranks) -> None:
         self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
@@ -61,6 +62,9 @@ class VLLMEngine:
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             seed=0,  # unused: every request carries a seed of its own
+            tensor_parallel_size=settings.tensor_parallel,
+            # torchrun has started all workers there are, and their process group
+            distributed_executor_backend=None if ranks.mesh is None else "external_launcher",
             **memory,
         )
         self._llm = LLM(**self._arguments)

@@ -1,7 +1,8 @@
 """Folders of weights: Hugging Face exports for readers, and the state from which a killed run goes on.
 
 Both are written beside their final place, synced to the disk and renamed, so that a folder under its final name is a whole one
-whatever moment a process dies at. No pickle: tensors are safetensors, the rest is JSON.
+whatever moment a process dies at. No pickle: tensors are safetensors, the rest is JSON. (torch.distributed.checkpoint's own
+format has a pickle in it, .metadata; its Hugging Face format says in the head of each safetensors file what shards it holds.)
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.api import CheckpointException
 
 from sfpo.manifest import read_manifest, write_json, write_manifest
 from sfpo.trainer.policy import Policy
@@ -42,6 +45,8 @@ class DiskFull(OSError):
 def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: Any) -> None:
     """Write the policy as a Hugging Face folder, in the data type that the starting checkpoint is stored in.
 
+    All ranks call it, since each holds a part of every weight; the first one writes.
+
     Args:
         start: the starting checkpoint; its configuration, tokenizer and generation settings are copied.
         facts: step, settings hash ...; they go into the manifest.
@@ -50,17 +55,18 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
         DiskFull: the disk has no room; an older export of the same name is untouched.
     """
     _require_space(folder, sum(p.numel() * p.element_size() for p in policy.parameters()))
+    config = json.loads((Path(start) / "config.json").read_text())
+    stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
+    # One name for each stored tensor: transformers ties the others again when it loads.
+    whole = ((name, weight.to("cpu", stored).contiguous()) for name, weight in policy.weights_named_once())
+    weights = {name: weight for name, weight in whole if policy.ranks.first}
+    if not policy.ranks.first:
+        return
     partial = _fresh(folder.with_name(f".{folder.name}.partial"))
     with _told_if_full(folder):
         for path in Path(start).iterdir():
             if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
                 shutil.copy(path, partial)
-        config = json.loads((Path(start) / "config.json").read_text())
-        stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
-        # One name for each stored tensor: transformers ties the others again when it loads.
-        weights = {
-            name: parameter.detach().to("cpu", stored).contiguous() for name, parameter in policy.model.named_parameters()
-        }
         save_torch_state_dict(weights, partial)
         write_manifest(partial, **facts)
     _replace(partial, folder)
@@ -69,17 +75,20 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
 def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any]) -> None:
     """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``; older states beyond KEPT_STATES are removed.
 
+    Every rank writes its shards to a file of its own; the first writes the rest.
+
     Raises:
         DiskFull: the disk has no room; the states before this one are untouched.
     """
     _require_space(folder, 3 * sum(p.numel() * p.element_size() for p in policy.parameters()))  # weights and two moments
-    partial = _fresh(folder / ".partial")
+    partial = folder / ".partial"
+    policy.ranks.gather(_fresh(partial) if policy.ranks.first else None)  # none writes before it is there
     with _told_if_full(folder):
-        weights = {name: parameter.detach().cpu() for name, parameter in policy.model.named_parameters()}
-        save_file(weights, partial / "weights.safetensors")
-        moments = policy.optimizer.state_dict()["state"]
-        tensors = {f"{index}.{key}": value.cpu() for index, entry in moments.items() for key, value in entry.items()}
-        save_file(tensors, partial / "optimizer.safetensors")
+        writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
+        with _alone_or_not(policy) as no_dist:
+            dcp.save(policy.state(), storage_writer=writer, no_dist=no_dist)
+        if not policy.ranks.first:
+            return
         write_json(partial / "trainer.json", trainer_state)
         write_manifest(partial, step=step)
     _replace(partial, folder / f"step_{step:06d}")
@@ -92,7 +101,7 @@ def _told_if_full(folder: Path) -> Iterator[None]:
     """A disk that fills up while something is written is a DiskFull, whichever library was writing."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, CheckpointException) as error:
         if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise DiskFull(f"{folder}: the disk was full in the middle of a save ({error}). {REMEDY}") from error
@@ -111,21 +120,17 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_state(policy: Policy, state: Path) -> None:
-    """Put the weights and the optimizer's moments of a saved state into ``policy``."""
-    weights = load_file(state / "weights.safetensors")
-    with torch.no_grad():
-        for name, parameter in policy.model.named_parameters():
-            parameter.copy_(weights[name])
-    _load_moments(policy, load_file(state / "optimizer.safetensors"))
+    """Put a saved state's weights and moments into ``policy``, whatever number of ranks saved them."""
+    with _alone_or_not(policy) as no_dist:
+        dcp.load(policy.state(), storage_reader=dcp.HuggingFaceStorageReader(str(state)), no_dist=no_dist)
 
 
-def _load_moments(policy: Policy, tensors: dict[str, torch.Tensor]) -> None:
-    state = policy.optimizer.state_dict()
-    state["state"] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state["state"].setdefault(int(index), {})[key] = value
-    policy.optimizer.load_state_dict(state)
+@contextmanager
+def _alone_or_not(policy: Policy) -> Iterator[bool]:
+    """Whether there are no other ranks; torch warns where there are none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield policy.ranks.mesh is None
 
 
 def _fresh(folder: Path) -> Path:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from sfpo.config import OverlongPenalty, Sampling
 from sfpo.data.sampler import prompt_order
+from sfpo.ranks import ALONE, Ranks
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grade, Grader, reward_of
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import rng, seed_of
 from sfpo.settings import RunSettings
 from sfpo.trainer.metrics import PhaseClock
+from sfpo.trainer.packing import deal
 from sfpo.types import Completion, Prompt, RolloutGroup
 
 Seed = tuple[int | str, ...]
@@ -27,14 +29,22 @@ class Rollouts:
 
 
 class Collector:
-    """Samples and grades completions of prompts.
+    """Samples and grades completions of prompts. Every rank gets all groups, whichever rank's engine sampled them.
 
     Args:
         clock: takes the seconds of training's phases "generate" and "grade".
+        ranks: the processes that share the work; all of them make the same calls.
     """
 
-    def __init__(self, engine: RolloutEngine, grader: Grader | CodeGrader, settings: RunSettings, clock: PhaseClock) -> None:
-        self.engine, self.grader, self.settings, self.clock = engine, grader, settings, clock
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        grader: Grader | CodeGrader,
+        settings: RunSettings,
+        clock: PhaseClock,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.engine, self.grader, self.settings, self.clock, self.ranks = engine, grader, settings, clock, ranks
         self.given_up = 0
         """Answers so far that the grader gave up on; they count as wrong."""
 
@@ -77,16 +87,27 @@ class Collector:
             return self._grade(chosen, completions)
 
     def _complete(self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: Seed) -> list[list[Completion]]:
+        """The completions of a prompt come from one engine; each engine gets about as many tokens, as far as limits tell."""
+        of_an_engine = self.settings.engine.tensor_parallel
+        most = [len(prompt.token_ids) + samples * self.settings.limits.max_completion_tokens for prompt in prompts]
+        own = deal(most, self.ranks.size // of_an_engine)[self.ranks.rank // of_an_engine]
         requests = [
-            Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt in prompts for sample in range(samples)
+            Request(prompts[place].token_ids, seed_of(*seed, prompts[place].id, sample))
+            for place in own
+            for sample in range(samples)
         ]
         completions = self.engine.generate(requests, sampling) if requests else []
-        return [completions[start : start + samples] for start in range(0, len(completions), samples)]
+        groups = [completions[start : start + samples] for start in range(0, len(completions), samples)]
+        everyones = self.ranks.gather(dict(zip(own, groups, strict=True)))
+        return [group for _, group in sorted({place: group for part in everyones for place, group in part.items()}.items())]
 
     def _grade(self, prompts: list[Prompt], completions: list[list[Completion]]) -> list[RolloutGroup]:
         texts = [completion.text for group in completions for completion in group]
         golds = [prompt.answer for prompt, group in zip(prompts, completions, strict=True) for _ in group]
-        graded_all = self.grader.grade_all(texts, golds)
+        rank, ranks = self.ranks.rank, self.ranks.size
+        graded_all: list[Grade] = [None] * len(texts)
+        for other, part in enumerate(self.ranks.gather(self.grader.grade_all(texts[rank::ranks], golds[rank::ranks]))):
+            graded_all[other::ranks] = part
         self.given_up += sum(grade.timed_out for grade in graded_all)
         grades = iter(graded_all)
         groups = []

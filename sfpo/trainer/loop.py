@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from sfpo.algorithms.update_rules import StepReport, make_update_rule
 from sfpo.data.prompts import load_prompts
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
+from sfpo.ranks import ALONE, Ranks, cores, join
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.graders import make_grader
 from sfpo.rewards.math_answer import Grader
 from sfpo.rollouts.engine import EngineFailure, make_engine
 from sfpo.rollouts.weight_sync import sampler_gap
+from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, settings_hash
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
@@ -42,13 +45,16 @@ log = logging.getLogger(__name__)
 def train(settings: RunSettings, folder: Path) -> None:
     """Train one run to the end, or on from where it was killed, and write its products to ``folder``.
 
+    Under torchrun all ranks do so together; the first of them writes.
+
     Raises:
         ConfigError: the data or the model does not fit the settings.
         RunLocked: another process trains this run.
         Interrupted: SIGTERM came; the state is saved, unless graders were lost in the step: then the one before stays.
     """
-    with run_lock(folder), make_grader(settings.grader, workers=len(os.sched_getaffinity(0))) as grader:
-        job = TrainingJob(settings, folder, grader)
+    ranks = join()
+    with run_lock(folder) if ranks.first else nullcontext(), make_grader(settings.grader, workers=cores()) as grader:
+        job = TrainingJob(settings, folder, grader, ranks)
         signal.signal(signal.SIGTERM, lambda *_: job.stop())
         job.run()
         job.publish()
@@ -62,10 +68,20 @@ class Interrupted(SystemExit):
 
 
 class TrainingJob:
-    """One run: the policy in torch, the same weights in vLLM, and the counters that describe its progress."""
+    """One run: the policy in torch, the same weights in vLLM, and the counters that describe its progress.
 
-    def __init__(self, settings: RunSettings, folder: Path, grader: Grader | CodeGrader) -> None:
-        self.settings, self.folder, self.grader = settings, folder, grader
+    Args:
+        ranks: the processes that train it together. Each knows all rollouts, counters and decisions.
+
+    Raises:
+        ConfigError: the ranks do not fill the engines.
+    """
+
+    def __init__(self, settings: RunSettings, folder: Path, grader: Grader | CodeGrader, ranks: Ranks = ALONE) -> None:
+        self.settings, self.folder, self.grader, self.ranks = settings, folder, grader, ranks
+        if ranks.size % settings.engine.tensor_parallel:
+            held = settings.engine.tensor_parallel
+            raise ConfigError(f"engine.tensor_parallel = {held}: must divide the number of processes, which is {ranks.size}")
         self.state_folder = folder / "state"
         self.policy = Policy(
             settings.model_path,
@@ -73,6 +89,7 @@ class TrainingJob:
             settings.train,
             settings.limits.max_completion_tokens,
             settings.arm.learning_rate_scale,
+            ranks,
         )
         self.rule = make_update_rule(settings.arm.rule, **settings.arm.rule_settings)
         self.clock = PhaseClock()
@@ -86,14 +103,16 @@ class TrainingJob:
         self.best: dict[str, Any] = {"step": None, "accuracy": -1.0}
         self.stopping = False
         self._resume()
-        self.engine = make_engine(settings.model_path, settings.limits, settings.engine)
-        self.collector = Collector(self.engine, grader, settings, self.clock)
+        self.engine = make_engine(settings.model_path, settings.limits, settings.engine, ranks)
+        self.collector = Collector(self.engine, grader, settings, self.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts, _ = self._prompts("validation.parquet")
         self.validation_prompts = self.validation_prompts[: settings.train.validation.prompts]
-        self.metrics = JsonLines(self.state_folder / "metrics.jsonl", self.progress["step"])
-        self.validation = JsonLines(self.state_folder / "validation.jsonl", self.progress["step"])
-        self.logs = [self.metrics]
+        self.logs, self.validation_logs = [], []
+        if not ranks.first:
+            return
+        self.logs.append(JsonLines(self.state_folder / "metrics.jsonl", self.progress["step"]))
+        self.validation_logs.append(JsonLines(self.state_folder / "validation.jsonl", self.progress["step"]))
         if settings.train.tensorboard:
             self.logs.append(TensorBoard(self.state_folder / "tensorboard", self.progress["step"]))
 
@@ -105,7 +124,8 @@ class TrainingJob:
         else:
             self.engine.load_weights(self.policy.weights())
         run = self.settings.run
-        with tqdm(total=steps, initial=self.progress["step"], desc=f"{run.arm} seed {run.seed}", unit="step") as bar:
+        name, hidden = f"{run.arm} seed {run.seed}", not self.ranks.first
+        with tqdm(total=steps, initial=self.progress["step"], desc=name, unit="step", disable=hidden) as bar:
             for step in range(self.progress["step"] + 1, steps + 1):
                 given_up = self.collector.given_up
                 record = self._step(step)
@@ -113,7 +133,8 @@ class TrainingJob:
                     sink.append(record)
                 if step % self.settings.train.validation.every == 0 or step == steps:
                     self._validate(step)
-                if self.stopping and self.collector.given_up > given_up:
+                stopping = any(self.ranks.gather(self.stopping))
+                if stopping and self.collector.given_up > given_up:
                     # What stopped this process may have stopped its graders (Slurm tells all): right answers counted as wrong.
                     log.warning("SIGTERM: step %d is not saved, since the grader gave up on answers in it", step)
                     raise Interrupted(Interrupted.EXIT_CODE)
@@ -124,7 +145,7 @@ class TrainingJob:
                 rate = self.progress["tokens"] / self.clock.total
                 bar.set_postfix_str(f"reward {record['reward']:.3f}, accuracy {record['accuracy']:.1%}, {rate:.0f} tok/s")
                 bar.update()
-                if self.stopping and step < steps:
+                if stopping and step < steps:
                     self._save()
                     log.warning("SIGTERM: saved after step %d; start the run again and it goes on from there", step)
                     raise Interrupted(Interrupted.EXIT_CODE)
@@ -154,6 +175,8 @@ class TrainingJob:
         try:
             return self.collector.training_groups(self.prompts, step)
         except EngineFailure as fault:
+            if self.ranks.mesh is not None:  # the others wait for this rank, in a process group that a restart would end
+                raise
             log.warning("step %d: %s; once more, with a fresh engine", step, fault)
         # Here, not above: the fault's traceback holds the failed engine, whose end would take the fresh one's groups with it.
         self.progress["engine_restarts"] += 1
@@ -168,7 +191,8 @@ class TrainingJob:
             return report
         except NonFiniteUpdates as fault:
             path = self.state_folder / "poisoned_batch.json"
-            write_json(path, batch.to_json())
+            if self.ranks.first:
+                write_json(path, batch.to_json())
             raise NonFiniteUpdates(f"{fault}; the batch is in {path}") from None
 
     def _batch(self, groups: list[RolloutGroup]) -> TrainBatch:
@@ -216,16 +240,16 @@ class TrainingJob:
         with self.clock("validate"):
             groups = self.collector.sample(self.validation_prompts, validation.samples, validation.sampling, seed)
         accuracy = sum(sum(group.correct) for group in groups) / (len(groups) * validation.samples)
-        self.validation.append(
-            {
-                "step": step,
-                "accuracy": accuracy,
-                "pass_at_k": sum(any(group.correct) for group in groups) / len(groups),
-                "rollouts": self.progress["rollouts"],
-                "backward_passes": self.progress["backward_passes"],
-                "seconds": round(self.clock.total, 3),
-            }
-        )
+        record = {
+            "step": step,
+            "accuracy": accuracy,
+            "pass_at_k": sum(any(group.correct) for group in groups) / len(groups),
+            "rollouts": self.progress["rollouts"],
+            "backward_passes": self.progress["backward_passes"],
+            "seconds": round(self.clock.total, 3),
+        }
+        for sink in self.validation_logs:
+            sink.append(record)
         if step > 0 and accuracy > self.best["accuracy"]:
             self.best = {"step": step, "accuracy": accuracy}
             self._export("best")
@@ -237,6 +261,7 @@ class TrainingJob:
     def _save(self) -> None:
         state = {
             "settings_hash": settings_hash(self.settings),
+            "ranks": self.ranks.size,
             "progress": self.progress,
             "best": self.best,
             "rule": self.rule.state_dict(),
@@ -247,9 +272,9 @@ class TrainingJob:
 
     def _resume(self) -> None:
         """Go on from the newest whole state, if it is of these very settings; else start from nothing."""
-        found = newest_state(self.state_folder)
+        found = self.ranks.gather(newest_state(self.state_folder) if self.ranks.first else None)[0]
         if found is None or found[1]["settings_hash"] != settings_hash(self.settings):
-            if self.state_folder.exists():
+            if self.ranks.first and self.state_folder.exists():
                 log.warning("%s: no state of these settings to go on from; starting at step 1", self.state_folder)
                 shutil.rmtree(self.state_folder)
             return
@@ -260,6 +285,8 @@ class TrainingJob:
         self.policy.skipped_in_a_row = state["skipped_in_a_row"]
         self.clock = PhaseClock(state["seconds"])
         log.warning("%s: going on after step %d", state_folder, self.progress["step"])
+        if state["ranks"] != self.ranks.size:
+            log.warning("saved by %d processes, now there are %d: rounding will differ", state["ranks"], self.ranks.size)
 
     def _prompts(self, file: str) -> tuple[list[Prompt], list[str]]:
         path = Path(self.settings.data_path) / file
@@ -277,9 +304,11 @@ class TrainingJob:
 
         Until then the state folder stays whole, so that a run killed in here goes on as any other does.
         """
-        for sink in (*self.logs, self.validation):
-            sink.close()
         self._export("last")
+        if not self.ranks.first:
+            return
+        for sink in (*self.logs, *self.validation_logs):
+            sink.close()
         for name in ("best", "last", "exports", "metrics.jsonl", "validation.jsonl", "tensorboard"):
             source, target = self.state_folder / name, self.folder / name
             if target.is_dir():
@@ -301,6 +330,7 @@ class TrainingJob:
             "engine_restarts": self.progress["engine_restarts"],
             "seconds": self.clock.report(),
             "peak_memory_mb": round(peak_memory_mb(), 1),
+            "ranks": self.ranks.size,
             "prompts": len(self.prompts),
             "prompts_excluded_as_too_long": self.excluded,
             "versions": versions(),

@@ -40,7 +40,7 @@ class Family:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some completions of a batch, ready for one forward pass. t tokens, n of them completion tokens."""
+    """Some completions of a batch, ready for one forward pass. t tokens, n of them completion tokens (0: none of the batch)."""
 
     rows: list[int]
     """Indices of the completions in the batch."""
@@ -63,26 +63,62 @@ def micro_batches(
     max_tokens: int,
     device: torch.device,
     rows: Sequence[int] | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[MicroBatch]:
     """Cut completions, in order, into micro-batches of at most ``max_tokens`` tokens; a prompt counts once for its completions.
 
-    A prompt + completion longer than ``max_tokens`` gets a micro-batch of its own.
+    A prompt + completion longer than ``max_tokens`` gets a micro-batch of its own. Several ranks get the same number of
+    micro-batches, since they compute them together: one that has fewer gets empty ones (no rows, no targets) at the end.
 
     Args:
         rows: the completions to take; None: all.
+        rank: whose share it is, of ``ranks`` shares of about as many tokens; the completions of a prompt stay together.
     """
-    taken: list[int] = []
+    taken = range(len(completion_ids)) if rows is None else rows
+    cuts = [_cut(share, prompt_ids, completion_ids, max_tokens) for share in _shares(taken, prompt_ids, completion_ids, ranks)]
+    for place in range(max(map(len, cuts))):
+        yield _pack(cuts[rank][place] if place < len(cuts[rank]) else [], prompt_ids, completion_ids, device)
+
+
+def deal(tokens: Sequence[int], shares: int) -> list[list[int]]:
+    """Indices of ``tokens`` in ``shares`` lists of about the same sum: the longest first, each to the shortest list so far."""
+    lists: list[list[int]] = [[] for _ in range(shares)]
+    sums = [0] * shares
+    for index in sorted(range(len(tokens)), key=lambda index: -tokens[index]):
+        shortest = sums.index(min(sums))
+        lists[shortest].append(index)
+        sums[shortest] += tokens[index]
+    return [sorted(indices) for indices in lists]
+
+
+def _shares(
+    rows: Sequence[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], ranks: int
+) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for row in rows:
+        if groups and prompt_ids[row] == prompt_ids[groups[-1][-1]]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    tokens = [len(prompt_ids[group[0]]) + sum(len(completion_ids[row]) for row in group) for group in groups]
+    return [[row for index in indices for row in groups[index]] for indices in deal(tokens, ranks)]
+
+
+def _cut(
+    rows: Sequence[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], max_tokens: int
+) -> list[list[int]]:
+    parts: list[list[int]] = []
     total = 0
-    for row in range(len(completion_ids)) if rows is None else rows:
-        shares = bool(taken) and prompt_ids[row] == prompt_ids[taken[-1]]
+    for row in rows:
+        shares = bool(parts) and prompt_ids[row] == prompt_ids[parts[-1][-1]]
         cost = len(completion_ids[row]) + (0 if shares else len(prompt_ids[row]))
-        if taken and total + cost > max_tokens:
-            yield _pack(taken, prompt_ids, completion_ids, device)
-            taken, total, cost = [], 0, len(prompt_ids[row]) + len(completion_ids[row])
-        taken.append(row)
+        if not parts or total + cost > max_tokens:
+            parts.append([])
+            total, cost = 0, len(prompt_ids[row]) + len(completion_ids[row])
+        parts[-1].append(row)
         total += cost
-    if taken:
-        yield _pack(taken, prompt_ids, completion_ids, device)
+    return parts
 
 
 def _pack(
@@ -97,6 +133,8 @@ def _pack(
     shapes: list[tuple[int, list[int]]] = []
     prompt: list[int] = []
     prompt_end = 0
+    if not rows:  # some token that predicts nothing
+        input_ids, position_ids, shapes = [0], [0], [(1, [0])]
     for place, row in enumerate(rows):
         completion = completion_ids[row]
         if place == 0 or prompt_ids[row] != prompt:

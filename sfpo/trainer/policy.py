@@ -1,4 +1,9 @@
-"""The policy in torch: float32 master weights, AdamW, and the one update that every rule is made of."""
+"""The policy in torch: float32 master weights, AdamW, and the one update that every rule is made of.
+
+Started with others by torchrun, a process holds its shard of every weight, gradient and moment (FSDP2) and computes its share
+of every mini-batch. Loss weights, norms and decisions are the whole mini-batch's, and gradients are sums over the ranks, so
+that their number changes rounding alone.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM
+from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sfpo.algorithms.logprobs import token_logprobs
 from sfpo.algorithms.objectives import policy_loss, token_weights
+from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Objective, Train
+from sfpo.ranks import ALONE, Ranks
 from sfpo.trainer.packing import ATTENTION, MicroBatch, micro_batches
 from sfpo.types import TrainBatch
 
@@ -32,12 +42,53 @@ class FirstPass:
     def __init__(self, mini: TrainBatch, rows: list[int], device: torch.device) -> None:
         taken = set(rows)
         self.other_rows = [row for row in range(len(mini)) if row not in taken]
-        self.logprobs, self.entropy = (torch.empty(sum(mini.lengths), device=device) for _ in range(2))
+        self.logprobs, self.entropy = (torch.zeros(sum(mini.lengths), device=device) for _ in range(2))
 
     def take(self, micro: MicroBatch, logprobs: Tensor, entropy: Tensor) -> None:
         """Keep the numbers of one micro-batch."""
         self.logprobs[micro.tokens] = logprobs.detach().to(self.logprobs.dtype)
         self.entropy[micro.tokens] = entropy.detach().to(self.entropy.dtype)
+
+
+class Scorer(nn.Module):
+    """The model with its output layer inside one forward pass, so that a sharded output layer is whole where it is used.
+
+    Args:
+        compute: data type of the model's forward pass.
+        temperature: of the distribution that completions are drawn from.
+    """
+
+    def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float) -> None:
+        super().__init__()
+        self.model, self.compute, self.temperature = model, compute, temperature
+
+    def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
+        cast = self.compute == torch.bfloat16
+        with torch.autocast(micro.input_ids.device.type, torch.bfloat16) if cast else contextlib.nullcontext():
+            hidden = self.model.base_model(
+                input_ids=micro.input_ids, position_ids=micro.position_ids, families=micro.families, use_cache=False
+            ).last_hidden_state[0, micro.positions]
+        hidden = hidden.to(torch.bfloat16) if cast else hidden
+        head = self.model.get_output_embeddings().weight
+        return token_logprobs(hidden, head, micro.targets, self.temperature, with_entropy)
+
+    def shard(self, ranks: Ranks, offload: bool) -> None:
+        """Keep this rank's part of each weight; a layer is whole while it computes.
+
+        Layers are gathered in the data type that they compute in. The embeddings stay float32, and with them the residual
+        stream, as under autocast alone.
+        """
+        placed = CPUOffloadPolicy() if offload else OffloadPolicy()
+        in_layers = MixedPrecisionPolicy(self.compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                fully_shard(module, mesh=ranks.mesh, mp_policy=in_layers, offload_policy=placed)
+        fully_shard(self, mesh=ranks.mesh, offload_policy=placed)
+        for module in self.modules():
+            if isinstance(module, FSDPModule):  # token weights hold the whole denominator: gradients add up
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
 
 
 class Policy:
@@ -49,6 +100,10 @@ class Policy:
         train: mini-batches, optimizer, compute type.
         max_completion_tokens: denominator of the "constant" aggregation.
         learning_rate_scale: factor on the optimizer's learning rate.
+        ranks: the processes that hold the policy together; all of them make the same calls with the same batches.
+
+    Raises:
+        ValueError: ``offload_to_host`` is set for a process that torchrun did not start.
     """
 
     def __init__(
@@ -58,8 +113,12 @@ class Policy:
         train: Train,
         max_completion_tokens: int,
         learning_rate_scale: float = 1.0,
+        ranks: Ranks = ALONE,
     ) -> None:
+        if train.offload_to_host and ranks.mesh is None:
+            raise ValueError("train.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.ranks = ranks
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             dtype=torch.float32,
@@ -67,10 +126,15 @@ class Policy:
             use_safetensors=True,
             attention_dropout=0.0,
             attn_implementation=ATTENTION,
-        ).to(self.device)
+        )
         self.model.train()
         if train.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
+        self.scorer = Scorer(self.model, getattr(torch, train.policy_dtype), train.sampling.temperature)
+        if ranks.mesh is None:
+            self.model.to(self.device)
+        else:  # layer by layer onto the device
+            self.scorer.shard(ranks, train.offload_to_host and self.device.type == "cuda")
         self.objective = objective
         self.train = train
         self.max_completion_tokens = max_completion_tokens
@@ -91,8 +155,32 @@ class Policy:
         return list(self.model.parameters())
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every entry of the state dict, tied weights under both names (see RolloutEngine.load_weights)."""
-        return iter(self.model.state_dict().items())
+        """Every entry of the state dict, tied weights under both names (see RolloutEngine.load_weights).
+
+        Sharded ones are put together one at a time, as all ranks ask for them.
+        """
+        for name, tensor in self.model.state_dict().items():
+            yield name, self._whole(tensor)
+
+    def weights_named_once(self) -> Iterator[tuple[str, Tensor]]:
+        """As ``weights``, tied weights under one name."""
+        for name, parameter in self.model.named_parameters():
+            yield name, self._whole(parameter.detach())
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device).full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def state(self) -> dict[str, Tensor]:
+        """This rank's shards of the weights and of AdamW's moments, by name: what is written there goes on from there."""
+        tensors = {}
+        for name, parameter in self.model.named_parameters():
+            moments = self.optimizer.state[parameter]
+            if not moments:  # as AdamW's first step makes them
+                moments["step"] = torch.zeros((), device=parameter.device)
+                moments |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            tensors[f"weight.{name}"] = parameter.detach()
+            tensors |= {f"{key}.{name}": value for key, value in moments.items()}
+        return tensors
 
     def set_learning_rate(self, step: int) -> float:
         """Learning rate of outer step ``step`` (1-based): linear warm-up, then constant. The same for all its updates."""
@@ -105,10 +193,25 @@ class Policy:
     def score(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """(log-probs [N], entropy [N]) of all completion tokens end to end, under the present weights, without gradient."""
         total = sum(len(ids) for ids in completion_ids)
-        logprobs, entropy = (torch.empty(total, dtype=self.model.dtype, device=self.device) for _ in range(2))
-        for micro in micro_batches(prompt_ids, completion_ids, self.train.micro_batch_tokens, self.device):
-            logprobs[micro.tokens], entropy[micro.tokens] = self._forward(micro)
-        return logprobs, entropy
+        logprobs, entropy = (torch.zeros(total, dtype=self.model.dtype, device=self.device) for _ in range(2))
+        for micro, of_tokens, their_entropy in self._scores(prompt_ids, completion_ids, None):
+            logprobs[micro.tokens], entropy[micro.tokens] = of_tokens, their_entropy
+        return self.ranks.sum_(logprobs), self.ranks.sum_(entropy)
+
+    @torch.no_grad()
+    def _scores(
+        self, prompt_ids: list[list[int]], completion_ids: list[list[int]], rows: list[int] | None
+    ) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
+        for micro in self._micro_batches(prompt_ids, completion_ids, rows):
+            yield micro, *self.scorer(micro, with_entropy=True)
+        if isinstance(self.scorer, FSDPModule):
+            self.scorer.reshard()  # after a backward pass it does so by itself
+
+    def _micro_batches(
+        self, prompt_ids: list[list[int]], completion_ids: list[list[int]], rows: list[int] | None
+    ) -> Iterator[MicroBatch]:
+        budget, ranks = self.train.micro_batch_tokens, self.ranks
+        return micro_batches(prompt_ids, completion_ids, budget, self.device, rows, ranks.rank, ranks.size)
 
     def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
         """The parts on which ``descend`` takes one optimizer step each."""
@@ -138,10 +241,10 @@ class Policy:
         weights = token_weights(self.objective.aggregation, lengths, self.max_completion_tokens).to(self.model.dtype)
         advantages = mini.advantages.to(self.device)
         loss_sum, ratios, clipped = 0.0, [], []
-        budget, rows = self.train.micro_batch_tokens, self._rows_that_teach(mini)
+        rows = self._rows_that_teach(mini)
         first = FirstPass(mini, rows, self.device) if mini.old_logprobs is None else None
-        for micro in micro_batches(mini.prompt_ids, mini.completion_ids, budget, self.device, rows):
-            logprobs, entropy = self._forward(micro, with_entropy=bool(first) or self.objective.entropy_coefficient > 0.0)
+        for micro in self._micro_batches(mini.prompt_ids, mini.completion_ids, rows):
+            logprobs, entropy = self.scorer(micro, with_entropy=bool(first) or self.objective.entropy_coefficient > 0.0)
             if first:
                 first.take(micro, logprobs, entropy)
             loss, statistics = policy_loss(
@@ -159,29 +262,35 @@ class Policy:
             ratios.append(statistics["ratio"])
             clipped.append(statistics["clipped"])
         if first:
-            with torch.no_grad():
-                for micro in micro_batches(mini.prompt_ids, mini.completion_ids, budget, self.device, first.other_rows):
-                    first.take(micro, *self._forward(micro))
-            mini.settle(first.logprobs, first.entropy.mean().item())
+            for scores in self._scores(mini.prompt_ids, mini.completion_ids, first.other_rows):
+                first.take(*scores)
+            mini.settle(self.ranks.sum_(first.logprobs), self.ranks.sum_(first.entropy).mean().item())
         if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
             for parameter in self.model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         if observe:
             observe()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.optimizer.max_grad_norm)
-        finite = math.isfinite(loss_sum) and bool(grad_norm.isfinite())
+        grad_norm = clip_gradients_(self.model.parameters(), self.train.optimizer.max_grad_norm)
+        metrics = self._over_all_ranks(loss_sum, ratios, clipped)
+        finite = math.isfinite(metrics["loss"]) and math.isfinite(grad_norm)
         if finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._count_skipped(not finite)
-        ratio = torch.cat(ratios) if rows else torch.ones(1)
+        return {**metrics, "grad_norm": grad_norm, "skipped": int(not finite)}
+
+    def _over_all_ranks(self, loss_sum: float, ratios: list[Tensor], clipped: list[Tensor]) -> dict[str, float]:
+        """Loss and ratios of the whole mini-batch; ratios are 1 where no completion has a gradient."""
+        ratio, binds = (torch.cat(values) if values else torch.empty(0) for values in (ratios, clipped))
+        largest = ratio.max().item() if len(ratio) else -math.inf
+        every = self.ranks.gather((loss_sum, len(ratio), ratio.sum().item(), binds.sum().item(), largest))
+        losses, tokens, sums, bound, tops = zip(*every, strict=True)
+        found = sum(tokens) > 0
         return {
-            "loss": loss_sum,
-            "ratio_mean": ratio.mean().item(),
-            "ratio_max": ratio.max().item(),
-            "clip_fraction": torch.cat(clipped).float().mean().item() if rows else 0.0,
-            "grad_norm": grad_norm.item(),
-            "skipped": int(not finite),
+            "loss": sum(losses),
+            "ratio_mean": sum(sums) / sum(tokens) if found else 1.0,
+            "ratio_max": max(tops) if found else 1.0,
+            "clip_fraction": sum(bound) / sum(tokens) if found else 0.0,
         }
 
     def _count_skipped(self, skipped: bool) -> None:
@@ -198,14 +307,3 @@ class Policy:
         if self.objective.kl_coefficient or self.objective.entropy_coefficient:
             return list(range(len(mini)))
         return mini.advantages.nonzero().flatten().tolist()
-
-    def _forward(self, micro: MicroBatch, with_entropy: bool = True) -> tuple[Tensor, Tensor]:
-        """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
-        cast = self.train.policy_dtype == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16) if cast else contextlib.nullcontext():
-            hidden = self.model.base_model(
-                input_ids=micro.input_ids, position_ids=micro.position_ids, families=micro.families, use_cache=False
-            ).last_hidden_state[0, micro.positions]
-        hidden = hidden.to(torch.bfloat16) if cast else hidden
-        head = self.model.get_output_embeddings().weight
-        return token_logprobs(hidden, head, micro.targets, self.train.sampling.temperature, with_entropy)

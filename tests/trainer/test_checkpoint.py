@@ -54,10 +54,10 @@ def test_a_damaged_state_is_passed_over_and_said(make_policy, tmp_path, caplog):
     for step in (1, 2):
         descend(policy)
         save_state(policy, tmp_path, step, {"step": step})
-    weights = tmp_path / "step_000002/weights.safetensors"
-    damaged = bytearray(weights.read_bytes())
+    (shards,) = (tmp_path / "step_000002").glob("*.safetensors")
+    damaged = bytearray(shards.read_bytes())
     damaged[-1] ^= 1
-    weights.write_bytes(damaged)
+    shards.write_bytes(damaged)
     assert newest_state(tmp_path)[1] == {"step": 1}
     assert "damaged" in caplog.text
     (tmp_path / "step_000001/manifest.json").unlink()

@@ -13,56 +13,19 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from sfpo.data.prepare import prepare_dataset
-from sfpo.settings import DatasetSettings, RunId, RunSettings, to_json
+from sfpo.settings import RunSettings, to_json
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, params) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    rows = {"generated": {"source": "generated", "tasks": {"sums": 40}}}
-    dataset = params.datasets["arithmetic"].model_validate({"parts": rows, "validation_rows": 8})
-    prepare_dataset(DatasetSettings(name="sums", dataset=dataset, data_mirror=None), folder)
-    return folder
-
-
-@pytest.fixture
-def settings(params, checkpoint, data, limits) -> RunSettings:
-    small = {
-        "export_every": 3,
-        "steps": 4,
-        "prompts_per_step": 4,
-        "completions_per_prompt": 4,
-        "mini_batch_prompts": 2,
-        "save_every": 2,
-    }
-    train = params.suites["tiny"].train.model_dump() | small | {"validation": {"every": 2, "prompts": 4, "samples": 2}}
-    return RunSettings.model_validate(
-        {
-            "run": RunId(suite="test", model="tiny", dataset="sums", arm="sfpo", seed=0),
-            "model_path": str(checkpoint),
-            "data_path": str(data),
-            "grader": "math",
-            "limits": limits,
-            "instruction": "{problem}",
-            "arm": {"rule": "sfpo", "objective": "grpo", "num_fast_steps": 2, "alpha": 0.5, "entropy_trigger": {"window": 3}},
-            # A boxed answer is beyond a random policy, so every advantage is 0: the entropy bonus is what moves the
-            # weights here.
-            "objective": params.objectives["grpo"].model_copy(update={"entropy_coefficient": 0.1}),
-            "train": train,
-            "engine": params.suites["tiny"].engine,
-        }
-    )
-
-
-def start(folder: Path, settings: RunSettings) -> subprocess.Popen:
+def start(folder: Path, settings: RunSettings, ranks: int = 0) -> subprocess.Popen:
+    """A training job in a process of its own, or under torchrun in ``ranks`` of them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(to_json(settings))
     log = (folder / "log.txt").open("a")
-    command = [sys.executable, "-m", "sfpo.train", str(folder / "settings.json"), "--threads", "1"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks else []
+    command = [sys.executable, *torchrun, "-m", "sfpo.train", str(folder / "settings.json"), "--threads", "1"]
     return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env=dict(os.environ))
 
 

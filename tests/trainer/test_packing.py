@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from sfpo.trainer.packing import ATTENTION, micro_batches
+from sfpo.trainer.packing import ATTENTION, deal, micro_batches
 
 CPU = torch.device("cpu")
 
@@ -34,6 +34,21 @@ def test_a_prompt_counts_once_and_a_long_sequence_stands_alone():
 def test_left_out_rows_are_not_in_it():
     (micro,) = micro_batches([[1], [1], [2]], [[3], [4, 5], [6]], 99, CPU, rows=[1, 2])
     assert micro.input_ids.tolist() == [[1, 4, 5, 2, 6]] and micro.tokens.tolist() == [1, 2, 3] and micro.rows == [1, 2]
+
+
+def test_the_longest_are_dealt_first_each_to_the_shortest_share():
+    # 9 to the first, 7 to the second, 5 to the second (12), 4 to the first (13), 3 to the second (15), 1 to the first (14).
+    assert deal([4, 9, 1, 7, 3, 5], 2) == [[0, 1, 2], [3, 4, 5]]
+    assert deal([4, 9, 1], 1) == [[0, 1, 2]] and deal([5], 3) == [[0], [], []]
+
+
+def test_ranks_share_the_rows_group_by_group_in_as_many_micro_batches_each():
+    # Groups of 2 + 2, 1 + 9 and 1 + 1 tokens: rank 0 takes the second, rank 1 the others, in two parts of at most 5 tokens.
+    prompts, completions = [[1, 2], [1, 2], [3], [4]], [[5], [6], [7] * 9, [8]]
+    first, second = (list(micro_batches(prompts, completions, 5, CPU, rank=rank, ranks=2)) for rank in (0, 1))
+    assert [micro.rows for micro in first] == [[2], []] and [micro.rows for micro in second] == [[0, 1], [3]]
+    empty = first[1]
+    assert empty.input_ids.shape == (1, 1) and len(empty.positions) == len(empty.targets) == len(empty.tokens) == 0
 
 
 @pytest.fixture(scope="module", params=["qwen2", "llama"])

@@ -186,6 +186,12 @@ def test_the_sampler_correction_reaches_the_loss(make_policy, params):
     assert policy.descend(half)["grad_norm"] == pytest.approx(2 * plain.descend(mini)["grad_norm"], rel=1e-9)
 
 
+def test_offloading_without_torchrun_is_refused(checkpoint, params):
+    train = params.suites["tiny"].train.model_copy(update={"offload_to_host": True})
+    with pytest.raises(ValueError, match=r"train\.offload_to_host = true: .* start the job with torchrun"):
+        Policy(checkpoint, params.objectives["grpo"], train, 32)
+
+
 def test_an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_stops_the_run(make_policy):
     policy = make_policy(max_skipped_updates=3)
     good = make_batch(policy)

@@ -32,7 +32,7 @@ from sfpo.algorithms.update_rules.base import (
     check_alpha,
     check_fast_steps,
 )
-from sfpo.algorithms.weights import snapshot
+from sfpo.algorithms.weights import gradient_norm, gradients, local, snapshot
 from sfpo.types import TrainBatch
 
 INACTIVE = 1e-12
@@ -83,16 +83,12 @@ class GXPO(UpdateRule):
         parameters = list(policy.parameters())
         updates = []
         if not self._falls_back() and self.alpha > 0.0:
-            start, gradients = snapshot(parameters), []
-
-            def keep_gradients() -> None:
-                gradients.append([parameter.grad.detach().clone() for parameter in parameters])
-
-            updates = [policy.descend(mini, keep_gradients) for _ in range(2)]
-            for weight, at_start, first, second in zip(parameters, start, *gradients, strict=True):
+            start, seen = snapshot(parameters), []
+            updates = [policy.descend(mini, lambda: seen.append(gradients(parameters))) for _ in range(2)]
+            for weight, at_start, first, second in zip(map(local, parameters), start, *seen, strict=True):
                 factor = self.alpha * extrapolation(first, second, self.num_fast_steps)
                 weight.data.copy_(at_start + factor * (weight.data - at_start))
-            del start, gradients
+            del start, seen
         updates.append(policy.descend(mini, lambda: self._observe(parameters)))
         return updates
 
@@ -102,7 +98,7 @@ class GXPO(UpdateRule):
 
     def _observe(self, parameters: list[Tensor]) -> None:
         """Take the norm of the correction's gradient: its z-score against the norms before it, then their mean and variance."""
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([p.grad for p in parameters]))).item()
+        norm = gradient_norm(parameters)
         mean, variance = self._norms["mean"], self._norms["variance"]
         decay = self.ema_decay if self._norms["count"] else 0.0
         self._norms = {

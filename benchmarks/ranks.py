@@ -1,0 +1,77 @@
+"""One update by two ranks on a core each, against one process on one core: what sharding keeps of the second core.
+
+The weights are split over the ranks (FSDP2) and gathered layer by layer, forward and again backward; gradients are summed. The
+traffic of an update is thus given by the weights and the number of micro-batches, its computation by the tokens: the batch is
+one of training, not the smallest that runs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from benchmarks.arms import Arm, Options, Turns, take_turns
+from benchmarks.figures import Result, paired_ratio, result, spread
+from benchmarks.workload import Work, given_batch, ragged_lengths, work_of
+
+if TYPE_CHECKING:
+    from sfpo.types import TrainBatch
+
+COMPLETIONS, GROUP, PROMPT_TOKENS = 32, 8, 64
+RAGGED = (16, 192)
+"""Shortest and longest completion."""
+RANKS = 2
+
+
+def batch_of(work: Work) -> TrainBatch:
+    from transformers import AutoConfig
+
+    lengths = ragged_lengths(COMPLETIONS, *RAGGED)
+    return given_batch(AutoConfig.from_pretrained(work.checkpoint).vocab_size, PROMPT_TOKENS, GROUP, lengths)
+
+
+def ours(turns: Turns, work: Work, ranks: int) -> None:
+    """A turn: one update by ``ranks`` processes, each on a core of its own."""
+    cores = sorted(os.sched_getaffinity(0))
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)} if ranks > 1 else {}
+    others = []
+    for rank in reversed(range(ranks)):
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
+        if rank:
+            others.append(multiprocessing.get_context("spawn").Process(target=_update, args=(None, work, cores[rank])))
+            others[-1].start()
+    _update(turns, work, cores[0])
+    for other in others:
+        other.join()
+
+
+def _update(turns: Turns | None, work: Work, core: int) -> None:
+    from time import perf_counter
+
+    os.sched_setaffinity(0, {core})
+    from sfpo.ranks import join
+
+    ranks = join()
+    batch, policy = batch_of(work), work.policy(COMPLETIONS // GROUP, ranks=ranks)
+    while ranks.gather(turns.wait() if turns else None)[0]:
+        started = perf_counter()
+        policy.descend(batch)
+        if turns:
+            turns.report({"seconds": perf_counter() - started})
+
+
+def run(options: Options) -> Result:
+    work = work_of(options)
+    measured = take_turns({str(ranks): [Arm(ours, 1, {"work": work, "ranks": ranks})] for ranks in (1, RANKS)}, options)
+    one, two = measured["1"].values(), measured[str(RANKS)].values()
+    tokens = sum(batch_of(work).lengths)
+    figures = {"update_throughput_two_ranks_over_one": paired_ratio(one, two)}
+    figures |= {
+        f"update_tokens_per_second_{ranks}_ranks": spread([tokens / seconds for seconds in side.values()])
+        for ranks, side in measured.items()
+    }
+    return result(figures, measured)

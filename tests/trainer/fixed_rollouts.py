@@ -1,0 +1,98 @@
+"""A program of test_sharding: steps of a rule on fixed rollouts, alone or under torchrun.
+
+``fixed_rollouts.py <checkpoint> <out>``: for each case losses, gradient norms and entropies go to <out>/<case>.json, the
+weights to <out>/<case>.safetensors.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import CommDebugMode
+
+from sfpo.algorithms.update_rules import make_update_rule
+from sfpo.algorithms.weights import reposition_, snapshot
+from sfpo.config import load_params
+from sfpo.ranks import Ranks, join
+from sfpo.seeding import rng
+from sfpo.trainer.policy import Policy
+from sfpo.types import TrainBatch
+
+GROUPS, GROUP = 6, 4
+STEPS = 3
+FIRST_STEP_ALONE = ("gxpo", "bfloat16")
+"""GXPO divides gradients by each other, and bfloat16 keeps 8 bits: rounding grows fast from update to update."""
+CASES = {
+    # Name: rule and its settings, objective, training settings.
+    "sfpo": ({"rule": "sfpo"}, "grpo", {}),
+    "first_pass": ({"rule": "sfpo", "optimizer_state": "restore"}, "dapo", {"mini_batch_prompts": GROUPS}),
+    "few_groups": (
+        {"rule": "sfpo", "snapshot_on_host": True},
+        "gspo",
+        {"mini_batch_prompts": 1, "micro_batch_tokens": 24, "gradient_checkpointing": True},
+    ),
+    "gxpo": ({"rule": "gxpo"}, "dr_grpo", {}),
+    "bfloat16": ({"rule": "grpo"}, "grpo", {"policy_dtype": "bfloat16"}),
+}
+
+
+def fixed_batch(policy: Policy, step: int) -> TrainBatch:
+    """Completions of 3 to 20 tokens; the third group teaches nothing."""
+    draw = rng("fixed rollouts", step)
+    prompts = [[draw.randrange(5, 200) for _ in range(draw.randrange(4, 9))] for _ in range(GROUPS)]
+    prompt_ids = [prompt for prompt in prompts for _ in range(GROUP)]
+    completion_ids = [[draw.randrange(5, 200) for _ in range(draw.randrange(3, 21))] for _ in prompt_ids]
+    advantages = torch.tensor([0.0 if row // GROUP == 2 else draw.gauss(0, 1) for row in range(len(prompt_ids))])
+    batch = TrainBatch(prompt_ids, completion_ids, advantages, None, None, group_size=GROUP)
+    if policy.train.mini_batch_prompts == GROUPS:
+        return batch
+    logprobs, entropy = policy.score(prompt_ids, completion_ids)
+    return dataclasses.replace(batch, old_logprobs=logprobs, entropy=entropy.mean().item())
+
+
+def run(case: str, checkpoint: Path, out: Path, ranks: Ranks) -> None:
+    arm, objective, changes = CASES[case]
+    params = load_params()
+    # Sharp clipping of gradients, and steps large enough for ratios to leave the clip range.
+    optimizer = {"learning_rate": 3e-4, "max_grad_norm": 0.1}
+    train = params.suites["tiny"].train.model_dump()
+    train |= {"prompts_per_step": GROUPS, "mini_batch_prompts": 2, "micro_batch_tokens": 100, **changes}
+    train["optimizer"] |= optimizer
+    policy = Policy(
+        checkpoint, params.objectives[objective], params.suites["tiny"].train.model_validate(train), 20, ranks=ranks
+    )
+    rule = make_update_rule(**{"name" if key == "rule" else key: value for key, value in arm.items()})
+    seen = []
+    for step in range(1 if case in FIRST_STEP_ALONE else STEPS):
+        batch = fixed_batch(policy, step)
+        report = rule.step(policy, batch)
+        seen.append({"updates": report.updates, "entropy": batch.entropy})
+    weights = {name: weight.clone() for name, weight in policy.weights_named_once()}
+    if ranks.first:
+        (out / f"{case}.json").write_text(json.dumps(seen))
+        save_file(weights, out / f"{case}.safetensors")
+
+
+def repositions_shards_in_silence(checkpoint: Path, ranks: Ranks) -> None:
+    params = load_params()
+    policy = Policy(checkpoint, params.objectives["grpo"], params.suites["tiny"].train, 20, ranks=ranks)
+    with CommDebugMode() as communication:
+        start = snapshot(policy.parameters())
+        reposition_(policy.parameters(), start, 0.8)
+    assert communication.get_total_counts() == 0
+    assert all(isinstance(parameter, DTensor) for parameter in policy.parameters())
+    held, whole = (sum(tensor.numel() for tensor in tensors) for tensors in (start, policy.parameters()))
+    assert held <= whole / ranks.size * 1.1  # shards of a few rows are uneven
+
+
+if __name__ == "__main__":
+    checkpoint, out = map(Path, sys.argv[1:])
+    ranks = join()
+    for case in CASES:
+        run(case, checkpoint, out, ranks)
+    if ranks.mesh is not None:
+        repositions_shards_in_silence(checkpoint, ranks)
