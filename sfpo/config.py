@@ -295,7 +295,9 @@ class Engine(Schema):
     @model_validator(mode="after")
     def _transformers_holds_a_whole_model(self) -> Engine:
         if self.library == "transformers" and self.tensor_parallel > 1:
-            raise ValueError(f"tensor_parallel {self.tensor_parallel} needs library vllm; transformers holds a whole model a rank")
+            raise ValueError(
+                f"tensor_parallel {self.tensor_parallel} needs library vllm; transformers holds a whole model a rank"
+            )
         return self
 
 
@@ -365,10 +367,29 @@ class Resources(Schema):
     """What the workflow asks for, for each training or evaluation job."""
 
     threads: Count = 1
+    """Cores of a job, shared out among its processes."""
     gpu: Annotated[int, Field(ge=0)] = 0
+    """GPUs of a training job, one for each of its processes; an evaluation takes one at most."""
+    processes: Count | None = None
+    """Of a training job: they share the weights, the rollouts and each batch. None: one for each GPU, one without GPUs."""
+    tasks: Count = 1
+    """Of a training job under Slurm: each starts its share of the processes. One for each node, if a job takes several."""
     mem_mb: Count = 4000
     runtime: Count = 60
     """Minutes."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes of a training job."""
+        return self.processes or max(1, self.gpu)
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> Resources:
+        if self.gpu and self.ranks != self.gpu:
+            raise ValueError(f"processes {self.processes} must be the number of GPUs, {self.gpu}: each process has one")
+        if self.ranks % self.tasks:
+            raise ValueError(f"tasks {self.tasks} must divide the number of processes, {self.ranks}")
+        return self
 
 
 Names = Annotated[list[Name], Field(min_length=1)]

@@ -53,6 +53,9 @@ def test_every_suite_of_the_committed_file_parses(raw):
         ("models.tiny-qwen2.source", "hubb", "models.tiny-qwen2.source = 'hubb': allowed are 'scratch', 'package'"),
         ("models.tiny-qwen2.warm_up.pass_rate", [0.5, 0.2], "must be [low, high] with low < high"),
         ("arms.sfpo.objective", "ppo", "arms.sfpo.objective: 'ppo' is not defined; defined are: "),
+        ("suites.paper.resources.processes", 4, "processes 4 must be the number of GPUs, 8: each process has one"),
+        ("suites.paper.resources.tasks", 3, "tasks 3 must divide the number of processes, 8"),
+        ("suites.tiny.engine", {"library": "transformers", "tensor_parallel": 2}, "tensor_parallel 2 needs library vllm"),
         ("arms.base", {"rule": "grpo", "objective": "grpo"}, "the name 'base' is taken"),
     ],
 )

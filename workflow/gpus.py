@@ -132,15 +132,17 @@ def _lock(path: Path, wait: bool = False) -> int | None:
     return descriptor
 
 
-def own_step(count: int, environment: Mapping[str, str]) -> list[str]:
-    """What makes a command in a step of a Slurm job a step of its own, on the same CPUs and GPUs; nothing elsewhere.
+def own_step(count: int, environment: Mapping[str, str], tasks: int = 1) -> list[str]:
+    """What makes a command in a step of a Slurm job a step of its own, ``tasks`` times, on the job's CPUs and GPUs; nothing
+    elsewhere.
 
     Snakemake's plugin runs Snakemake as the step, and the command below it. With proctrack/cgroup, which most clusters have,
     Slurm sends SIGTERM to a step's own process alone: the command would not hear of preemption or of the time limit.
     """
     if "SLURM_STEP_ID" not in environment:
         return []
-    same = ["srun", "--quiet", "--overlap", "--nodes=1", "--ntasks=1", "--mem=0", "--cpu-bind=quiet", "--input=none"]
+    same = ["srun", "--quiet", "--overlap", f"--ntasks={tasks}", "--mem=0", "--cpu-bind=quiet", "--input=none"]
+    same += ["--nodes=1"] if tasks == 1 else ["--kill-on-bad-exit=1"]  # on as many nodes as the job has; all end with one
     cpus = environment.get("SLURM_CPUS_PER_TASK")
     return [*same, *([f"--cpus-per-task={cpus}"] if cpus else []), *([f"--gpus={count}"] if count else [])]
 
@@ -149,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Become the command, with GPUs of its own. Errors of ``own_gpus`` end it with status 1 and one line."""
     parser = argparse.ArgumentParser(prog="python -m workflow.gpus", description=__doc__.splitlines()[0])
     parser.add_argument("--locks", type=Path, default=LOCKS, help="folder of the lock files (default: %(default)s)")
+    parser.add_argument("--tasks", type=int, default=1, help="in a step of a Slurm job: start the command so many times")
     parser.add_argument("count", type=int, help="GPUs that the command needs; 0: none")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
     arguments = parser.parse_args(argv)
@@ -156,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("a count of 0 or more, and a command")
     try:
         with own_gpus(arguments.count, locks=arguments.locks) as environment:
-            command = [*own_step(arguments.count, environment), *arguments.command]
+            command = [*own_step(arguments.count, environment, arguments.tasks), *arguments.command]
             os.execvpe(command[0], command, environment)
     except (NoSuchGpus, PermissionError, subprocess.CalledProcessError) as error:
         sys.exit(f"workflow.gpus: {error}")

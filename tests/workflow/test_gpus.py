@@ -153,3 +153,5 @@ def test_within_a_step_of_a_slurm_job_the_command_is_a_step_of_its_own():
     command = own_step(2, {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_CPUS_PER_TASK": "16"})
     assert command[0] == "srun" and {"--overlap", "--ntasks=1", "--cpus-per-task=16", "--gpus=2"} <= set(command)
     assert not any(word.startswith(("--gpus", "--cpus-per-task")) for word in own_step(0, {"SLURM_STEP_ID": "0"}))
+    several = own_step(0, {"SLURM_STEP_ID": "0"}, tasks=2)
+    assert {"--ntasks=2", "--kill-on-bad-exit=1"} <= set(several) and not any("--nodes" in word for word in several)

@@ -155,6 +155,20 @@ def test_a_fresh_clone_has_nothing_to_do_and_reruns_what_a_change_makes_stale(cl
     assert planned(clone) == {"train_run": 1, "evaluate_run": 1, **REPORT}
 
 
+def test_two_processes_a_job_end_in_the_same_table(built, clone):
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["suites"]["tiny"]["resources"]["processes"] = 2
+    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    assert planned(clone) == {}  # how many share the work decides no result
+    for arm in ("grpo", "sfpo"):
+        shutil.rmtree(clone / f"runs/tiny/tiny-qwen2/arithmetic/{arm}/seed0")
+    run(clone, "snakemake", "--cores", "2")
+    summary = clone / "runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0/summary.json"
+    assert json.loads(summary.read_text())["ranks"] == 2
+    ours, theirs = (pd.read_csv(folder / "results/tiny/tables/table1.csv") for folder in (built, clone))
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
 def test_dvc_repro_reruns_the_same(clone):
     change_alpha(clone, 0.7)
     before = seen(clone)

@@ -40,7 +40,7 @@ def slurm():
         yield environment
 
 
-def project(folder: Path, gpus: int) -> Path:
+def project(folder: Path, **resources: int) -> Path:
     """A small copy of the present tree: two runs of many short steps, which save nothing unless they are told to stop."""
     params = two_steps(yaml.safe_load((copy_of_the_project(folder) / "params.yaml").read_text()))
     tiny = params["suites"]["tiny"]
@@ -48,7 +48,7 @@ def project(folder: Path, gpus: int) -> Path:
     tiny["benchmarks"] = ["sums", "chains"]
     tiny["train"].update(steps=STEPS, save_every=STEPS)
     tiny["train"]["validation"]["every"] = STEPS // 2
-    tiny["resources"]["gpu"] = gpus
+    tiny["resources"].update(resources)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
 
@@ -89,13 +89,24 @@ def wait(process: subprocess.Popen, folder: Path, condition: Callable[[], bool])
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Path:
     """The suite, run on this machine without Slurm."""
-    folder = project(tmp_path_factory.mktemp("local") / "project", gpus=0)
+    folder = project(tmp_path_factory.mktemp("local") / "project", gpu=0)
     run(folder, dict(os.environ), "--cores", "2")
     return folder
 
 
+def test_a_job_of_two_tasks_ends_in_the_table_of_two_local_processes(slurm, tmp_path):
+    tables = {}
+    for tasks in (1, 2):
+        folder = project(tmp_path / f"{tasks}", processes=2, tasks=tasks)
+        run(folder, *((dict(os.environ), "--cores", "2") if tasks == 1 else (slurm, *PROFILE)))
+        tables[tasks] = (folder / "results/tiny/tables/table1.csv").read_bytes()
+    assert tables[1] == tables[2]
+    for arm in ("grpo", "sfpo"):
+        assert differences(tmp_path / "1" / RUNS / arm / "seed0", tmp_path / "2" / RUNS / arm / "seed0") == []
+
+
 def test_the_suite_as_slurm_jobs_ends_in_the_table_of_a_local_run(local, slurm, tmp_path):
-    folder = project(tmp_path / "project", gpus=1)
+    folder = project(tmp_path / "project", gpu=1)
     said = run(folder, slurm, *PROFILE)
     assert len(set(re.findall(r"submitted with SLURM jobid (\d+)", said))) == 11  # all that have a command
     for table in ("table1.csv", "table1_pass_at_k.csv"):

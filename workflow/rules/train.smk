@@ -23,11 +23,17 @@ rule train_run:
     retries: 2 if workflow.is_main_process else 0
     resources:
         gpu=RESOURCES.gpu,
+        tasks=RESOURCES.tasks,
+        cpus_per_task=max(1, RESOURCES.threads // RESOURCES.tasks),  # Slurm's
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
+    params:
+        ranks=RESOURCES.ranks,
+        threads_of_a_rank=max(1, RESOURCES.threads // RESOURCES.ranks),
     shell:
         # exec: a shell in between would die of SIGTERM, and the job with it, before training has saved.
-        "exec env {PYTHON} -m workflow.gpus {resources.gpu} {sys.executable} -m sfpo.train {input.settings} --threads {threads} > {log} 2>&1"
+        "exec env {PYTHON} -m workflow.gpus --tasks {resources.tasks} {resources.gpu} {sys.executable} -m workflow.launch {params.ranks} "
+        "sfpo.train {input.settings} --threads {params.threads_of_a_rank} > {log} 2>&1"
 
 
 def of_runs(runs, files):
