@@ -50,6 +50,12 @@ OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
     ("A second process on the run", "stops and names the first, which is not disturbed", faults.locked, "grpo"),
     ("Rewards that overflow", "updates skipped and counted; then stops with the batch saved", faults.poisoned, "grpo"),
     ("A learning rate that destroys the weights", "stops with the batch saved", faults.destroyed, "grpo"),
+    (
+        "SIGKILL of one of two processes, 10 times",
+        f"the job ends within a minute, says why; {SAME}",
+        faults.rank_killed,
+        "sfpo",
+    ),
     ("SIGKILL while publishing, 3 times", f"{SAME}, best/ and last/ whole", faults.published, "sfpo"),
 ]
 """Fault, what is expected, the function that does it, the arm."""

@@ -36,6 +36,9 @@ MAX_SKIPPED = 3
 OVERFLOWING_REWARD = 1e308
 """Finite in the settings' float64, infinite in float32: groups of mixed outcomes get advantages that are not a number."""
 DESTRUCTIVE_RATE = 1e30
+RANKS, RANK_KILLS, STEPS_APART = 2, 10, 3
+LIMIT_OF_AN_END = 60.0
+"""Seconds from the death of one process to the end of the job."""
 AMPLE = 100
 """Room for so many times the weights holds all that a run writes."""
 
@@ -72,6 +75,24 @@ def killed(lab: Lab, arm: str, seed: int, aims: tuple[str, ...] = AIMS) -> list[
             kills.append(post_mortem(job, aim))
         job.finish(lab.reference(arm, seed))
     return kills
+
+
+def rank_killed(lab: Lab, arm: str) -> str:
+    """A run of two processes, one of which is killed at a random moment, several times over."""
+    random = rng("chaos", "ranks", arm)
+    with lab.job("two ranks undisturbed", arm, 0, RANKS) as whole:
+        demand(whole.launch().end() == 0, f"the undisturbed run failed: {whole.tail()}")
+    seconds, steps = [], []
+    with lab.job("two ranks", arm, 0, RANKS) as job:
+        for kill in range(RANK_KILLS):
+            job.launch().wait(lambda kill=kill: job.changed(job.state / "metrics.jsonl") and job.step() > STEPS_APART * kill)
+            time.sleep(random.uniform(0.0, lab.paces[arm, 0].between_saves))
+            seconds.append(job.kill_a_rank(random.randrange(RANKS)))
+            steps.append(job.step())
+        job.finish(whole.folder)
+    demand(max(seconds) < LIMIT_OF_AN_END, f"the job took {max(seconds):.0f} s to end")
+    told = f"{RANK_KILLS} kills after steps {', '.join(map(str, steps))}; ended within {max(seconds):.0f} s, naming the process"
+    return f"{told}; same bits as {RANKS} undisturbed processes"
 
 
 def reach(job: Job, aim: str, pace: Pace, random: Random) -> None:

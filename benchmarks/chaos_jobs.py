@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -54,8 +55,8 @@ def demand(holds: bool, otherwise: str) -> None:
 class Job:
     """A run's folder, and the process that trains it while there is one. A context manager: no process outlives it."""
 
-    def __init__(self, folder: Path, settings: RunSettings) -> None:
-        self.folder, self.settings, self.state = folder, settings, folder / "state"
+    def __init__(self, folder: Path, settings: RunSettings, ranks: int = 1) -> None:
+        self.folder, self.settings, self.ranks, self.state = folder, settings, ranks, folder / "state"
         self.process: subprocess.Popen | None = None
         self._launched_ns = self._log_start = 0
 
@@ -69,7 +70,7 @@ class Job:
     def launch(self) -> Job:
         self._launched_ns = time.time_ns()
         self._log_start = len(self._whole_log())
-        self.process = start(self.folder, self.settings)  # appends to log.txt
+        self.process = start(self.folder, self.settings, self.ranks)  # appends to log.txt
         return self
 
     def kill(self) -> None:
@@ -80,6 +81,20 @@ class Job:
         """
         self.process.kill()
         demand(self.process.wait() == -signal.SIGKILL, f"the job had ended before the kill: {self.tail()}")
+
+    def kill_a_rank(self, rank: int) -> float:
+        """SIGKILL to one of several processes; returns the seconds until the job had ended.
+
+        Raises:
+            Unexpected: the job goes on, or does not say which process died of what.
+        """
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        os.kill(int(children[rank]), signal.SIGKILL)
+        killed = time.monotonic()
+        demand(self.end() != 0, "the job ended well without one of its processes")
+        told = f"rank      : {rank} (local_rank: {rank})\n  exitcode  : -9"
+        demand(told in self.log(), f"the log does not name rank {rank}: {self.tail()}")
+        return time.monotonic() - killed
 
     def end(self) -> int:
         """The exit status, when there is one."""
@@ -182,8 +197,8 @@ class Lab:
     settings: dict[tuple[str, int], RunSettings]
     paces: dict[tuple[str, int], Pace] = field(default_factory=dict)
 
-    def job(self, name: str, arm: str, seed: int) -> Job:
-        return Job(self.folder / name / arm / f"seed{seed}", self.settings[arm, seed])
+    def job(self, name: str, arm: str, seed: int, ranks: int = 1) -> Job:
+        return Job(self.folder / name / arm / f"seed{seed}", self.settings[arm, seed], ranks)
 
     def reference(self, arm: str, seed: int) -> Path:
         return self.job("undisturbed", arm, seed).folder

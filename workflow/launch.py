@@ -12,7 +12,6 @@ import argparse
 import os
 import runpy
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,8 +39,8 @@ def torchrun_arguments(processes: int, environment: Mapping[str, str]) -> list[s
     signals = ["--signals-to-handle", "SIGINT,SIGHUP,SIGQUIT"]
     if tasks == 1:
         return [*own, *signals, "--standalone"]
-    hosts = ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]]
-    first = subprocess.run(hosts, env=dict(environment), capture_output=True, text=True, check=True).stdout.split()[0]
+    # Where srun ran (workflow.gpus, on the job's first node), and with it the first task.
+    first = environment["SLURM_LAUNCH_NODE_IPADDR"]
     port = PORTS[int(environment["SLURM_JOB_ID"]) % len(PORTS)]
     rank = environment["SLURM_PROCID"]
     return [*own, *signals, "--nnodes", str(tasks), "--node-rank", rank, "--master-addr", first, "--master-port", str(port)]

@@ -19,13 +19,13 @@ PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine
 
 
-def start(folder: Path, settings: RunSettings, ranks: int = 0) -> subprocess.Popen:
-    """A training job in a process of its own, or under torchrun in ``ranks`` of them."""
+def start(folder: Path, settings: RunSettings, ranks: int = 1) -> subprocess.Popen:
+    """A training job in ``ranks`` processes of its own, as the workflow starts it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(to_json(settings))
     log = (folder / "log.txt").open("a")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks else []
-    command = [sys.executable, *torchrun, "-m", "sfpo.train", str(folder / "settings.json"), "--threads", "1"]
+    launch = ["-m", "workflow.launch", str(ranks), "sfpo.train"]
+    command = [sys.executable, *launch, str(folder / "settings.json"), "--threads", "1"]
     return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env=dict(os.environ))
 
 
