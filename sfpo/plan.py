@@ -24,7 +24,7 @@ from sfpo.jobs import resolve
 from sfpo.models.shapes import Shape, shape_of_checkpoint, shape_of_model
 from sfpo.schema import ConfigError
 from sfpo.settings import ModelSettings, RunSettings, load_settings
-from sfpo.trainer.memory import FLOAT, PARTS, Job, Parts, engine_weights, moments, one_sequence, total
+from sfpo.trainer.memory import FLOAT, PARTS, Job, Parts, engine_weights, moments, one_sequence, total, training
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,9 @@ def largest(job: Job, device: Device) -> tuple[str, Parts]:
 
 def fits(job: Job, device: Device) -> bool:
     """Whether every moment fits even if it takes more than planned, as far as the plan may be off."""
-    return _engine_starts(job, device) and enough(job, device) <= device.memory
-
-
-def enough(job: Job, device: Device) -> float:
-    """Bytes on each device that are enough even if the trainer takes more than planned. The engine never takes more."""
-    return max(_trainer(parts) / (1 - ACCURACY) + _engine(parts) for parts in moments(job, device.memory).values())
+    return _engine_starts(job, device) and all(
+        _trainer(parts) / (1 - ACCURACY) + _engine(parts) <= device.memory for parts in moments(job, device.memory).values()
+    )
 
 
 def cannot_fit(job: Job, device: Device) -> bool:
@@ -109,6 +106,17 @@ def _trainer(parts: Parts) -> float:
 def smallest(job: Job, device: Device) -> int | None:
     """The smallest number of devices on which the job fits; None: not on MOST_RANKS either."""
     return next((ranks for ranks in range(1, MOST_RANKS + 1) if fits(replace(job, ranks=ranks), device)), None)
+
+
+def enough(job: Job) -> float:
+    """Bytes of a device on which the job fits."""
+    peak = max(map(total, training(job).values())) / (1 - ACCURACY)
+    if job.device == "cpu":
+        return peak + engine_weights(job) + job.engine.kv_cache_gib * 2**30
+    share = job.engine.gpu_memory_utilization
+    awake = _trainer(moments(job, 0.0)["generation"]) / (1 - ACCURACY)
+    beside_the_engine = awake / (1 - share) if share < 1 else float("inf")
+    return max(peak, beside_the_engine, (engine_weights(job) + one_sequence(job)) / share)
 
 
 def remedies(job: Job, device: Device) -> list[str]:
@@ -205,7 +213,7 @@ def refusal(job: Job, device: Device) -> str:
         least = engine_weights(job) + one_sequence(job)
         share = f"engine.gpu_memory_utilization = {job.engine.gpu_memory_utilization:g}"
         lines.append(f"{share}: the engine's weights and one sequence of full length take {least / GB:.3g} GB")
-    found = remedies(job, device) or [f"{kinds} with {enough(job, device) / GB:.3g} GB"]
+    found = remedies(job, device) or [f"{kinds} with {enough(job) / GB:.3g} GB each"]
     return "\n  ".join([*lines, f"would fit: {'; or '.join(found)}"])
 
 

@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,13 +19,14 @@ from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, to_json
 from sfpo.trainer.memory import moments, total
 
+PROJECT = Path(__file__).parent.parent
 SEVEN_B = "Qwen/Qwen2.5-Math-7B"
 GPU = Device("cuda", 80 * GB)
 
 
 @functools.cache
 def run_of(suite: str, model: str, arm: str) -> RunSettings:
-    found = resolve(load_params("params.yaml", suite)).values()
+    found = resolve(load_params(PROJECT / "params.yaml", suite)).values()
     return next(one for one in found if isinstance(one, RunSettings) and one.run.model == model and one.run.arm == arm)
 
 
@@ -86,6 +88,13 @@ def test_one_remedy_for_each_bottleneck():
     assert remedies(seven_b(), Device("cuda", 8 * GB)) == []
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize(("ranks", "checkpointing"), [(1, True), (1, False), (4, True)])
+def test_a_device_that_is_enough_is_just_enough(kind, ranks, checkpointing):
+    job = seven_b(Device(kind, 0.0), ranks=ranks, gradient_checkpointing=checkpointing)
+    assert fits(job, Device(kind, plan.enough(job) * 1.001)) and not fits(job, Device(kind, plan.enough(job) * 0.999))
+
+
 def test_a_refusal_names_the_settings_the_parts_and_what_would_fit():
     lines = refusal(seven_b(), GPU).splitlines()
     assert lines[0].startswith(
@@ -142,7 +151,9 @@ def test_training_asks_before_it_loads_anything(settings, tmp_path, monkeypatch)
 
 def test_the_command_prints_a_suite(capsys):
     plan.main(["--suite", "paper"])
-    head, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert out in (PROJECT / "docs/cluster.md").read_text()
+    head, _, *rows = [line.strip("| ").split(" | ") for line in out.splitlines()]
     assert head[:4] == ["model", "runs", "on one GPU", "fits on"]
     needed = {row[0]: int(row[3]) for row in rows}
     assert list(needed) == load_params("params.yaml", "paper").active.models
