@@ -16,7 +16,7 @@ from benchmarks.arms import Options
 from benchmarks.summary import summarize
 from sfpo.manifest import write_json
 
-BENCHMARKS = ("grpo_step", "grpo_step_tiny", "update", "memory", "logprobs", "scaling", "ranks", "evaluation")
+BENCHMARKS = ("grpo_step", "grpo_step_tiny", "update", "memory", "planner", "logprobs", "scaling", "ranks", "evaluation")
 """Modules of this package, each with a function ``run``."""
 PAGE = Path("docs/performance.md")
 

@@ -44,6 +44,7 @@ COSTS = {
     "sfpo_step_over_ideal_tiny": Headline("The same on the tiny model", "at most", 1.05),
     "reposition_share_of_step": Headline("Snapshot and reposition, share of an SFPO step"),
     "sfpo_extra_weight_copies": Headline("Memory of an SFPO step over GRPO's, in copies of the weights", "at most", 1.05),
+    "planner_error": Headline("Planned memory of an update: its largest error, three model sizes", "at most", 0.15),
     "logprob_peak_over_naive": Headline("Log-probs at 152,000 tokens: our peak / naive peak", "at most", 0.125),
     "update_cost_slope_tokens": Headline("Update: slope of log time over log tokens", "at most", 1.1),
     "update_cost_slope_group_size": Headline("... over log group size", "at most", 1.1),

@@ -23,10 +23,14 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from sfpo.plan import require_room
     from sfpo.settings import RunSettings, load_settings
+
+    settings = load_settings(RunSettings, arguments.settings)
+    require_room(settings)
     from sfpo.trainer.loop import train
 
-    train(load_settings(RunSettings, arguments.settings), arguments.settings.parent)
+    train(settings, arguments.settings.parent)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Update rules against closed forms and plain re-computation."""
 
+import gc
+
 import pytest
 import torch
 
@@ -293,3 +295,52 @@ def test_gxpo_falls_back_to_one_update_after_a_strange_gradient_norm_and_comes_b
     resumed = make_update_rule("gxpo")
     resumed.load_state_dict(rule.state_dict())
     assert resumed.state_dict() == rule.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "copies"),
+    [
+        ("grpo", {}, 0),
+        ("grpo_k", {}, 0),
+        ("sfpo", {}, 1),
+        ("sfpo", {"alpha": 0.0}, 0),
+        ("sfpo", {"snapshot_on_host": True}, 1),  # on a CPU the host's memory is the device's
+        ("sfpo", {"optimizer_state": "restore"}, 3),  # and AdamW's two moments
+        ("lookahead", {}, 1),
+        ("lookahead", {"optimizer_state": "restore"}, 3),
+        ("extragradient", {}, 1),
+        ("extragradient", {"optimizer_state": "restore"}, 3),
+        ("gxpo", {}, 3),  # the start, two gradients
+        ("gxpo", {"alpha": 0.0}, 0),
+    ],
+)
+def test_a_rule_says_how_many_copies_of_the_weights_it_keeps(name, settings, copies):
+    class Counting(MiniBatched):
+        most = 0
+        last = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))  # a loop's names go on holding the last weight's tensors
+
+        def parameters(self):
+            self.last.grad = torch.zeros_like(self.last)
+            return [self.x, self.last]
+
+        def descend(self, batch, observe=None):
+            def look() -> None:
+                if observe:
+                    observe()
+                own = [self.x, self.x.grad, *self.optimizer.state[self.x].values(), *self.path]
+                alive = [one for one in gc.get_objects() if isinstance(one, torch.Tensor) and one.shape == self.x.shape]
+                self.most = max(self.most, len({one.data_ptr() for one in alive} - {one.data_ptr() for one in own}))
+
+            return super().descend(batch, look)
+
+    size = 1013  # no other tensor in this process is as long
+    policy = Counting([0.5] * size, [torch.eye(size, dtype=torch.float64)], lr=0.01, optimizer=torch.optim.AdamW)
+    policy.descend(batch())  # makes AdamW's moments
+    rule = make_update_rule(name, **settings)
+    rule.step(policy, batch())
+    assert rule.weight_copies(on_gpu=False) == copies == policy.most
+
+
+def test_a_snapshot_on_the_host_takes_nothing_of_a_gpu():
+    assert make_update_rule("sfpo", snapshot_on_host=True).weight_copies(on_gpu=True) == 0
+    assert make_update_rule("sfpo").weight_copies(on_gpu=True) == 1

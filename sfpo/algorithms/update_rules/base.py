@@ -69,6 +69,14 @@ class UpdateRule(ABC):
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
         """Improve ``policy`` on one batch of rollouts."""
 
+    def weight_copies(self, on_gpu: bool) -> int:
+        """Copies of all weights that the rule keeps during an update, beside the policy's own, gradients and moments.
+
+        Args:
+            on_gpu: counts those on the device alone; else those in the host's memory too.
+        """
+        return 0
+
     @property
     def trigger_fired_at(self) -> int | None:
         """First step (1-based) without the slow-fast stages; None: not yet, or the rule has no trigger."""

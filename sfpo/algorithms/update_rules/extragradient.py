@@ -52,3 +52,6 @@ class Extragradient(UpdateRule):
         updates.append(policy.descend(batch))  # corrector, as seen from theta'
         move_(policy.parameters(), prediction, -1.0)  # and taken from theta
         return StepReport(updates)
+
+    def weight_copies(self, on_gpu: bool) -> int:
+        return 1 + 2 * (self.optimizer_state == "restore")

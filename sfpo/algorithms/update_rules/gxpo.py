@@ -92,6 +92,9 @@ class GXPO(UpdateRule):
         updates.append(policy.descend(mini, lambda: self._observe(parameters)))
         return updates
 
+    def weight_copies(self, on_gpu: bool) -> int:
+        return 3 if self.alpha > 0.0 else 0  # the start, and the gradients of both fast updates
+
     def _falls_back(self) -> bool:
         watching = self.fallback_threshold is not None and self._norms["count"] >= MIN_OBSERVED_NORMS
         return watching and abs(self._norms["zscore"]) >= self.fallback_threshold

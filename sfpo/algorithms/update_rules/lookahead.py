@@ -54,3 +54,6 @@ class Lookahead(UpdateRule):
         if moments is not None:
             restore_optimizer_(policy, moments)
         return StepReport(updates, self.alpha)
+
+    def weight_copies(self, on_gpu: bool) -> int:
+        return 1 + 2 * (self.optimizer_state == "restore")

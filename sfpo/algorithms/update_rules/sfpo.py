@@ -92,6 +92,11 @@ class SFPO(UpdateRule):
         self._decayed_steps += fired or self._trigger is None
         return self.alpha * max(0.0, 1.0 - self._decayed_steps / self.alpha_decay_steps)
 
+    def weight_copies(self, on_gpu: bool) -> int:
+        if self.alpha == 0.0:
+            return 0
+        return int(not (on_gpu and self.snapshot_on_host)) + 2 * (self.optimizer_state == "restore")
+
     @property
     def trigger_fired_at(self) -> int | None:
         return self._trigger.fired_at if self._trigger else None

@@ -1,0 +1,139 @@
+"""The planned memory of an update over the measured one, for three model sizes in float32 on a CPU.
+
+Updates are taken in a fresh process on two micro-batches that are full to the last token. Measured is the kernel's high-water
+mark of the resident set over what was resident before the policy was made, with tensors on pages of their own (see
+benchmarks.memory); a small policy has had its update before, so that libraries are loaded. The engine is left out.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.arms import Arm, Figures, Options, Turns, alone
+from benchmarks.figures import Result, Spread, result, spread
+from benchmarks.memory import PAGES
+from benchmarks.workload import given_batch
+from sfpo.config import Engine, ModelLimits, Suite, Train, load_params
+
+if TYPE_CHECKING:
+    from sfpo.algorithms.update_rules import UpdateRule
+    from sfpo.trainer.policy import Policy
+
+log = logging.getLogger(__name__)
+
+PROMPT_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Qwen2 of random weights, and the micro-batch that it gets: one prompt with so many completions of so many tokens."""
+
+    config: dict[str, Any]
+    group: int
+    completion_tokens: int
+
+    @property
+    def train(self) -> Train:
+        suite: Suite = load_params().suites["tiny"]
+        counts = {"prompts_per_step": 2, "mini_batch_prompts": 2, "completions_per_prompt": self.group}
+        return suite.train.model_copy(
+            update={**counts, "micro_batch_tokens": PROMPT_TOKENS + self.group * self.completion_tokens}
+        )
+
+    @property
+    def limits(self) -> ModelLimits:
+        return ModelLimits(max_prompt_tokens=PROMPT_TOKENS, max_completion_tokens=self.completion_tokens)
+
+
+def _size(
+    width: int, inner: int, layers: int, heads: tuple[int, int], vocabulary: int, tied: bool, batch: tuple[int, int]
+) -> Size:
+    config = {
+        "model_type": "qwen2",
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+    }
+    return Size(config, *batch)
+
+
+SIZES = {
+    "1M": _size(192, 512, 2, (6, 6), 512, True, (16, 254)),
+    "19M": _size(384, 1024, 8, (6, 2), 16_000, True, (8, 124)),
+    "100M": _size(768, 2048, 12, (12, 4), 16_000, False, (4, 120)),
+}
+WARM_UP = _size(32, 64, 1, (2, 2), 64, True, (2, 8))
+RULES = {"grpo": {}, "sfpo": {"num_fast_steps": 1}}
+
+
+def peak(turns: Turns, size: str, rule: str, checkpointing: bool) -> None:
+    """A turn: MiB at the peak of two updates with the optimizer's moments made in the first, over those before; and planned."""
+    from sfpo.algorithms.update_rules import make_update_rule
+    from sfpo.models.shapes import shape_of
+    from sfpo.trainer.memory import Job, total, training
+    from sfpo.trainer.metrics import peak_memory_mb
+
+    turns.wait()
+    made = make_update_rule(rule, **RULES[rule])
+    step(policy_of(WARM_UP, False), WARM_UP, made)
+    gc.collect()
+    before = resident_mib()
+    one = SIZES[size]
+    policy = policy_of(one, checkpointing)
+    for _ in range(1 if rule == "sfpo" else 2):
+        step(policy, one, made)
+    copies = made.weight_copies(on_gpu=False)
+    job = Job(shape_of(one.config, size), policy.train, one.limits, Engine(), copies, "cpu")
+    planned = max(total(parts) for parts in training(job).values()) / 2**20
+    turns.report({"seconds": 0.0, "measured_mib": peak_memory_mb() - before, "planned_mib": planned})
+
+
+def policy_of(size: Size, checkpointing: bool) -> Policy:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from sfpo.trainer.policy import Policy
+
+    train = size.train.model_copy(update={"gradient_checkpointing": checkpointing})
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**size.config)).save_pretrained(Path(folder))
+        return Policy(folder, load_params().objectives["grpo"], train, size.completion_tokens)
+
+
+def step(policy: Policy, size: Size, rule: UpdateRule) -> None:
+    batch = given_batch(size.config["vocab_size"], PROMPT_TOKENS, size.group, [size.completion_tokens] * 2 * size.group)
+    rule.step(policy, batch)
+
+
+def resident_mib() -> float:
+    """Of this process, now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def run(options: Options) -> Result:
+    figures: dict[str, Spread] = {}
+    turns: dict[str, list[Figures]] = {}
+    for size, rule, checkpointing in product(list(SIZES)[:1] if options.quick else SIZES, RULES, (False, True)):
+        settings = {"size": size, "rule": rule, "checkpointing": checkpointing}
+        name = f"{size}_{rule}{'_checkpointing' * checkpointing}"
+        turns[name] = [alone(Arm(peak, 1, settings, PAGES)) for _ in range(options.repetitions)]
+        figures |= {f"{key}_{name}": spread([turn[key] for turn in turns[name]]) for key in ("planned_mib", "measured_mib")}
+        figures[f"planned_over_measured_{name}"] = spread([ratio(turn) for turn in turns[name]])
+        log.info("%s: planned over measured %.3f", name, figures[f"planned_over_measured_{name}"].median)
+    errors = [max(abs(ratio(turn) - 1) for turn in repeated) for repeated in zip(*turns.values(), strict=True)]
+    return result({"planner_error": spread(errors), **figures}, {})
+
+
+def ratio(turn: Figures) -> float:
+    return turn["planned_mib"] / turn["measured_mib"]

@@ -1,0 +1,250 @@
+"""How much memory a training job takes on each of its devices, by part and by moment, from shapes and settings alone.
+
+t tokens stand in a micro-batch, n of them completion tokens; W float32 weights are 4 bytes each. On N ranks weights, gradients,
+moments and snapshot are 1/N (FSDP2: a layer, and the embeddings, are whole while they compute); activations and the slices of
+the log-probs are each rank's own, and so is its engine. The largest moment is the plan:
+
+    forward      activations of all layers (with checkpointing, each layer's input), bfloat16 copies of the weights
+    log-probs    the same activations, slices of the logits, the gradient of the output layer
+    backward     the same activations (with checkpointing, one layer's too), a layer's gradients
+    embeddings   all gradients, and the embeddings' once more, before it is added
+    generation   weights and moments; the engine's weights and its KV cache
+
+What autograd keeps of a layer is counted tensor by tensor (``kept_by_layer``); a test compares it with what autograd keeps.
+Not counted: a GPU's context, the allocator's fragments, what a sleeping engine keeps, and an awake engine's workspace, for
+which it takes from its own share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sfpo.algorithms.logprobs import LOGITS_AT_ONCE
+from sfpo.config import Engine, ModelLimits, Train
+from sfpo.models.shapes import Shape
+
+FLOAT = 4
+BYTES = {"float32": 4, "bfloat16": 2}
+PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "snapshot",
+    "compute copies",
+    "activations",
+    "log-prob chunks",
+    "engine weights",
+    "KV cache",
+)
+Parts = dict[str, float]
+"""Bytes by part; a part that is not named takes none."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training job's memory depends on."""
+
+    shape: Shape
+    train: Train
+    limits: ModelLimits
+    engine: Engine
+    snapshots: int
+    """Copies of the weights that the update rule keeps on the device during an update."""
+    device: Literal["cpu", "cuda"]
+    movable_snapshots: int = 0
+    """Of these, what the rule's ``snapshot_on_host`` would move to the host."""
+    ranks: int = 1
+    """Processes that train together, each with a device of its own."""
+    entropy_in_update: bool = False
+    """The update's own forward pass takes the entropy."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A micro-batch, by its lengths: (prompt, its completions), ... in tokens."""
+
+    families: list[tuple[int, list[int]]]
+    is_whole: bool
+    """It is the whole mini-batch of its rank: when it starts there is no gradient yet."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(prompt + sum(completions) for prompt, completions in self.families)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(sum(completions) for _, completions in self.families)
+
+    @property
+    def shared(self) -> list[tuple[int, list[int]]]:
+        """Families of several completions: attention takes each by itself, with a mask (sfpo.trainer.packing)."""
+        return [family for family in self.families if len(family[1]) > 1]
+
+    @property
+    def masked_keys(self) -> int:
+        """Keys that attention copies: of each such completion, its prompt's and its own."""
+        return sum(prompt + length for prompt, completions in self.shared for length in completions)
+
+    @property
+    def mask_entries(self) -> int:
+        return sum(length * (prompt + length) for prompt, completions in self.shared for length in completions)
+
+
+def filled(train: Train, limits: ModelLimits, ranks: int = 1) -> Packed:
+    """The micro-batch of full-length prompts and completions that fills ``micro_batch_tokens``, as far as a mini-batch's rows
+    reach; its last completion as long as still fits. One completion with its prompt always fits."""
+    prompt, longest = limits.max_prompt_tokens, limits.max_completion_tokens
+    rows = max(1, train.mini_batch_prompts * train.completions_per_prompt // ranks)
+    left = max(train.micro_batch_tokens, prompt + longest)
+    families: list[tuple[int, list[int]]] = []
+    while rows and left > prompt:
+        left -= prompt
+        completions: list[int] = []
+        while rows and left and len(completions) < train.completions_per_prompt:
+            completions.append(min(longest, left))
+            left, rows = left - completions[-1], rows - 1
+        families.append((prompt, completions))
+    return Packed(families, is_whole=rows == 0)
+
+
+def kept_by_layer(shape: Shape, packed: Packed, dtype: str) -> float:
+    """Bytes that autograd keeps of one layer's forward pass, from the layer's input to its output's last factor.
+
+    In float32, token by token: 6 widths (input, its normalized form, that times the norm's weight; twice), queries, keys and
+    values as wide as all heads, attention's output as it comes and as it goes into its product, gate, its SiLU, up, and their
+    product. Under bfloat16 autocast the residual stream stays float32, and each product keeps a bfloat16 input of its own
+    (queries, keys and values 3, gate and up 2).
+    """
+    tokens, width, heads = packed.tokens, shape.hidden_size, shape.attention_width
+    size = BYTES[dtype]
+    norms = 4 * width * FLOAT + 2 * FLOAT  # and one root mean square a token
+    inputs = 2 * width * size if dtype == "float32" else 5 * width * size
+    attention = 5 * heads * size + shape.num_attention_heads * FLOAT  # and a logarithm a head and query
+    mlp = 4 * shape.intermediate_size * size
+    kept = tokens * (norms + inputs + attention + mlp)
+    if shape.qk_norm:
+        of_heads, normed = shape.num_attention_heads + shape.num_key_value_heads, heads + shape.key_width
+        kept += tokens * (normed * (FLOAT + size) + of_heads * FLOAT)
+    kept += packed.mask_entries * size  # as what it adds to the logits
+    if dtype == "float32":
+        return kept + 2 * packed.masked_keys * heads * size
+    # Queries and keys are cast after the split, so that no piece of them is kept with the whole.
+    return kept + (2 * packed.masked_keys - sum(sum(lengths) for _, lengths in packed.shared)) * heads * size
+
+
+def moments(job: Job, device_memory: float) -> dict[str, Parts]:
+    """Moment -> what it takes on one device of ``device_memory`` bytes. A CPU's engine is awake while the policy trains."""
+    engine = _engine(job, device_memory)
+    if job.device == "cpu":
+        return {moment: {**parts, **engine} for moment, parts in training(job).items()}
+    sharded = FLOAT * job.shape.parameters / job.ranks
+    return {**training(job), "generation": {"weights": sharded, "optimizer": 2 * sharded, **engine}}
+
+
+def training(job: Job) -> dict[str, Parts]:
+    """Moment -> what the trainer takes on one device, from the second step on (the first makes the optimizer's moments)."""
+    shape, train, ranks = job.shape, job.train, job.ranks
+    packed = filled(train, job.limits, ranks)
+    size, tokens, width = BYTES[train.policy_dtype], packed.tokens, shape.hidden_size
+    layers, sharded = shape.num_hidden_layers, FLOAT * shape.parameters / ranks
+    held = {"weights": sharded, "optimizer": 2 * sharded, "snapshot": job.snapshots * sharded}
+    before = 0.0 if packed.is_whole else sharded  # gradients of the micro-batches before
+    embedding = FLOAT * shape.embedding_parameters
+    pending = embedding if shape.tied else 0  # the output layer's gradient waits for the input's
+
+    kept = kept_by_layer(shape, packed, train.policy_dtype)
+    outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # last norm; angles
+    if train.gradient_checkpointing:
+        all_layers, in_forward, in_backward = layers * tokens * width * FLOAT, kept, kept
+    else:
+        all_layers, in_forward, in_backward = layers * kept, 0.0, 0.0
+    copies = _copies(job)
+    predictions = packed.completion_tokens
+    hidden = predictions * width * size
+    of_mlp = 2 * tokens * shape.intermediate_size * size + tokens * width * FLOAT  # gradients of up and gate, and of the input
+    return {
+        "forward": {
+            **held,
+            "gradients": before,
+            "compute copies": copies["forward"],
+            "activations": all_layers + in_forward + outside,
+        },
+        "log-probs": {
+            **held,
+            "gradients": before + embedding,
+            "compute copies": copies["log-probs"],
+            "activations": all_layers + outside + hidden,
+            "log-prob chunks": _slices(job, predictions) + predictions * width * (FLOAT + size),
+        },
+        "backward": {
+            **held,
+            "gradients": before + pending + copies["layer gradients"],
+            "compute copies": copies["backward"],
+            "activations": all_layers + in_backward + outside + of_mlp,
+        },
+        "embeddings": {
+            **held,
+            "gradients": sharded + pending + embedding + copies["root gradients"],
+            "compute copies": copies["root"],
+        },
+    }
+
+
+def _copies(job: Job) -> dict[str, float]:
+    """Bytes of weights and gradients beside a rank's own, by moment.
+
+    Alone, under bfloat16: the copies that autocast makes of the layers' matrices; the backward pass keeps them unless it makes
+    them anew, layer by layer. On several ranks: what is gathered. Layers in the data type they compute in, one ahead; the
+    embeddings and the last norm in float32, whole from the forward to the end of the backward pass. Gradients of a layer are
+    whole, and once more as float32, when they are added up over the ranks.
+    """
+    shape, train = job.shape, job.train
+    size = BYTES[train.policy_dtype]
+    nothing = {"root": 0.0, "layer gradients": 0.0, "root gradients": 0.0}
+    if job.ranks > 1:
+        root, layer = float(FLOAT * shape.root_parameters), shape.layer_parameters
+        two_layers = root + 2 * layer * size
+        in_layers = {"forward": two_layers, "log-probs": root, "backward": two_layers}
+        return {**in_layers, "root": root, "layer gradients": layer * (size + FLOAT), "root gradients": root}
+    if train.policy_dtype == "float32":
+        return {"forward": 0.0, "log-probs": 0.0, "backward": 0.0, **nothing}
+    of_layer = float(shape.linear_parameters * size)
+    every = of_layer * shape.num_hidden_layers
+    after = (
+        {"log-probs": 0.0, "backward": of_layer} if train.gradient_checkpointing else {"log-probs": every, "backward": every}
+    )
+    return {"forward": every, **after, **nothing}
+
+
+def _slices(job: Job, predictions: int) -> float:
+    """Bytes of the logits of one slice of the vocabulary (sfpo.algorithms.logprobs): float32 of this slice and of the one
+    before, with the entropy once more; and in bfloat16, as the product makes them, of both."""
+    columns = min(job.shape.vocab_size, max(1, LOGITS_AT_ONCE[job.device] // predictions))
+    floats = (3 if job.entropy_in_update else 2) * FLOAT
+    cast = 2 * BYTES["bfloat16"] if job.train.policy_dtype == "bfloat16" else 0
+    return predictions * columns * (floats + cast)
+
+
+def _engine(job: Job, device_memory: float) -> Parts:
+    """On a GPU the engine takes its whole share; the KV cache gets what its weights leave, and never less than one sequence."""
+    weights = engine_weights(job)
+    if job.device == "cpu":
+        return {"engine weights": weights, "KV cache": job.engine.kv_cache_gib * 2**30}
+    cache = max(device_memory * job.engine.gpu_memory_utilization - weights, one_sequence(job))
+    return {"engine weights": weights, "KV cache": cache}
+
+
+def engine_weights(job: Job) -> float:
+    """Bytes of the engine's copy of the weights: whole on every rank."""
+    return float(job.shape.parameters * BYTES[job.engine.dtype])
+
+
+def one_sequence(job: Job) -> float:
+    """Bytes of the KV cache of a prompt and completion of full length."""
+    tokens = job.limits.max_prompt_tokens + job.limits.max_completion_tokens
+    return float(2 * tokens * job.shape.num_hidden_layers * job.shape.key_width * BYTES[job.engine.dtype])
+
+
+def total(parts: Parts) -> float:
+    return sum(parts.values())

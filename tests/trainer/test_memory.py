@@ -1,0 +1,227 @@
+"""Planned memory against counts by hand, and against what autograd really keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sfpo.config import Engine, ModelLimits, load_params
+from sfpo.models.shapes import shape_of
+from sfpo.trainer.memory import Job, Packed, filled, kept_by_layer, moments, one_sequence, total, training
+from sfpo.trainer.packing import micro_batches
+from sfpo.trainer.policy import Policy
+
+SIZES = {
+    "hidden_size": 8,
+    "intermediate_size": 10,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 20,
+    "max_position_embeddings": 128,
+}
+QWEN2 = {**SIZES, "model_type": "qwen2", "tie_word_embeddings": True}
+TRAIN = load_params().suites["tiny"].train
+
+
+def job(config=QWEN2, limits=(4, 6), snapshots=0, device="cpu", ranks=1, engine=None, **train) -> Job:
+    counts = {"mini_batch_prompts": 2, "completions_per_prompt": 2, "micro_batch_tokens": 16, **train}
+    return Job(
+        shape=shape_of(config, "here"),
+        train=TRAIN.model_copy(update=counts),
+        limits=ModelLimits(max_prompt_tokens=limits[0], max_completion_tokens=limits[1]),
+        engine=engine or Engine(),
+        snapshots=snapshots,
+        device=device,
+        ranks=ranks,
+    )
+
+
+def test_a_micro_batch_is_filled_with_full_lengths():
+    def families(tokens: int, ranks: int = 1, **train):
+        one = job(micro_batch_tokens=tokens, **train)
+        packed = filled(one.train, one.limits, ranks)
+        return packed.families, packed.is_whole
+
+    assert families(16) == ([(4, [6, 6])], False)
+    assert families(19) == ([(4, [6, 6])], False)  # 3 are left, too few for a prompt
+    assert families(24) == ([(4, [6, 6]), (4, [4])], False)
+    assert families(100) == ([(4, [6, 6]), (4, [6, 6])], True)  # the whole mini-batch
+    assert families(1) == ([(4, [6])], False)  # one completion with its prompt always fits
+    assert families(100, ranks=2) == ([(4, [6, 6])], True)  # 4 completions, 2 on each rank
+
+
+def test_parts_by_hand():
+    # QWEN2: a layer has 448 weights in products and 464 in all; tied embeddings 160, a norm of 8: 3 x 464 + 168 = 1560 weights.
+    # 16 tokens, 12 of them in 2 completions of 6 after a prompt of 4: 2 x (4 + 6) = 20 masked keys, 2 x 6 x 10 = 120 entries.
+    # A layer keeps of a token: 6 x 8 widths, 5 x 8 heads, 4 x 10 inside = 128 floats, 2 root mean squares, 4 logarithms: 134;
+    # 16 x 134 = 2144. Beside: 2 x 20 x 8 = 320 copied keys and values, 120 of masks: 2584 floats.
+    # After the layers: 2 x 8 + 1 of the norm, 2 x 2 of angles: 16 x 21 = 336 floats; 120 bytes of masks. 12 predictions of 8.
+    of_moments = {
+        moment: {part: size / 4 for part, size in parts.items()} for moment, parts in training(job(snapshots=1)).items()
+    }
+    held = {"weights": 1560, "optimizer": 3120, "snapshot": 1560}
+    assert of_moments["forward"] == {**held, "gradients": 1560, "compute copies": 0, "activations": 3 * 2584 + 336 + 30}
+    # The whole vocabulary fits into one slice: 12 x 20 logits, twice; gradients of 12 x 8 hidden values and a product of them.
+    assert of_moments["log-probs"] == {
+        **held,
+        "gradients": 1560 + 160,
+        "compute copies": 0,
+        "activations": 3 * 2584 + 336 + 30 + 96,
+        "log-prob chunks": 480 + 192,
+    }
+    # The tied output layer's gradient waits (160); gradients of gate and up 2 x 16 x 10, of the layer's input 16 x 8.
+    assert of_moments["backward"]["gradients"] == 1560 + 160
+    assert of_moments["backward"]["activations"] == 3 * 2584 + 336 + 30 + 320 + 128
+    assert of_moments["embeddings"] == {**held, "gradients": 1560 + 2 * 160, "compute copies": 0}
+
+
+def test_checkpointing_keeps_the_input_of_each_layer_and_one_layer():
+    parts = training(job(gradient_checkpointing=True))["forward"]
+    assert parts["activations"] / 4 == 3 * 16 * 8 + 2584 + 336 + 30
+
+
+def test_a_whole_mini_batch_in_one_micro_batch_starts_without_gradients():
+    assert training(job(micro_batch_tokens=100))["forward"]["gradients"] == 0
+
+
+def test_under_bfloat16_the_layers_matrices_are_copied():
+    plain, checkpointing = (
+        training(job(policy_dtype="bfloat16", gradient_checkpointing=value)) for value in (False, True)
+    )  # 448 weights of 2 bytes in each of 3 layers
+    assert [plain[moment]["compute copies"] for moment in ("forward", "log-probs", "backward")] == [2688, 2688, 2688]
+    assert [checkpointing[moment]["compute copies"] for moment in ("forward", "log-probs", "backward")] == [2688, 0, 896]
+
+
+def test_on_two_ranks_what_is_sharded_is_half_and_what_computes_is_whole():
+    one = job(snapshots=1, micro_batch_tokens=10)
+    alone, sharded = training(one)["backward"], training(replace(one, ranks=2))["backward"]
+    for part in ("weights", "optimizer", "snapshot"):
+        assert sharded[part] == alone[part] / 2
+    assert sharded["activations"] == alone["activations"]
+    assert sharded["compute copies"] == 4 * (168 + 2 * 464)  # embeddings and norm; a layer and the next
+    assert sharded["gradients"] == 4 * (780 + 160) + 464 * 8  # a layer's own and what is sent
+
+
+def test_the_engine_takes_its_share_of_a_gpu():
+    # bfloat16 weights: 3120 bytes. A token's keys and values: 2 x 3 layers x 4 x 2 bytes = 48; of 10 tokens 480.
+    one = job(device="cuda", engine=Engine(gpu_memory_utilization=0.5))
+    awake = moments(one, 100_000)["generation"]
+    assert awake == {"weights": 6240, "optimizer": 12480, "engine weights": 3120, "KV cache": 50_000 - 3120}
+    assert one_sequence(one) == 480 == moments(one, 6500)["generation"]["KV cache"]
+    assert moments(job(engine=Engine(kv_cache_gib=0.5, dtype="float32")), 0)["forward"]["engine weights"] == 6240
+
+
+def test_a_snapshot_is_one_copy_of_the_weights_and_the_entropy_one_more_slice():
+    for ranks in (1, 4):
+        without, with_one = (max(map(total, training(job(snapshots=n, ranks=ranks)).values())) for n in (0, 1))
+        assert with_one - without == 4 * 1560 / ranks
+    chunks = [training(replace(job(), entropy_in_update=value))["log-probs"]["log-prob chunks"] for value in (False, True)]
+    assert chunks[1] - chunks[0] == 12 * 20 * 4
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory):
+    """Policies of one or three layers, so that a difference is that of two layers."""
+    made = {}
+
+    def make(kind: str, key_heads: int, dtype: str, layers: int) -> Policy:
+        key = (kind, key_heads, dtype, layers)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("model")
+            config = AutoConfig.for_model(**config_of(kind, key_heads), num_hidden_layers=layers)
+            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            train = TRAIN.model_copy(update={"policy_dtype": dtype})
+            made[key] = Policy(folder, load_params().objectives["grpo"], train, 64)
+        return made[key]
+
+    return make
+
+
+def config_of(kind: str, key_heads: int) -> dict:
+    sizes = {name: value for name, value in SIZES.items() if name != "num_hidden_layers"}
+    return {**sizes, "model_type": kind, "num_key_value_heads": key_heads, "head_dim": 6 if kind == "qwen3" else 2}
+
+
+def kept_by_autograd(policy: Policy, prompt: int, completions: list[int]) -> int:
+    """Bytes of all tensors that a forward pass keeps, weights and their bfloat16 copies left out."""
+    prompts, answers = [[5] * prompt] * len(completions), [[7] * length for length in completions]
+    micro = next(iter(micro_batches(prompts, answers, 10**6, torch.device("cpu"))))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
+    kept, alive = {}, []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        is_copy = tensor.grad_fn is not None and tensor.grad_fn.name() == "TBackward0"  # of a weight, for its product
+        if storage.data_ptr() not in weights and not is_copy:
+            kept[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)  # a freed one's address would come again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        policy._forward(micro, with_entropy=False)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "key_heads"), [("qwen2", 2), ("qwen2", 4), ("qwen3", 2), ("llama", 1)])
+@pytest.mark.parametrize("completions", [[20], [9, 9], [1, 5, 14]])
+def test_what_a_layer_keeps_is_what_autograd_keeps(policies, kind, key_heads, dtype, completions):
+    one, three = (kept_by_autograd(policies(kind, key_heads, dtype, layers), 8, completions) for layers in (1, 3))
+    shape = shape_of({**config_of(kind, key_heads), "num_hidden_layers": 3}, "here")
+    assert kept_by_layer(shape, Packed([(8, completions)], True), dtype) == (three - one) / 2
+
+
+jobs = st.builds(
+    job,
+    limits=st.tuples(st.integers(1, 64), st.integers(1, 256)),
+    snapshots=st.integers(0, 3),
+    device=st.just("cuda"),
+    ranks=st.integers(1, 16),
+    micro_batch_tokens=st.integers(1, 4096),
+    mini_batch_prompts=st.integers(1, 16),
+    completions_per_prompt=st.integers(2, 16),
+    policy_dtype=st.sampled_from(["float32", "bfloat16"]),
+    gradient_checkpointing=st.booleans(),
+)
+
+
+def peak(one: Job) -> float:
+    return max(map(total, training(one).values()))
+
+
+@given(jobs, st.integers(1, 2048))
+def test_more_tokens_never_take_less(one, more):
+    longer = one.train.model_copy(update={"micro_batch_tokens": one.train.micro_batch_tokens + more})
+    # Gradients of earlier micro-batches go where all fits into one: what remains counts.
+    assert activations(replace(one, train=longer)) >= activations(one)
+
+
+def activations(one: Job) -> float:
+    return max(parts.get("activations", 0.0) for parts in training(one).values())
+
+
+@given(jobs)
+def test_checkpointing_never_keeps_more_over_several_layers(one):
+    with_it, without = (
+        replace(one, train=one.train.model_copy(update={"gradient_checkpointing": value})) for value in (True, False)
+    )
+    assert peak(with_it) <= peak(without)
+
+
+@given(jobs, st.integers(1, 16))
+def test_more_ranks_hold_less_each(one, more):
+    one = replace(one, ranks=max(2, one.ranks))  # alone nothing is gathered
+    fewer, others = training(one), training(replace(one, ranks=one.ranks + more))
+    for part in ("weights", "optimizer", "snapshot"):
+        assert others["forward"][part] <= fewer["forward"][part]
+    assert peak(replace(one, ranks=one.ranks + more)) <= peak(one)
+
+
+@given(jobs, st.integers(1, 4))
+def test_more_layers_take_more(one, more):
+    deeper = replace(one.shape, num_hidden_layers=one.shape.num_hidden_layers + more)
+    assert peak(replace(one, shape=deeper)) > peak(one)
