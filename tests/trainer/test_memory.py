@@ -162,7 +162,7 @@ def kept_by_autograd(policy: Policy, prompt: int, completions: list[int]) -> int
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        policy._forward(micro, with_entropy=False)
+        policy.scorer(micro, with_entropy=False)
     return sum(kept.values())
 
 
