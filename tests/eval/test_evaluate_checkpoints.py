@@ -2,18 +2,23 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import eval.evaluate_checkpoints as evaluation
+from eval.evaluate_checkpoints import evaluate
 from sfpo.config import Benchmark, Evaluate
 from sfpo.data.prepare import prepare_benchmark
 from sfpo.manifest import write_manifest
-from sfpo.settings import BenchmarkSettings, EvaluationSettings
+from sfpo.settings import BenchmarkSettings, EvaluationSettings, to_json
 
+PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine
 
 
@@ -56,42 +61,48 @@ def settings_of(params, limits, problems):
     return make
 
 
-def texts(folder, name: str) -> list[dict]:
+def start(settings: EvaluationSettings, folder: Path) -> subprocess.Popen:
+    """The job in a process of its own: a second vLLM engine would take this process's groups with it when it goes."""
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(to_json(settings))
+    command = [sys.executable, "-m", "eval.evaluate_checkpoints", str(folder / "settings.json"), "--threads", "1"]
+    with (folder / "log.txt").open("w") as log:
+        return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
+
+
+def finish(process: subprocess.Popen, folder: Path) -> str:
+    """What it said."""
+    assert process.wait(300) == 0, (folder / "log.txt").read_text()[-3000:]
+    return (folder / "log.txt").read_text()
+
+
+def texts(folder: Path, name: str) -> list[dict]:
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     return [{key: row[key] for key in ("id", "responses")} for row in rows if row["checkpoint"] == name]
 
 
-def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(
-    settings_of, checkpoint, changed, tmp_path, monkeypatch
-):
+def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settings_of, checkpoint, changed, tmp_path):
+    together, alone, killed = tmp_path / "together", tmp_path / "alone", tmp_path / "killed"
     both = settings_of(first=checkpoint, second=changed)
-    evaluation.evaluate(both, tmp_path / "both")
-    assert not (tmp_path / "both/state").exists()
-    scores = pd.read_parquet(tmp_path / "both/scores.parquet")
+    assert "scored before" not in finish(start(both, together), together)
+    assert not (together / "state").exists()
+    scores = pd.read_parquet(together / "scores.parquet")
     assert scores.groupby("checkpoint").size().to_dict() == {"first": 12, "second": 12}  # 6 problems x 2 samples
-    results = json.loads((tmp_path / "both/results.json").read_text())["checkpoints"]
+    results = json.loads((together / "results.json").read_text())["checkpoints"]
     assert results["second"]["checkpoint_step"] == 7 and results["first"]["checkpoint_step"] is None
 
-    evaluation.evaluate(settings_of(second=changed), tmp_path / "alone")
-    assert texts(tmp_path / "alone", "second") == texts(tmp_path / "both", "second") != texts(tmp_path / "both", "first")
+    finish(start(settings_of(second=changed), alone), alone)
+    assert texts(alone, "second") == texts(together, "second") != texts(together, "first")
 
-    # A process that dies in the second goes on with the second.
-    score, scored = evaluation._score, []
-
-    def dies(settings, engine, seconds):
-        if scored:
-            raise KeyboardInterrupt
-        scored.append("first")
-        return score(settings, engine, seconds)
-
-    monkeypatch.setattr(evaluation, "_score", dies)
-    with pytest.raises(KeyboardInterrupt):
-        evaluation.evaluate(both, tmp_path / "killed")
-    assert not (tmp_path / "killed/results.json").exists()
-    monkeypatch.setattr(evaluation, "_score", lambda *call: scored.append("second") or score(*call))
-    evaluation.evaluate(both, tmp_path / "killed")
-    assert scored == ["first", "second"]
-    assert pd.read_parquet(tmp_path / "killed/scores.parquet").equals(scores)
+    process = start(both, killed)
+    while not (killed / "state/first.json").exists():
+        assert process.poll() is None, (killed / "log.txt").read_text()[-3000:]
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (killed / "results.json").exists()
+    assert "first: scored before" in finish(start(both, killed), killed)
+    assert pd.read_parquet(killed / "scores.parquet").equals(scores)
 
 
 def test_a_damaged_checkpoint_stops_it_before_anything_is_scored(settings_of, checkpoint, changed, tmp_path):
@@ -99,5 +110,5 @@ def test_a_damaged_checkpoint_stops_it_before_anything_is_scored(settings_of, ch
     shutil.copytree(changed, damaged)
     (damaged / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"damaged/config.json: damaged"):
-        evaluation.evaluate(settings_of(first=checkpoint, second=damaged), tmp_path / "out")
+        evaluate(settings_of(first=checkpoint, second=damaged), tmp_path / "out")
     assert not (tmp_path / "out").exists()

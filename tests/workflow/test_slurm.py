@@ -108,7 +108,7 @@ def test_a_job_of_two_tasks_ends_in_the_table_of_two_local_processes(slurm, tmp_
 def test_the_suite_as_slurm_jobs_ends_in_the_table_of_a_local_run(local, slurm, tmp_path):
     folder = project(tmp_path / "project", gpu=1)
     said = run(folder, slurm, *PROFILE)
-    assert len(set(re.findall(r"submitted with SLURM jobid (\d+)", said))) == 11  # all that have a command
+    assert len(set(re.findall(r"submitted with SLURM jobid (\d+)", said))) == 12  # all that have a command
     for table in ("table1.csv", "table1_pass_at_k.csv"):
         assert (folder / "results/tiny/tables" / table).read_bytes() == (local / "results/tiny/tables" / table).read_bytes()
     for arm in ("grpo", "sfpo"):
