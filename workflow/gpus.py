@@ -134,17 +134,23 @@ def _lock(path: Path, wait: bool = False) -> int | None:
 
 def own_step(count: int, environment: Mapping[str, str], tasks: int = 1) -> list[str]:
     """What makes a command in a step of a Slurm job a step of its own, ``tasks`` times, on the job's CPUs and GPUs; nothing
-    elsewhere.
+    where that is not needed.
 
     Snakemake's plugin runs Snakemake as the step, and the command below it. With proctrack/cgroup, which most clusters have,
-    Slurm sends SIGTERM to a step's own process alone: the command would not hear of preemption or of the time limit.
+    Slurm sends SIGTERM to a step's own process alone: the command would not hear of preemption or of the time limit. With other
+    kinds it hears, and srun does too, which would then end the command before it has saved.
     """
-    if "SLURM_STEP_ID" not in environment:
+    if "SLURM_STEP_ID" not in environment or (tasks == 1 and not _steps_alone_are_told(environment)):
         return []
     same = ["srun", "--quiet", "--overlap", f"--ntasks={tasks}", "--mem=0", "--cpu-bind=quiet", "--input=none"]
     same += ["--nodes=1"] if tasks == 1 else ["--kill-on-bad-exit=1"]  # on as many nodes as the job has; all end with one
     cpus = environment.get("SLURM_CPUS_PER_TASK")
     return [*same, *([f"--cpus-per-task={cpus}"] if cpus else []), *([f"--gpus={count}"] if count else [])]
+
+
+def _steps_alone_are_told(environment: Mapping[str, str]) -> bool:
+    asked = subprocess.run(["scontrol", "show", "config"], env=dict(environment), capture_output=True, text=True, check=True)
+    return "proctrack/cgroup" in asked.stdout
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -80,6 +80,7 @@ def same_weights(one: Path, other: Path) -> None:
         assert weights.keys() == others.keys() and all(weights[key].equal(others[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_a_job_of_two_ranks_survives_a_stop_and_the_death_of_a_rank_with_the_same_bits(settings, tmp_path):
     whole, hurt, alone = tmp_path / "whole", tmp_path / "hurt", tmp_path / "alone"
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 6})})

@@ -148,10 +148,18 @@ def test_held_within_this_process(tmp_path):
         assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
-def test_within_a_step_of_a_slurm_job_the_command_is_a_step_of_its_own():
-    assert own_step(1, {}) == own_step(1, {"SLURM_JOB_ID": "7"}) == []
-    command = own_step(2, {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_CPUS_PER_TASK": "16"})
-    assert command[0] == "srun" and {"--overlap", "--ntasks=1", "--cpus-per-task=16", "--gpus=2"} <= set(command)
-    assert not any(word.startswith(("--gpus", "--cpus-per-task")) for word in own_step(0, {"SLURM_STEP_ID": "0"}))
-    several = own_step(0, {"SLURM_STEP_ID": "0"}, tasks=2)
+@pytest.mark.parametrize("kind", ["cgroup", "linuxproc"])
+def test_where_slurm_tells_a_steps_own_process_alone_the_command_is_a_step_of_its_own(tmp_path, kind):
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "ProctrackType           = proctrack/{kind}"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    job = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    step = {**job, "SLURM_STEP_ID": "0"}
+    assert own_step(1, {}) == own_step(1, job) == []
+    command = own_step(2, {**step, "SLURM_CPUS_PER_TASK": "16"})
+    if kind == "linuxproc":
+        assert command == []
+    else:
+        assert command[0] == "srun" and {"--overlap", "--ntasks=1", "--cpus-per-task=16", "--gpus=2"} <= set(command)
+        assert not any(word.startswith(("--gpus", "--cpus-per-task")) for word in own_step(0, step))
+    several = own_step(0, step, tasks=2)
     assert {"--ntasks=2", "--kill-on-bad-exit=1"} <= set(several) and not any("--nodes" in word for word in several)
