@@ -20,7 +20,7 @@ from benchmarks.arms import Arm, Figures, Options, Turns, alone
 from benchmarks.figures import Result, Spread, result, spread
 from benchmarks.memory import PAGES
 from benchmarks.workload import given_batch
-from sfpo.config import Engine, ModelLimits, Suite, Train, load_params
+from sfpo.config import Engine, Lora, ModelLimits, Suite, Train, load_params
 
 if TYPE_CHECKING:
     from sfpo.algorithms.update_rules import UpdateRule
@@ -74,10 +74,16 @@ SIZES = {
     "100M": _size(768, 2048, 12, (12, 4), 16_000, False, (4, 120)),
 }
 WARM_UP = _size(32, 64, 1, (2, 2), 64, True, (2, 8))
-RULES = {"grpo": {}, "sfpo": {"num_fast_steps": 1}}
+SFPO_ONCE = {"num_fast_steps": 1}
+ARMS: dict[str, tuple[str, dict[str, int], Lora | None]] = {
+    "grpo": ("grpo", {}, None),
+    "sfpo": ("sfpo", SFPO_ONCE, None),
+    "sfpo_lora": ("sfpo", SFPO_ONCE, Lora(rank=16, alpha=32.0)),
+}
+"""Name -> rule, its settings, adapters."""
 
 
-def peak(turns: Turns, size: str, rule: str, checkpointing: bool) -> None:
+def peak(turns: Turns, size: str, arm: str, checkpointing: bool) -> None:
     """A turn: MiB at the peak of two updates with the optimizer's moments made in the first, over those before; and planned."""
     from sfpo.algorithms.update_rules import make_update_rule
     from sfpo.models.shapes import shape_of
@@ -85,12 +91,13 @@ def peak(turns: Turns, size: str, rule: str, checkpointing: bool) -> None:
     from sfpo.trainer.metrics import peak_memory_mb
 
     turns.wait()
-    made = make_update_rule(rule, **RULES[rule])
-    step(policy_of(WARM_UP, False), WARM_UP, made)
+    rule, settings, lora = ARMS[arm]
+    made = make_update_rule(rule, **settings)
+    step(policy_of(WARM_UP, False, lora), WARM_UP, made)
     gc.collect()
     before = resident_mib()
     one = SIZES[size]
-    policy = policy_of(one, checkpointing)
+    policy = policy_of(one, checkpointing, lora)
     for _ in range(1 if rule == "sfpo" else 2):
         step(policy, one, made)
     copies = made.weight_copies(on_gpu=False)
@@ -99,12 +106,12 @@ def peak(turns: Turns, size: str, rule: str, checkpointing: bool) -> None:
     turns.report({"seconds": 0.0, "measured_mib": peak_memory_mb() - before, "planned_mib": planned})
 
 
-def policy_of(size: Size, checkpointing: bool) -> Policy:
+def policy_of(size: Size, checkpointing: bool, lora: Lora | None) -> Policy:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sfpo.trainer.policy import Policy
 
-    train = size.train.model_copy(update={"gradient_checkpointing": checkpointing})
+    train = size.train.model_copy(update={"gradient_checkpointing": checkpointing, "lora": lora})
     with tempfile.TemporaryDirectory() as folder:
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**size.config)).save_pretrained(Path(folder))
         return Policy(folder, load_params().objectives["grpo"], train, size.completion_tokens)
@@ -124,9 +131,9 @@ def resident_mib() -> float:
 def run(options: Options) -> Result:
     figures: dict[str, Spread] = {}
     turns: dict[str, list[Figures]] = {}
-    for size, rule, checkpointing in product(list(SIZES)[:1] if options.quick else SIZES, RULES, (False, True)):
-        settings = {"size": size, "rule": rule, "checkpointing": checkpointing}
-        name = f"{size}_{rule}{'_checkpointing' * checkpointing}"
+    for size, arm, checkpointing in product(list(SIZES)[:1] if options.quick else SIZES, ARMS, (False, True)):
+        settings = {"size": size, "arm": arm, "checkpointing": checkpointing}
+        name = f"{size}_{arm}{'_checkpointing' * checkpointing}"
         turns[name] = [alone(Arm(peak, 1, settings, PAGES)) for _ in range(options.repetitions)]
         figures |= {f"{key}_{name}": spread([turn[key] for turn in turns[name]]) for key in ("planned_mib", "measured_mib")}
         figures[f"planned_over_measured_{name}"] = spread([ratio(turn) for turn in turns[name]])

@@ -301,6 +301,16 @@ class Engine(Schema):
         return self
 
 
+class Lora(Schema):
+    """Low-rank adapters (arXiv 2106.09685) are trained, the model's own weights stay as they are."""
+
+    rank: Count
+    alpha: Annotated[float, Field(gt=0)]
+    """What an adapter adds to its matrix is multiplied by alpha / rank."""
+    matrices: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of the matrices that get one, as the model calls them (q_proj ...). None: all of each layer."""
+
+
 class Train(Schema):
     """One training job."""
 
@@ -323,6 +333,9 @@ class Train(Schema):
     """Steps between two checkpoints that are kept beside the best and the last, to choose from on the benchmarks."""
     policy_dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the policy's forward pass; master weights are float32."""
+    lora: Lora | None = None
+    """Train adapters instead of the weights: gradients, moments and snapshots are theirs, and the layers' matrices are kept in
+    ``policy_dtype``. None: all weights are trained."""
     gradient_checkpointing: bool = False
     offload_to_host: bool = False
     """Under torchrun on GPUs: weights, gradients and moments stay in the host's memory, where AdamW runs too; the device holds

@@ -82,7 +82,7 @@ def cannot_fit(job: Job, device: Device) -> bool:
     the engine's weights. (What of its KV cache is never written takes no memory.)
     """
     if job.device == "cpu":
-        held = (4 + job.snapshots) * FLOAT * job.shape.parameters / job.ranks
+        held = (job.weight_bytes + (3 + job.snapshots) * FLOAT * job.trained) / job.ranks
         return held / (1 + ACCURACY) + engine_weights(job) > device.memory
     return not _engine_starts(job, device) or any(
         _trainer(parts) / (1 + ACCURACY) + _engine(parts) > device.memory for parts in moments(job, device.memory).values()
@@ -104,8 +104,10 @@ def _trainer(parts: Parts) -> float:
 
 
 def smallest(job: Job, device: Device) -> int | None:
-    """The smallest number of devices on which the job fits; None: not on MOST_RANKS either."""
-    return next((ranks for ranks in range(1, MOST_RANKS + 1) if fits(replace(job, ranks=ranks), device)), None)
+    """The smallest number of devices, whole engines of them, on which the job fits; None: not on MOST_RANKS either."""
+    step = job.engine.tensor_parallel
+    fewest = max(step, 2 if job.train.offload_to_host else 1)  # shards alone can be offloaded
+    return next((ranks for ranks in range(fewest, MOST_RANKS + 1, step) if fits(replace(job, ranks=ranks), device)), None)
 
 
 def enough(job: Job) -> float:

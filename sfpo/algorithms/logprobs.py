@@ -89,7 +89,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, output_weight, tokens, normalizer, entropy = ctx.saved_tensors
         of_logprobs = torch.zeros_like(normalizer) if grad_logprobs is None else grad_logprobs / ctx.temperature
         grad_hidden = torch.zeros(hidden.shape, dtype=normalizer.dtype, device=hidden.device)
-        grad_weight = torch.empty_like(output_weight)
+        grad_weight = torch.empty_like(output_weight) if ctx.needs_input_grad[1] else None
         with torch.autocast(hidden.device.type, enabled=False):
             for part, weight in _slices(output_weight, ctx.columns, hidden.dtype):
                 log_p = _logits(hidden, weight, ctx.temperature, normalizer.dtype).sub_(normalizer[:, None])
@@ -101,7 +101,8 @@ class _TokenLogprobs(torch.autograd.Function):
                 place, inside = _within(tokens, part)
                 grad = grad.scatter_add_(-1, place, (of_logprobs * inside)[:, None]).to(hidden.dtype)
                 grad_hidden += grad @ weight
-                grad_weight[part] = grad.T @ hidden
+                if grad_weight is not None:
+                    grad_weight[part] = grad.T @ hidden
         return grad_hidden.to(hidden.dtype), grad_weight, None, None, None, None
 
 

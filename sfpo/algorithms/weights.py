@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's shard of a sharded tensor, sharing its memory; any other tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _sharded(tensor) else tensor
+
+
+def _sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, told without importing the class: with it comes sympy, on every check of params.yaml."""
+    return hasattr(tensor, "full_tensor")
 
 
 @torch.no_grad()
@@ -88,7 +92,7 @@ def clip_gradients_(parameters: Iterable[Tensor], max_norm: float) -> float:
 
 
 def _number(norm: Tensor) -> float:
-    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    return (norm.full_tensor() if _sharded(norm) else norm).item()
 
 
 def optimizer_snapshot(policy: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import product
+from itertools import product, starmap
 
 from sfpo.data.arithmetic import Split
 from sfpo.data.rows import Row
@@ -54,7 +54,7 @@ def generate(task: str, split: Split, count: int) -> list[Row]:
 def canonical(problem: Problem) -> str:
     """The results on a grid of arguments: equal functions have equal ones."""
     numbers = range(-15, 16) if len(problem.tested[0]) == 2 else range(31)
-    return str([problem.function(*point) for point in product(numbers, repeat=len(problem.tested[0]))])
+    return str(list(starmap(problem.function, product(numbers, repeat=len(problem.tested[0])))))
 
 
 @cache
@@ -115,7 +115,7 @@ def _branches() -> Iterator[Problem]:
 
 def _branch(less: bool, first: tuple[str, int], second: tuple[str, int], x: int, y: int) -> int:
     name, number = first if (x < y if less else x > y) else second
-    return {"x": x, "y": y}[name] + number
+    return (x if name == "x" else y) + number
 
 
 def _loops() -> Iterator[Problem]:

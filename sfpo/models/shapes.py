@@ -47,10 +47,16 @@ class Shape:
         return self.num_key_value_heads * self.head_dim
 
     @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Name of each of a layer's matrices -> width of what goes in, of what comes out."""
+        width, inner, heads, keys = self.hidden_size, self.intermediate_size, self.attention_width, self.key_width
+        attention = {"q_proj": (width, heads), "k_proj": (width, keys), "v_proj": (width, keys), "o_proj": (heads, width)}
+        return {**attention, "gate_proj": (width, inner), "up_proj": (width, inner), "down_proj": (inner, width)}
+
+    @property
     def linear_parameters(self) -> int:
-        """Of one layer's matrix products, biases included: queries, keys, values, output; gate, up, down."""
-        attention = self.hidden_size * (2 * self.attention_width + 2 * self.key_width)
-        return attention + 3 * self.hidden_size * self.intermediate_size + self.biases
+        """Of one layer's matrix products, biases included."""
+        return sum(before * after for before, after in self.matrices.values()) + self.biases
 
     @property
     def layer_parameters(self) -> int:

@@ -54,7 +54,7 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
     Raises:
         DiskFull: the disk has no room; an older export of the same name is untouched.
     """
-    _require_space(folder, sum(p.numel() * p.element_size() for p in policy.parameters()))
+    _require_space(folder, sum(p.numel() * p.element_size() for p in policy.model.parameters()))
     config = json.loads((Path(start) / "config.json").read_text())
     stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
     # One name for each stored tensor: transformers ties the others again when it loads.

@@ -90,6 +90,7 @@ class TrainingJob:
             settings.limits.max_completion_tokens,
             settings.arm.learning_rate_scale,
             ranks,
+            settings.run.seed,
         )
         self.rule = make_update_rule(settings.arm.rule, **settings.arm.rule_settings)
         self.clock = PhaseClock()

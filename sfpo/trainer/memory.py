@@ -1,8 +1,9 @@
 """How much memory a training job takes on each of its devices, by part and by moment, from shapes and settings alone.
 
-t tokens stand in a micro-batch, n of them completion tokens; W float32 weights are 4 bytes each. On N ranks weights, gradients,
-moments and snapshot are 1/N (FSDP2: a layer, and the embeddings, are whole while they compute); activations and the slices of
-the log-probs are each rank's own, and so is its engine. The largest moment is the plan:
+Weights are float32, 4 bytes each; beside adapters the layers' matrices are frozen in the data type that they compute in, and
+gradients, moments and snapshot are of the adapters alone. On N ranks weights, gradients, moments and snapshot are 1/N (FSDP2: a
+layer, and the embeddings, are whole while they compute), or in the host's memory (``offload_to_host``); activations and the
+slices of the log-probs are each rank's own, and so is its engine, or its share of one. The largest moment is the plan:
 
     forward      activations of all layers (with checkpointing, each layer's input), bfloat16 copies of the weights
     log-probs    the same activations, slices of the logits, the gradient of the output layer
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sfpo.algorithms.logprobs import LOGITS_AT_ONCE
-from sfpo.config import Engine, ModelLimits, Train
+from sfpo.config import Engine, Lora, ModelLimits, Train
 from sfpo.models.shapes import Shape
 
 FLOAT = 4
@@ -58,6 +59,27 @@ class Job:
     """Processes that train together, each with a device of its own."""
     entropy_in_update: bool = False
     """The update's own forward pass takes the entropy."""
+
+    @property
+    def trained(self) -> int:
+        """Number of weights that have gradients, moments and snapshots."""
+        root = 0 if self.train.lora else self.shape.root_parameters
+        return self.shape.num_hidden_layers * trained(self.shape, self.train.lora) + root
+
+    @property
+    def weight_bytes(self) -> float:
+        """Of all weights, adapters among them, over all ranks."""
+        shape, lora = self.shape, self.train.lora
+        if lora is None:
+            return float(FLOAT * shape.parameters)
+        frozen = shape.num_hidden_layers * shape.linear_parameters * BYTES[self.train.policy_dtype]
+        others = shape.parameters - shape.num_hidden_layers * shape.linear_parameters
+        return float(frozen + FLOAT * (others + self.trained))
+
+    @property
+    def offloaded(self) -> bool:
+        """Weights and moments are in the host's memory, not on the device."""
+        return self.train.offload_to_host and self.device == "cuda" and self.ranks > 1
 
 
 @dataclass(frozen=True)
@@ -108,24 +130,26 @@ def filled(train: Train, limits: ModelLimits, ranks: int = 1) -> Packed:
     return Packed(families, is_whole=rows == 0)
 
 
-def kept_by_layer(shape: Shape, packed: Packed, dtype: str) -> float:
+def kept_by_layer(shape: Shape, packed: Packed, dtype: str, lora: Lora | None = None) -> float:
     """Bytes that autograd keeps of one layer's forward pass, from the layer's input to its output's last factor.
 
     In float32, token by token: 6 widths (input, its normalized form, that times the norm's weight; twice), queries, keys and
     values as wide as all heads, attention's output as it comes and as it goes into its product, gate, its SiLU, up, and their
     product. Under bfloat16 autocast the residual stream stays float32, and each product keeps a bfloat16 input of its own
-    (queries, keys and values 3, gate and up 2).
+    (queries, keys and values 3, gate and up 2). With adapters, the frozen norms do not keep what their weights multiply, and
+    each adapter keeps its inner product; a matrix without one is counted as if it had one.
     """
     tokens, width, heads = packed.tokens, shape.hidden_size, shape.attention_width
     size = BYTES[dtype]
-    norms = 4 * width * FLOAT + 2 * FLOAT  # and one root mean square a token
+    norms = (2 if lora else 4) * width * FLOAT + 2 * FLOAT  # and one root mean square a token
     inputs = 2 * width * size if dtype == "float32" else 5 * width * size
     attention = 5 * heads * size + shape.num_attention_heads * FLOAT  # and a logarithm a head and query
     mlp = 4 * shape.intermediate_size * size
-    kept = tokens * (norms + inputs + attention + mlp)
+    inner = len(shape.matrices) * lora.rank * size if lora else 0
+    kept = tokens * (norms + inputs + attention + mlp + inner)
     if shape.qk_norm:
         of_heads, normed = shape.num_attention_heads + shape.num_key_value_heads, heads + shape.key_width
-        kept += tokens * (normed * (FLOAT + size) + of_heads * FLOAT)
+        kept += tokens * (normed * (FLOAT if lora else FLOAT + size) + of_heads * FLOAT)
     kept += packed.mask_entries * size  # as what it adds to the logits
     if dtype == "float32":
         return kept + 2 * packed.masked_keys * heads * size
@@ -138,8 +162,23 @@ def moments(job: Job, device_memory: float) -> dict[str, Parts]:
     engine = _engine(job, device_memory)
     if job.device == "cpu":
         return {moment: {**parts, **engine} for moment, parts in training(job).items()}
-    sharded = FLOAT * job.shape.parameters / job.ranks
-    return {**training(job), "generation": {"weights": sharded, "optimizer": 2 * sharded, **engine}}
+    return {**training(job), "generation": {part: size for part, size in _held(job).items() if part != "snapshot"} | engine}
+
+
+def trained(shape: Shape, lora: Lora | None) -> int:
+    """Number of weights of one layer that are trained: A [rank, width in] and B [width out, rank] of each matrix, or all."""
+    if lora is None:
+        return shape.layer_parameters
+    chosen = [sizes for name, sizes in shape.matrices.items() if lora.matrices is None or name in lora.matrices]
+    return lora.rank * sum(map(sum, chosen))
+
+
+def _held(job: Job) -> Parts:
+    """What a rank's device holds throughout: its share of the weights, of AdamW's moments and of the rule's snapshots."""
+    if job.offloaded:
+        return {"weights": 0.0, "optimizer": 0.0, "snapshot": 0.0}
+    each = FLOAT * job.trained / job.ranks
+    return {"weights": job.weight_bytes / job.ranks, "optimizer": 2 * each, "snapshot": job.snapshots * each}
 
 
 def training(job: Job) -> dict[str, Parts]:
@@ -147,13 +186,13 @@ def training(job: Job) -> dict[str, Parts]:
     shape, train, ranks = job.shape, job.train, job.ranks
     packed = filled(train, job.limits, ranks)
     size, tokens, width = BYTES[train.policy_dtype], packed.tokens, shape.hidden_size
-    layers, sharded = shape.num_hidden_layers, FLOAT * shape.parameters / ranks
-    held = {"weights": sharded, "optimizer": 2 * sharded, "snapshot": job.snapshots * sharded}
+    layers, held = shape.num_hidden_layers, _held(job)
+    sharded = 0.0 if job.offloaded else FLOAT * job.trained / ranks
     before = 0.0 if packed.is_whole else sharded  # gradients of the micro-batches before
-    embedding = FLOAT * shape.embedding_parameters
+    embedding = 0 if train.lora else FLOAT * shape.embedding_parameters  # of a frozen one there is no gradient
     pending = embedding if shape.tied else 0  # the output layer's gradient waits for the input's
 
-    kept = kept_by_layer(shape, packed, train.policy_dtype)
+    kept = kept_by_layer(shape, packed, train.policy_dtype, train.lora)
     outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # last norm; angles
     if train.gradient_checkpointing:
         all_layers, in_forward, in_backward = layers * tokens * width * FLOAT, kept, kept
@@ -203,13 +242,15 @@ def _copies(job: Job) -> dict[str, float]:
     size = BYTES[train.policy_dtype]
     nothing = {"root": 0.0, "layer gradients": 0.0, "root gradients": 0.0}
     if job.ranks > 1:
-        root, layer = float(FLOAT * shape.root_parameters), shape.layer_parameters
+        root, of_layer = float(FLOAT * shape.root_parameters), trained(shape, train.lora)
+        layer = shape.layer_parameters + (of_layer if train.lora else 0)
         two_layers = root + 2 * layer * size
         in_layers = {"forward": two_layers, "log-probs": root, "backward": two_layers}
-        return {**in_layers, "root": root, "layer gradients": layer * (size + FLOAT), "root gradients": root}
+        of_root = 0.0 if train.lora else root
+        return {**in_layers, "root": root, "layer gradients": of_layer * (size + FLOAT), "root gradients": of_root}
     if train.policy_dtype == "float32":
         return {"forward": 0.0, "log-probs": 0.0, "backward": 0.0, **nothing}
-    of_layer = float(shape.linear_parameters * size)
+    of_layer = float((trained(shape, train.lora) if train.lora else shape.linear_parameters) * size)
     every = of_layer * shape.num_hidden_layers
     after = (
         {"log-probs": 0.0, "backward": of_layer} if train.gradient_checkpointing else {"log-probs": every, "backward": every}
@@ -236,14 +277,16 @@ def _engine(job: Job, device_memory: float) -> Parts:
 
 
 def engine_weights(job: Job) -> float:
-    """Bytes of the engine's copy of the weights: whole on every rank."""
-    return float(job.shape.parameters * BYTES[job.engine.dtype])
+    """Bytes of the engine's copy of the weights on a rank: all of them, or a share where ranks hold an engine together."""
+    return job.shape.parameters * BYTES[job.engine.dtype] / job.engine.tensor_parallel
 
 
 def one_sequence(job: Job) -> float:
-    """Bytes of the KV cache of a prompt and completion of full length."""
+    """Bytes on a rank of the KV cache of a prompt and completion of full length. A key head is never split: where an engine
+    has more ranks than the model has key heads, vLLM gives each rank one."""
     tokens = job.limits.max_prompt_tokens + job.limits.max_completion_tokens
-    return float(2 * tokens * job.shape.num_hidden_layers * job.shape.key_width * BYTES[job.engine.dtype])
+    widest = max(job.shape.head_dim, job.shape.key_width / job.engine.tensor_parallel)
+    return 2 * tokens * job.shape.num_hidden_layers * widest * BYTES[job.engine.dtype]
 
 
 def total(parts: Parts) -> float:

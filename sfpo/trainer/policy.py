@@ -1,4 +1,4 @@
-"""The policy in torch: float32 master weights, AdamW, and the one update that every rule is made of.
+"""The policy in torch: float32 master weights or adapters, AdamW, and the one update that every rule is made of.
 
 Started with others by torchrun, a process holds its shard of every weight, gradient and moment (FSDP2) and computes its share
 of every mini-batch. Loss weights, norms and decisions are the whole mini-batch's, and gradients are sums over the ranks, so
@@ -24,6 +24,7 @@ from sfpo.algorithms.objectives import policy_loss, token_weights
 from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Objective, Train
 from sfpo.ranks import ALONE, Ranks
+from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.packing import ATTENTION, MicroBatch, micro_batches
 from sfpo.types import TrainBatch
 
@@ -101,9 +102,11 @@ class Policy:
         max_completion_tokens: denominator of the "constant" aggregation.
         learning_rate_scale: factor on the optimizer's learning rate.
         ranks: the processes that hold the policy together; all of them make the same calls with the same batches.
+        seed: of the run; adapters start from it.
 
     Raises:
         ValueError: ``offload_to_host`` is set for a process that torchrun did not start.
+        ConfigError: adapters are asked for matrices that the model does not have.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Policy:
         max_completion_tokens: int,
         learning_rate_scale: float = 1.0,
         ranks: Ranks = ALONE,
+        seed: int = 0,
     ) -> None:
         if train.offload_to_host and ranks.mesh is None:
             raise ValueError("train.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
@@ -128,9 +132,12 @@ class Policy:
             attn_implementation=ATTENTION,
         )
         self.model.train()
+        compute = getattr(torch, train.policy_dtype)
+        if train.lora:
+            add_adapters(self.model, train.lora, compute, seed)
         if train.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
-        self.scorer = Scorer(self.model, getattr(torch, train.policy_dtype), train.sampling.temperature)
+        self.scorer = Scorer(self.model, compute, train.sampling.temperature)
         if ranks.mesh is None:
             self.model.to(self.device)
         else:  # layer by layer onto the device
@@ -142,7 +149,7 @@ class Policy:
         settings = train.optimizer
         self.learning_rate = settings.learning_rate * learning_rate_scale
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self.parameters(),
             lr=self.learning_rate,
             betas=settings.betas,
             eps=settings.eps,
@@ -152,28 +159,29 @@ class Policy:
 
     def parameters(self) -> list[Tensor]:
         """The trainable weights, always in the same order."""
-        return list(self.model.parameters())
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every entry of the state dict, tied weights under both names (see RolloutEngine.load_weights).
+        """Every entry of the state dict, tied weights under both names (see RolloutEngine.load_weights), adapters merged.
 
         Sharded ones are put together one at a time, as all ranks ask for them.
         """
-        for name, tensor in self.model.state_dict().items():
-            yield name, self._whole(tensor)
+        return merged(self.model, self.model.state_dict().items(), self._whole)
 
     def weights_named_once(self) -> Iterator[tuple[str, Tensor]]:
         """As ``weights``, tied weights under one name."""
-        for name, parameter in self.model.named_parameters():
-            yield name, self._whole(parameter.detach())
+        parameters = ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
+        return merged(self.model, parameters, self._whole)
 
     def _whole(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device).full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def state(self) -> dict[str, Tensor]:
-        """This rank's shards of the weights and of AdamW's moments, by name: what is written there goes on from there."""
+        """This rank's shards of what is trained and of AdamW's moments, by name: what is written there goes on from there."""
         tensors = {}
         for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             moments = self.optimizer.state[parameter]
             if not moments:  # as AdamW's first step makes them
                 moments["step"] = torch.zeros((), device=parameter.device)
@@ -266,11 +274,11 @@ class Policy:
                 first.take(*scores)
             mini.settle(self.ranks.sum_(first.logprobs), self.ranks.sum_(first.entropy).mean().item())
         if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
-            for parameter in self.model.parameters():
+            for parameter in self.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         if observe:
             observe()
-        grad_norm = clip_gradients_(self.model.parameters(), self.train.optimizer.max_grad_norm)
+        grad_norm = clip_gradients_(self.parameters(), self.train.optimizer.max_grad_norm)
         metrics = self._over_all_ranks(loss_sum, ratios, clipped)
         finite = math.isfinite(metrics["loss"]) and math.isfinite(grad_norm)
         if finite:

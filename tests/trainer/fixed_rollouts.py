@@ -24,7 +24,7 @@ from sfpo.types import TrainBatch
 
 GROUPS, GROUP = 6, 4
 STEPS = 3
-FIRST_STEP_ALONE = ("gxpo", "bfloat16")
+FIRST_STEP_ALONE = ("gxpo", "bfloat16", "lora_bfloat16")
 """GXPO divides gradients by each other, and bfloat16 keeps 8 bits: rounding grows fast from update to update."""
 CASES = {
     # Name: rule and its settings, objective, training settings.
@@ -37,6 +37,8 @@ CASES = {
     ),
     "gxpo": ({"rule": "gxpo"}, "dr_grpo", {}),
     "bfloat16": ({"rule": "grpo"}, "grpo", {"policy_dtype": "bfloat16"}),
+    "lora": ({"rule": "sfpo"}, "grpo", {"lora": {"rank": 4, "alpha": 8.0}, "gradient_checkpointing": True}),
+    "lora_bfloat16": ({"rule": "grpo"}, "grpo", {"lora": {"rank": 4, "alpha": 8.0}, "policy_dtype": "bfloat16"}),
 }
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from sfpo.config import Lora
 from sfpo.settings import RunSettings, to_json
 
 PROJECT = Path(__file__).parents[2]
@@ -101,6 +102,18 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     assert untimed(whole) == untimed(stopped)
     one, other = (load_file(folder / "last/model.safetensors") for folder in (whole, stopped))
     assert all(one[key].equal(other[key]) for key in one)
+
+
+def test_adapters_reach_the_engine_merged(settings, tmp_path):
+    optimizer = settings.train.optimizer.model_copy(update={"learning_rate": 1e-2})
+    train = settings.train.model_copy(update={"lora": Lora(rank=4, alpha=8.0), "optimizer": optimizer})
+    finish(start(tmp_path, settings.model_copy(update={"train": train})), tmp_path)
+    start_weights, last = (load_file(Path(path) / "model.safetensors") for path in (settings.model_path, tmp_path / "last"))
+    assert last.keys() == start_weights.keys()
+    changed = {name for name in last if not last[name].equal(start_weights[name])}
+    assert changed and all("_proj.weight" in name for name in changed)
+    assert max((last[name] - start_weights[name]).abs().max().item() for name in changed) > 1e-2
+    assert all(record["sampler_gap_max"] < 1e-3 for record in untimed(tmp_path))
 
 
 WITHOUT_VLLM = """

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sfpo.config import Engine, ModelLimits, load_params
+from sfpo.config import Engine, Lora, ModelLimits, load_params
 from sfpo.models.shapes import shape_of
-from sfpo.trainer.memory import Job, Packed, filled, kept_by_layer, moments, one_sequence, total, training
+from sfpo.trainer.memory import Job, Packed, engine_weights, filled, kept_by_layer, moments, one_sequence, total, training
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import Policy
 
@@ -123,18 +123,49 @@ def test_a_snapshot_is_one_copy_of_the_weights_and_the_entropy_one_more_slice():
     assert chunks[1] - chunks[0] == 12 * 20 * 4
 
 
+def test_adapters_by_hand():
+    # Widths in and out of QWEN2's matrices: 16 + 12 + 12 + 16 + 18 + 18 + 18 = 110; of rank 3 in 3 layers 990 trained weights.
+    lora = Lora(rank=3, alpha=3.0)
+    whole, half = (job(snapshots=1, lora=lora, policy_dtype=dtype) for dtype in ("float32", "bfloat16"))
+    parts = training(whole)["embeddings"]
+    assert parts["weights"] == 4 * (1560 + 990) and parts["optimizer"] == 2 * 4 * 990
+    assert parts["gradients"] == parts["snapshot"] == 4 * 990
+    assert training(half)["forward"]["weights"] == 2 * 3 * 448 + 4 * (1560 - 3 * 448 + 990)  # the layers' matrices in bfloat16
+    assert training(half)["forward"]["compute copies"] == 2 * 990  # adapters, as autocast copies them
+    two = training(replace(whole, ranks=2))["backward"]
+    assert two["weights"] == parts["weights"] / 2 and two["gradients"] == 330 * 8  # a layer's own and what is sent
+    assert job(lora=Lora(rank=3, alpha=3.0, matrices=["q_proj", "v_proj"])).trained == 3 * 3 * (16 + 12)
+
+
+def test_ranks_that_hold_an_engine_together_hold_a_share_each():
+    # 3120 bytes in bfloat16; two of four ranks' keys are one head of 2 wide, and no rank has less than a head.
+    weights, sequences = zip(
+        *((engine_weights(one), one_sequence(one)) for n in (1, 2, 4) for one in [job(engine=Engine(tensor_parallel=n))]),
+        strict=True,
+    )
+    assert weights == (3120, 1560, 780) and sequences == (480, 240, 240)
+
+
+def test_what_is_offloaded_is_not_on_the_device():
+    one = job(snapshots=1, micro_batch_tokens=10, offload_to_host=True, ranks=2)
+    on_gpu = training(replace(one, device="cuda"))["backward"]
+    assert [on_gpu[part] for part in ("weights", "optimizer", "snapshot")] == [0, 0, 0]
+    assert on_gpu["gradients"] == 4 * 160 + 464 * 8  # what waits for the input embeddings', and a layer's own
+    assert training(one)["backward"]["weights"] == 4 * 1560 / 2  # a CPU is the host
+
+
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory):
     """Policies of one or three layers, so that a difference is that of two layers."""
     made = {}
 
-    def make(kind: str, key_heads: int, dtype: str, layers: int) -> Policy:
-        key = (kind, key_heads, dtype, layers)
+    def make(kind: str, key_heads: int, dtype: str, lora: Lora | None, layers: int) -> Policy:
+        key = (kind, key_heads, dtype, lora is None, layers)
         if key not in made:
             folder = tmp_path_factory.mktemp("model")
             config = AutoConfig.for_model(**config_of(kind, key_heads), num_hidden_layers=layers)
             AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-            train = TRAIN.model_copy(update={"policy_dtype": dtype})
+            train = TRAIN.model_copy(update={"policy_dtype": dtype, "lora": lora})
             made[key] = Policy(folder, load_params().objectives["grpo"], train, 64)
         return made[key]
 
@@ -150,7 +181,7 @@ def kept_by_autograd(policy: Policy, prompt: int, completions: list[int]) -> int
     """Bytes of all tensors that a forward pass keeps, weights and their bfloat16 copies left out."""
     prompts, answers = [[5] * prompt] * len(completions), [[7] * length for length in completions]
     micro = next(iter(micro_batches(prompts, answers, 10**6, torch.device("cpu"))))
-    weights = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in policy.model.parameters()}
     kept, alive = {}, []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -168,11 +199,12 @@ def kept_by_autograd(policy: Policy, prompt: int, completions: list[int]) -> int
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "key_heads"), [("qwen2", 2), ("qwen2", 4), ("qwen3", 2), ("llama", 1)])
+@pytest.mark.parametrize("lora", [None, Lora(rank=3, alpha=3.0)])
 @pytest.mark.parametrize("completions", [[20], [9, 9], [1, 5, 14]])
-def test_what_a_layer_keeps_is_what_autograd_keeps(policies, kind, key_heads, dtype, completions):
-    one, three = (kept_by_autograd(policies(kind, key_heads, dtype, layers), 8, completions) for layers in (1, 3))
+def test_what_a_layer_keeps_is_what_autograd_keeps(policies, kind, key_heads, dtype, lora, completions):
+    one, three = (kept_by_autograd(policies(kind, key_heads, dtype, lora, layers), 8, completions) for layers in (1, 3))
     shape = shape_of({**config_of(kind, key_heads), "num_hidden_layers": 3}, "here")
-    assert kept_by_layer(shape, Packed([(8, completions)], True), dtype) == (three - one) / 2
+    assert kept_by_layer(shape, Packed([(8, completions)], True), dtype, lora) == (three - one) / 2
 
 
 jobs = st.builds(
@@ -186,6 +218,8 @@ jobs = st.builds(
     completions_per_prompt=st.integers(2, 16),
     policy_dtype=st.sampled_from(["float32", "bfloat16"]),
     gradient_checkpointing=st.booleans(),
+    lora=st.sampled_from([None, Lora(rank=2, alpha=2.0)]),
+    offload_to_host=st.booleans(),
 )
 
 
