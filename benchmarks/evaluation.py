@@ -24,7 +24,7 @@ HF_BATCH_SIZES = (64, QUESTIONS * 4)
 def engine(turns: Turns, work: Work) -> None:
     """A turn: one evaluation through vLLM."""
     from eval.engine_lm import EngineLM
-    from sfpo.rollouts.engine import make_engine
+    from sfpo.rollouts import make_engine
 
     _evaluate(turns, work, EngineLM(make_engine(work.checkpoint, work.limits, work.of_suite.engine), seed=0))
 

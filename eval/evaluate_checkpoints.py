@@ -50,7 +50,7 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         FileNotFoundError, ValueError: a checkpoint is unfinished or damaged.
     """
     from sfpo.manifest import file_sha256, read_manifest, write_json
-    from sfpo.rollouts.engine import make_engine
+    from sfpo.rollouts import make_engine
     from sfpo.settings import settings_hash
 
     manifests = {name: read_manifest(Path(path)) for name, path in settings.checkpoints.items()}

@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory, tiny_model) -> Path:
 @pytest.fixture(scope="session")
 def vllm_engine(checkpoint, limits, params):
     """One live vLLM engine for all tests that need one: starting it takes seconds."""
-    from sfpo.rollouts.engine import make_engine
+    from sfpo.rollouts import make_engine
 
     return make_engine(checkpoint, limits, params.suites["tiny"].engine)
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from transformers import GenerationConfig
 
-from sfpo.config import Engine, ModelLimits, Sampling
-from sfpo.ranks import ALONE, Ranks
+from sfpo.config import Sampling
 from sfpo.types import Completion
 
 if TYPE_CHECKING:
@@ -68,25 +67,6 @@ class RolloutEngine(Protocol):
 
     def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take the memory back with new weights; the reverse of ``sleep``, and a plain weight sync on a CPU."""
-
-
-def make_engine(checkpoint: str | Path, limits: ModelLimits, settings: Engine, ranks: Ranks = ALONE) -> RolloutEngine:
-    """The engine that ``settings.library`` names.
-
-    Args:
-        checkpoint: folder in Hugging Face format (safetensors, tokenizer).
-        limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
-        settings: speed and memory.
-        ranks: the processes of the job. ``tensor_parallel`` neighbours hold one engine, and must make the same calls; engines
-            know nothing of each other.
-    """
-    if settings.library == "transformers":
-        from sfpo.rollouts.transformers_engine import TransformersEngine
-
-        return TransformersEngine(checkpoint, limits, settings)
-    from sfpo.rollouts.vllm_engine import VLLMEngine
-
-    return VLLMEngine(checkpoint, limits, settings, ranks)
 
 
 def stop_token_ids(checkpoint: str | Path) -> list[int]:

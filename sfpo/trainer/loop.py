@@ -27,7 +27,8 @@ from sfpo.ranks import ALONE, Ranks, cores, join
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.graders import make_grader
 from sfpo.rewards.math_answer import Grader
-from sfpo.rollouts.engine import EngineFailure, make_engine
+from sfpo.rollouts import make_engine
+from sfpo.rollouts.engine import EngineFailure
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, settings_hash

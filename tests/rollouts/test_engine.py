@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sfpo.config import Sampling
-from sfpo.rollouts.engine import EngineFailure, Request, make_engine, stop_token_ids
+from sfpo.rollouts import make_engine
+from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
 from sfpo.rollouts.transformers_engine import SeededSampler
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.seeding import seed_of
