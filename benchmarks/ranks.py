@@ -1,8 +1,8 @@
 """One update by two ranks on a core each, against one process on one core: what sharding keeps of the second core.
 
 The weights are split over the ranks (FSDP2) and gathered layer by layer, forward and again backward; gradients are summed. The
-traffic of an update is thus given by the weights and the number of micro-batches, its computation by the tokens: the batch is
-one of training, not the smallest that runs.
+traffic of an update is thus given by the weights and the number of micro-batches, its computation by the tokens: both sides
+take micro-batches of few tokens and of many.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from benchmarks.workload import Work, given_batch, ragged_lengths, work_of
 if TYPE_CHECKING:
     from sfpo.types import TrainBatch
 
-COMPLETIONS, GROUP, PROMPT_TOKENS = 32, 8, 64
+COMPLETIONS, GROUP, PROMPT_TOKENS = 64, 8, 64
 RAGGED = (16, 192)
 """Shortest and longest completion."""
 RANKS = 2
+MICRO_BATCH_TOKENS = (1024, 4096)
 
 
 def batch_of(work: Work) -> TrainBatch:
@@ -32,7 +33,7 @@ def batch_of(work: Work) -> TrainBatch:
     return given_batch(AutoConfig.from_pretrained(work.checkpoint).vocab_size, PROMPT_TOKENS, GROUP, lengths)
 
 
-def ours(turns: Turns, work: Work, ranks: int) -> None:
+def ours(turns: Turns, work: Work, ranks: int, micro_batch_tokens: int) -> None:
     """A turn: one update by ``ranks`` processes, each on a core of its own."""
     cores = sorted(os.sched_getaffinity(0))
     with socket.create_server(("localhost", 0)) as free:
@@ -42,21 +43,23 @@ def ours(turns: Turns, work: Work, ranks: int) -> None:
     for rank in reversed(range(ranks)):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
         if rank:
-            others.append(multiprocessing.get_context("spawn").Process(target=_update, args=(None, work, cores[rank])))
+            others.append(
+                multiprocessing.get_context("spawn").Process(target=_update, args=(None, work, cores[rank], micro_batch_tokens))
+            )
             others[-1].start()
-    _update(turns, work, cores[0])
+    _update(turns, work, cores[0], micro_batch_tokens)
     for other in others:
         other.join()
 
 
-def _update(turns: Turns | None, work: Work, core: int) -> None:
+def _update(turns: Turns | None, work: Work, core: int, micro_batch_tokens: int) -> None:
     from time import perf_counter
 
     os.sched_setaffinity(0, {core})
     from sfpo.ranks import join
 
     ranks = join()
-    batch, policy = batch_of(work), work.policy(COMPLETIONS // GROUP, ranks=ranks)
+    batch, policy = batch_of(work), work.policy(COMPLETIONS // GROUP, ranks=ranks, micro_batch_tokens=micro_batch_tokens)
     while ranks.gather(turns.wait() if turns else None)[0]:
         started = perf_counter()
         policy.descend(batch)
@@ -66,12 +69,19 @@ def _update(turns: Turns | None, work: Work, core: int) -> None:
 
 def run(options: Options) -> Result:
     work = work_of(options)
-    measured = take_turns({str(ranks): [Arm(ours, 1, {"work": work, "ranks": ranks})] for ranks in (1, RANKS)}, options)
-    one, two = measured["1"].values(), measured[str(RANKS)].values()
     tokens = sum(batch_of(work).lengths)
-    figures = {"update_throughput_two_ranks_over_one": paired_ratio(one, two)}
-    figures |= {
-        f"update_tokens_per_second_{ranks}_ranks": spread([tokens / seconds for seconds in side.values()])
-        for ranks, side in measured.items()
-    }
-    return result(figures, measured)
+    figures, sides = {}, {}
+    for size in MICRO_BATCH_TOKENS:
+        arms = {
+            f"{ranks}_ranks_at_{size}_tokens": [Arm(ours, 1, {"work": work, "ranks": ranks, "micro_batch_tokens": size})]
+            for ranks in (1, RANKS)
+        }
+        measured = take_turns(arms, options)
+        one, two = (side.values() for side in measured.values())
+        figures[f"two_ranks_over_one_at_{size}_tokens"] = paired_ratio(one, two)
+        figures |= {
+            f"update_tokens_per_second_{name}": spread([tokens / seconds for seconds in side.values()])
+            for name, side in measured.items()
+        }
+        sides |= measured
+    return result(figures, sides)

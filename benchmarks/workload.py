@@ -77,11 +77,15 @@ class Work:
         settings = next(one for one in jobs if isinstance(one, EvaluationSettings))
         return settings.model_copy(update={"benchmarks": {benchmark: str(folder / "problems.parquet")}})
 
-    def policy(self, mini_batch_prompts: int, checkpoint: Path | None = None, ranks: Ranks = ALONE) -> Policy:
-        """The suite's policy on one objective, GRPO's, with one optimizer step for so many prompts."""
+    def policy(self, mini_batch_prompts: int, checkpoint: Path | None = None, ranks: Ranks = ALONE, **changes: Any) -> Policy:
+        """The suite's policy on one objective, GRPO's, with one optimizer step for so many prompts.
+
+        Args:
+            changes: other settings of training than the suite's.
+        """
         from sfpo.trainer.policy import Policy
 
-        train = self.of_suite.train.model_copy(update={"mini_batch_prompts": mini_batch_prompts})
+        train = self.of_suite.train.model_copy(update={"mini_batch_prompts": mini_batch_prompts, **changes})
         start, tokens = checkpoint or self.checkpoint, self.limits.max_completion_tokens
         return Policy(start, load_params().objectives["grpo"], train, tokens, ranks=ranks)
 
