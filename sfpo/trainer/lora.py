@@ -34,7 +34,7 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
         seed: A is drawn from it.
 
     Raises:
-        ConfigError: the model has no matrices of the names in ``settings.matrices``.
+        ConfigError: a name in ``settings.matrices`` is none of a matrix of the model.
     """
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=settings.matrices or "all-linear"
@@ -45,6 +45,9 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
             inject_adapter_in_model(config, model, adapter_name=ADAPTER)
         except ValueError as error:
             raise ConfigError(f"train.lora.matrices = {settings.matrices}: {error}") from None
+    adapted = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    if unknown := set(settings.matrices or ()) - adapted:  # peft passes over a name as long as another is found
+        raise ConfigError(f"train.lora.matrices = {settings.matrices}: the model has no matrix called {sorted(unknown)}")
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             for module in layer.modules():

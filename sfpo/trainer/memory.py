@@ -64,7 +64,7 @@ class Job:
     def trained(self) -> int:
         """Number of weights that have gradients, moments and snapshots."""
         root = 0 if self.train.lora else self.shape.root_parameters
-        return self.shape.num_hidden_layers * trained(self.shape, self.train.lora) + root
+        return self.shape.num_hidden_layers * trained_by_layer(self.shape, self.train.lora) + root
 
     @property
     def weight_bytes(self) -> float:
@@ -165,7 +165,7 @@ def moments(job: Job, device_memory: float) -> dict[str, Parts]:
     return {**training(job), "generation": {part: size for part, size in _held(job).items() if part != "snapshot"} | engine}
 
 
-def trained(shape: Shape, lora: Lora | None) -> int:
+def trained_by_layer(shape: Shape, lora: Lora | None) -> int:
     """Number of weights of one layer that are trained: A [rank, width in] and B [width out, rank] of each matrix, or all."""
     if lora is None:
         return shape.layer_parameters
@@ -242,7 +242,7 @@ def _copies(job: Job) -> dict[str, float]:
     size = BYTES[train.policy_dtype]
     nothing = {"root": 0.0, "layer gradients": 0.0, "root gradients": 0.0}
     if job.ranks > 1:
-        root, of_layer = float(FLOAT * shape.root_parameters), trained(shape, train.lora)
+        root, of_layer = float(FLOAT * shape.root_parameters), trained_by_layer(shape, train.lora)
         layer = shape.layer_parameters + (of_layer if train.lora else 0)
         two_layers = root + 2 * layer * size
         in_layers = {"forward": two_layers, "log-probs": root, "backward": two_layers}
@@ -250,7 +250,7 @@ def _copies(job: Job) -> dict[str, float]:
         return {**in_layers, "root": root, "layer gradients": of_layer * (size + FLOAT), "root gradients": of_root}
     if train.policy_dtype == "float32":
         return {"forward": 0.0, "log-probs": 0.0, "backward": 0.0, **nothing}
-    of_layer = float((trained(shape, train.lora) if train.lora else shape.linear_parameters) * size)
+    of_layer = float((trained_by_layer(shape, train.lora) if train.lora else shape.linear_parameters) * size)
     every = of_layer * shape.num_hidden_layers
     after = (
         {"log-probs": 0.0, "backward": of_layer} if train.gradient_checkpointing else {"log-probs": every, "backward": every}

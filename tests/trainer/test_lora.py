@@ -84,6 +84,8 @@ def test_named_matrices_alone_get_adapters(make_policy):
     assert len(policy.parameters()) == 2 * 2 * policy.model.config.num_hidden_layers
     with pytest.raises(ConfigError, match=r"train.lora.matrices = \['w_q'\]"):
         make_policy(lora=Lora(rank=2, alpha=2.0, matrices=["w_q"]))
+    with pytest.raises(ConfigError, match=r"the model has no matrix called \['v_porj'\]"):
+        make_policy(lora=Lora(rank=2, alpha=2.0, matrices=["q_proj", "v_porj"]))
 
 
 def test_the_seed_decides_where_adapters_start(make_policy):
