@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -121,10 +122,10 @@ class EveryOtherRight:
         from sfpo.rewards.math_answer import Grader
 
         self._grader = Grader(workers=len(os.sched_getaffinity(0)))
+        self._verdicts = itertools.cycle([True, False])
 
     def grade_all(self, responses: Sequence[str], golds: Sequence[Any]) -> list[Grade]:
-        grades = self._grader.grade_all(responses, golds)
-        return [replace(grade, correct=place % 2 == 0) for place, grade in enumerate(grades)]
+        return [replace(grade, correct=next(self._verdicts)) for grade in self._grader.grade_all(responses, golds)]
 
     def close(self) -> None:
         self._grader.__exit__(None, None, None)

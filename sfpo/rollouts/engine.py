@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +26,10 @@ class Request:
     """From sfpo.seeding: the completion depends on it and on the prompt, not on its neighbours in the batch (float32)."""
 
 
+Finished = Callable[[int, Completion], None]
+"""Called with a completion, and the place of its request, as soon as it is there."""
+
+
 class EngineFailure(RuntimeError):
     """The engine raised while it sampled."""
 
@@ -37,13 +41,16 @@ class RolloutEngine(Protocol):
     max_prompt_tokens: int
     max_completion_tokens: int
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
+    ) -> list[Completion]:
         """Sample one completion for each request, in order.
 
         The log-probs are those of softmax(logits / temperature); with top_p < 1 they are renormalized over the nucleus.
 
         Args:
             progress: show a progress bar.
+            finished: gets each completion while others are still sampled, as far as the library can: from this thread.
 
         Raises:
             EngineFailure: the library raised; ``restart`` makes a fresh engine.

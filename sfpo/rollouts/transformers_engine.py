@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from sfpo.config import Engine, ModelLimits, Sampling
-from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
+from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
 
 
@@ -57,18 +57,24 @@ class TransformersEngine:
         self._dtype = getattr(torch, settings.dtype)
         self._model = self._loaded(checkpoint).to(self._device).eval()
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
+    ) -> list[Completion]:
         # Rows of like length together: the padding of a batch is as long as its longest prompt.
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].prompt_ids))
         batches = [order[start : start + self._rows_at_once] for start in range(0, len(order), self._rows_at_once)]
         completions: dict[int, Completion] = {}
-        try:
-            for batch in tqdm(batches, disable=not progress, desc="generate", unit="batch"):
-                completions |= dict(zip(batch, self._sample([requests[index] for index in batch], sampling), strict=True))
-        except Exception as fault:  # whatever the kernels or the device raise
-            raise EngineFailure(
-                f"transformers failed on {len(requests)} completions: {type(fault).__name__}: {fault}"
-            ) from fault
+        for batch in tqdm(batches, disable=not progress, desc="generate", unit="batch"):
+            try:
+                sampled = self._sample([requests[index] for index in batch], sampling)
+            except Exception as fault:  # whatever the kernels or the device raise
+                raise EngineFailure(
+                    f"transformers failed on {len(requests)} completions: {type(fault).__name__}: {fault}"
+                ) from fault
+            for index, completion in zip(batch, sampled, strict=True):
+                completions[index] = completion
+                if finished:
+                    finished(index, completion)
         return [completions[index] for index in range(len(requests))]
 
     @torch.inference_mode()

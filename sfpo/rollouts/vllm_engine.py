@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
@@ -18,13 +18,15 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.outputs import CompletionOutput
 
 from sfpo.config import Engine, ModelLimits, Sampling
 from sfpo.ranks import Ranks
-from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
+from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
 
 
@@ -69,7 +71,25 @@ class VLLMEngine:
         )
         self._llm = LLM(**self._arguments)
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, progress: bool = False) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
+    ) -> list[Completion]:
+        completions: dict[int, Completion] = {}
+        with tqdm(total=len(requests), disable=not progress, desc="generate", unit="completion") as bar:
+            for place, output in self._sampled(requests, sampling):
+                completions[place] = completion = Completion(
+                    token_ids=list(output.token_ids),
+                    logprobs=list(output.logprobs.logprobs),
+                    text=self.tokenizer.decode(output.token_ids, skip_special_tokens=True),
+                    truncated=output.finish_reason == "length",
+                )
+                if finished:
+                    finished(place, completion)
+                bar.update()
+        return [completions[place] for place in range(len(requests))]
+
+    def _sampled(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, CompletionOutput]]:
+        """Each request's place and what was sampled for it, the moment it is done: LLM.generate would wait for all."""
         params = [
             SamplingParams(
                 temperature=sampling.temperature,
@@ -84,20 +104,15 @@ class VLLMEngine:
             for request in requests
         ]
         prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
+        engine = self._llm.llm_engine
         try:
-            outputs = [output.outputs[0] for output in self._llm.generate(prompts, params, use_tqdm=progress)]
+            names = self._llm.enqueue(prompts, params, use_tqdm=False)
+            place_of = {name.partition("-")[0]: place for place, name in enumerate(names)}  # "<number>-<random>"
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    yield place_of[output.request_id], output.outputs[0]
         except Exception as fault:  # whatever the kernels, the scheduler or the device raise
             raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
-        texts = self.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
-        return [
-            Completion(
-                token_ids=list(output.token_ids),
-                logprobs=list(output.logprobs.logprobs),
-                text=text,
-                truncated=output.finish_reason == "length",
-            )
-            for output, text in zip(outputs, texts, strict=True)
-        ]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         # All entries, tied ones under both names: vLLM's CPU kernels keep a repacked copy of the output layer that stays stale

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sfpo.config import OverlongPenalty, Sampling
@@ -28,11 +31,44 @@ class Rollouts:
     """All groups sampled in the step: with dynamic sampling more than are trained on."""
 
 
+class Grading:
+    """Grades completions while others are still sampled: a thread hands the grader all that wait for it, again and again.
+
+    Args:
+        golds: of all completions to come, by their places.
+    """
+
+    def __init__(self, grader: Grader | CodeGrader, golds: Sequence[tuple[str, ...]]) -> None:
+        self._grader, self._golds = grader, golds
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[tuple[int, str]] = deque()
+        self._calls: list[Future[None]] = []
+        self._grades: dict[int, Grade] = {}
+
+    def add(self, place: int, completion: Completion) -> None:
+        """A completion has finished."""
+        self._waiting.append((place, completion.text))
+        self._calls.append(self._thread.submit(self._grade_waiting))
+
+    def grades(self) -> list[Grade]:
+        """All grades, in the order of the golds, once they are there; raises what the grader raised."""
+        for call in self._calls:
+            call.result()
+        self._thread.shutdown()
+        return [self._grades[place] for place in range(len(self._golds))]
+
+    def _grade_waiting(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if batch:  # else an earlier call took them
+            places, texts = zip(*batch, strict=True)
+            self._grades |= zip(places, self._grader.grade_all(texts, [self._golds[place] for place in places]), strict=True)
+
+
 class Collector:
     """Samples and grades completions of prompts. Every rank gets all groups, whichever rank's engine sampled them.
 
     Args:
-        clock: takes the seconds of training's phases "generate" and "grade".
+        clock: takes the seconds of training's phases "generate" and "grade": what grading takes beyond generation.
         ranks: the processes that share the work; all of them make the same calls.
     """
 
@@ -76,46 +112,49 @@ class Collector:
         self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]
     ) -> list[RolloutGroup]:
         """``samples`` graded completions of each prompt, each completion from a seed of its own."""
-        return self._grade(prompts, self._complete(prompts, samples, sampling, seed))
+        return self._graded(prompts, *self._complete(prompts, samples, sampling, seed))
 
     def _sample_step(self, prompts: list[Prompt], order: list[int], step: int) -> list[RolloutGroup]:
         train, seed = self.settings.train, self.settings.run.seed
         chosen = [prompts[index] for index in order]
         with self.clock("generate"):
-            completions = self._complete(chosen, train.completions_per_prompt, train.sampling, (seed, "rollout", step))
+            sampled = self._complete(chosen, train.completions_per_prompt, train.sampling, (seed, "rollout", step))
         with self.clock("grade"):
-            return self._grade(chosen, completions)
+            return self._graded(chosen, *sampled)
 
-    def _complete(self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: Seed) -> list[list[Completion]]:
-        """The completions of a prompt come from one engine; each engine gets about as many tokens, as far as limits tell."""
+    def _complete(
+        self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: Seed
+    ) -> tuple[list[int], list[Completion], Grading]:
+        """The places of the prompts that this rank's engine samples, their completions, and the grading of these, under way.
+
+        The completions of a prompt come from one engine; each engine gets about as many tokens, as far as limits tell.
+        """
         of_an_engine = self.settings.engine.tensor_parallel
         most = [len(prompt.token_ids) + samples * self.settings.limits.max_completion_tokens for prompt in prompts]
         own = deal(most, self.ranks.size // of_an_engine)[self.ranks.rank // of_an_engine]
-        requests = [
-            Request(prompts[place].token_ids, seed_of(*seed, prompts[place].id, sample))
-            for place in own
-            for sample in range(samples)
-        ]
-        completions = self.engine.generate(requests, sampling) if requests else []
-        groups = [completions[start : start + samples] for start in range(0, len(completions), samples)]
-        everyones = self.ranks.gather(dict(zip(own, groups, strict=True)))
-        return [group for _, group in sorted({place: group for part in everyones for place, group in part.items()}.items())]
+        asked = [(prompts[place], sample) for place in own for sample in range(samples)]
+        requests = [Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt, sample in asked]
+        grading = Grading(self.grader, [prompt.answer for prompt, _ in asked])
+        grades_here = self.ranks.rank % of_an_engine == 0  # all ranks of an engine have the same completions
+        finished = grading.add if grades_here else None
+        completions = self.engine.generate(requests, sampling, finished=finished) if requests else []
+        return own if grades_here else [], completions, grading
 
-    def _grade(self, prompts: list[Prompt], completions: list[list[Completion]]) -> list[RolloutGroup]:
-        texts = [completion.text for group in completions for completion in group]
-        golds = [prompt.answer for prompt, group in zip(prompts, completions, strict=True) for _ in group]
-        rank, ranks = self.ranks.rank, self.ranks.size
-        graded_all: list[Grade] = [None] * len(texts)
-        for other, part in enumerate(self.ranks.gather(self.grader.grade_all(texts[rank::ranks], golds[rank::ranks]))):
-            graded_all[other::ranks] = part
-        self.given_up += sum(grade.timed_out for grade in graded_all)
-        grades = iter(graded_all)
-        groups = []
-        for prompt, group in zip(prompts, completions, strict=True):
-            graded = [(next(grades), completion) for completion in group]
-            rewards = [self._reward(grade, completion) for grade, completion in graded]
-            groups.append(RolloutGroup(prompt, group, rewards, [grade.correct for grade, _ in graded]))
-        return groups
+    def _graded(
+        self, prompts: list[Prompt], places: list[int], completions: list[Completion], grading: Grading
+    ) -> list[RolloutGroup]:
+        """The groups of all ranks, in the order of their prompts."""
+        graded = list(zip(completions, grading.grades(), strict=True)) if places else []
+        size = len(graded) // max(1, len(places))
+        own = {place: graded[start * size : (start + 1) * size] for start, place in enumerate(places)}
+        everyones = {place: group for part in self.ranks.gather(own) for place, group in part.items()}
+        self.given_up += sum(grade.timed_out for group in everyones.values() for _, grade in group)
+        return [self._group(prompt, everyones[place]) for place, prompt in enumerate(prompts)]
+
+    def _group(self, prompt: Prompt, graded: list[tuple[Completion, Grade]]) -> RolloutGroup:
+        completions, grades = zip(*graded, strict=True)
+        rewards = [self._reward(grade, completion) for completion, grade in graded]
+        return RolloutGroup(prompt, list(completions), rewards, [grade.correct for grade in grades])
 
     def _reward(self, grade: Grade, completion: Completion) -> float:
         settings = self.settings.train.reward

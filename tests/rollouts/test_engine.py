@@ -129,6 +129,18 @@ def test_the_seeded_sampler_draws_each_token_as_often_as_it_is_likely():
     assert sampler.logprobs[0].allclose(chances.log()[drawn])
 
 
+def test_each_completion_is_handed_over_as_soon_as_it_is_there(engine, policy):
+    engine.load_weights(policy.weights())
+    seen = []
+    completions = engine.generate(
+        requests(engine, samples=64), Sampling(), finished=lambda place, completion: seen.append((place, completion))
+    )
+    assert dict(seen) == dict(enumerate(completions)) and len(seen) == len(completions)
+    if hasattr(engine, "_llm"):  # the shorter ones first, whatever their places
+        lengths = [len(completion.token_ids) for _, completion in seen]
+        assert lengths == sorted(lengths) and len(set(lengths)) > 1
+
+
 def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy, monkeypatch):
     engine.load_weights(policy.weights())
     asked = requests(engine)
@@ -138,7 +150,7 @@ def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._llm if hasattr(engine, "_llm") else engine._model, "generate", fail)
+        patch.setattr(*((engine._llm.llm_engine, "step") if hasattr(engine, "_llm") else (engine._model, "generate")), fail)
         with pytest.raises(EngineFailure, match=r"(vLLM|transformers) failed on 12 completions: RuntimeError: device lost"):
             engine.generate(asked, Sampling())
     engine.restart(policy.weights())

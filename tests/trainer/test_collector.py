@@ -4,11 +4,12 @@ import pytest
 
 from sfpo.config import DynamicSampling, Objective, OverlongPenalty
 from sfpo.data.prompts import render
+from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grader
 from sfpo.settings import RunId, RunSettings
-from sfpo.trainer.collector import Collector, overlong_penalty
+from sfpo.trainer.collector import Collector, Grading, overlong_penalty
 from sfpo.trainer.metrics import PhaseClock
-from sfpo.types import Prompt
+from sfpo.types import Completion, Prompt
 
 SHAPING = OverlongPenalty(buffer_tokens=20, penalty=1.0)
 
@@ -23,6 +24,51 @@ def test_the_overlong_penalty_rises_over_the_buffer(length, expected):
 def grader():
     with Grader(workers=1) as grader:
         yield grader
+
+
+@pytest.fixture(scope="module")
+def code_grader(isolation):
+    with CodeGrader(workers=2) as grader:
+        yield grader
+
+
+ADD = "```python\ndef f(a, b):\n    return a + b\n```"
+SUM = ('{"function": "f", "cases": [{"arguments": [3, 4], "result": 7}]}',)
+
+
+def completion_of(text):
+    return Completion(token_ids=[1], logprobs=[0.0], text=text, truncated=False)
+
+
+def test_grades_come_in_the_order_of_the_places(code_grader):
+    texts = [ADD, "no program", ADD.replace("+", "-"), ADD]
+    grading = Grading(code_grader, [SUM] * 4)
+    for place in (2, 0, 3, 1):
+        grading.add(place, completion_of(texts[place]))
+    assert grading.grades() == code_grader.grade_all(texts, [SUM] * 4)
+    assert [grade.correct for grade in code_grader.grade_all(texts, [SUM] * 4)] == [True, False, False, True]
+    assert Grading(code_grader, []).grades() == []
+
+
+def test_what_the_grader_raises_is_raised(code_grader):
+    grading = Grading(code_grader, [("no tests",)])
+    grading.add(0, completion_of(ADD))
+    with pytest.raises(ValueError, match="not valid JSON"):
+        grading.grades()
+
+
+@pytest.mark.engine
+def test_grading_begins_while_the_engine_samples(engine, collect, monkeypatch):
+    unfinished = []
+    plain = collect()
+
+    def watched(self, responses, golds, grade_all=Grader.grade_all):
+        unfinished.append(engine._llm.llm_engine.get_num_unfinished_requests())
+        return grade_all(self, responses, golds)
+
+    monkeypatch.setattr(Grader, "grade_all", watched)
+    assert collect() == plain
+    assert unfinished[0] > 0
 
 
 @pytest.fixture
