@@ -125,12 +125,16 @@ class CodeGrader:
             "memory_mb": memory_mb,
         }
         self._threads = ThreadPoolExecutor(workers)
+        self._idle: list[subprocess.Popen[bytes]] = []
+        """Started, and waiting for the next program."""
 
     def __enter__(self) -> CodeGrader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
+        while self._idle:
+            _stop(self._idle.pop())
 
     def grade_all(self, responses: Sequence[str], golds: Sequence[str | Sequence[str]]) -> list[Grade]:
         """One grade for each response, in order; ``boxed`` says that there is a program.
@@ -186,24 +190,48 @@ class CodeGrader:
 
     @contextlib.contextmanager
     def _sandbox(self, tests: CodeTests, program: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A sandbox that is ready for requests. It ends by itself when its stdin closes; a watchdog stands behind that."""
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            _SANDBOX, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", start_new_session=True
-        ) as process:
-            seconds = _START_SECONDS + len(tests.requests) * self._limits["clock_seconds"]
-            watchdog = Timer(seconds, process.kill)
-            watchdog.start()
-            try:
-                with contextlib.suppress(BrokenPipeError):
-                    _send(process, {"program": program, "function": tests.function} | self._limits)
-                if process.stdout.readline() != b"ready\n":
-                    raise RuntimeError(_REFUSAL.format(process.stderr.read(2_000).decode(errors="replace").strip()))
-                yield process
-            finally:
-                watchdog.cancel()
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
+        """A sandbox that is ready for requests, in a process that is kept for the next if it answers to the end.
+
+        The process ends by itself when its stdin closes; a watchdog stands behind that.
+        """
+        process = self._waiting() or _start()
+        seconds = _START_SECONDS + len(tests.requests) * self._limits["clock_seconds"]
+        watchdog = Timer(seconds, process.kill)
+        watchdog.start()
+        over = False
+        try:
+            _send(process, {"program": program, "function": tests.function} | self._limits)
+            if process.stdout.readline() != b"ready\n":
+                raise RuntimeError(_REFUSAL.format(process.stderr.read(2_000).decode(errors="replace").strip()))
+            yield process
+            _send(process, None)
+            over = process.stdout.readline() == b"over\n"
+        finally:
+            watchdog.cancel()
+            if over:
+                self._idle.append(process)
+            else:
+                _stop(process)
+
+    def _waiting(self) -> subprocess.Popen[bytes] | None:
+        with contextlib.suppress(IndexError):
+            while True:
+                process = self._idle.pop()
+                if process.poll() is None:
+                    return process
+                _stop(process)  # somebody killed it
+        return None
+
+
+def _start() -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(_SANDBOX, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", start_new_session=True)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.kill()  # what it started ends with it
+    with process, contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
 
 
 _REFUSAL = (
@@ -220,15 +248,17 @@ def _only(gold: Sequence[str]) -> str:
     return gold[0]
 
 
-def _send(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
-    process.stdin.write(json.dumps(message).encode() + b"\n")
-    process.stdin.flush()
+def _send(process: subprocess.Popen[bytes], message: dict[str, Any] | None) -> None:
+    """A message to the sandbox, None: that its program is over. If it died, its silence will tell."""
+    text = b"" if message is None else json.dumps(message).encode()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(b"%d\n%s" % (len(text), text))
+        process.stdin.flush()
 
 
 def _answer(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[str, bytes]:
     """Outcome and output of one run; given up on, if the sandbox died over it."""
-    with contextlib.suppress(BrokenPipeError):
-        _send(process, request)
+    _send(process, request)
     outcome, _, size = process.stdout.readline().decode().partition(" ")
     return (outcome, process.stdout.read(int(size))) if size else (GAVE_UP, b"")
 

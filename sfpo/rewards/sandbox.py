@@ -1,11 +1,13 @@
-"""Runs one untrusted Python program, once for each request: a script of the standard library alone, started by code_tests.
+"""Runs untrusted Python programs, one after the other, each in a sandbox of its own: a script of the standard library alone,
+started by code_tests.
 
     python -s -S -B -P -X utf8 sandbox.py      (environment: PYTHONHASHSEED=0, so that sets have one order, and nothing else)
 
-Lines of JSON come in on stdin. The first is {"program", "function", "cpu_seconds", "clock_seconds", "memory_mb"}; the answer is
-the line "ready", or, where this machine grants no isolation, the reason on stderr and an exit. Each further line is one run:
-{"stdin": text} or {"arguments": [[...], ...]} (one call of the function each). The answer is a line "<outcome> <bytes>" and so
-many bytes of output: what the program printed, or the JSON list of what its function returned.
+Messages of JSON come in on stdin, each after a line with its length. The first of a program is {"program", "function",
+"cpu_seconds", "clock_seconds", "memory_mb"}; the answer is the line "ready", or, where this machine grants no isolation, the
+reason on stderr and an exit. Each further one is a run: {"stdin": text} or {"arguments": [[...], ...]} (one call of the
+function each). The answer is a line "<outcome> <bytes>" and so many bytes of output: what the program printed, or the JSON
+list of what its function returned. An empty message ends the sandbox; the answer, once nothing is left, is the line "over".
 
 What a program can reach:
 - No network, no other process, no shared memory: namespaces of its own, by way of a user namespace (an ordinary user), or by
@@ -14,8 +16,9 @@ What a program can reach:
 - No second process or thread (RLIMIT_NPROC 0, which binds all but root), no capabilities, and no way to get any.
 - Bounded: processor time, clock time, memory, file size (its output is a file), open files; no core dump.
 
-Linux 5.14 or newer. Three processes: this one only waits; its child is the first of the PID namespace and takes the requests
-(all in there ends when it ends); a fork of that child becomes the program.
+Linux 5.14 or newer. Four processes: this one starts Python once and is forked for each program; the fork enters the namespaces
+and then only waits; its child is the first of the PID namespace and takes the requests (all in there ends when it ends); a fork
+of that child becomes the program.
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ import select
 import signal
 import struct
 import sys
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -166,14 +168,28 @@ def _write(path: str, text: str) -> None:
 # ---------------------------------------------------------------------------------------------- runs
 
 
-def serve(job: dict[str, Any], requests: Iterable[bytes], as_root: bool, null: int) -> None:
+def serve(job: dict[str, Any], as_root: bool, null: int) -> None:
     """Answer the requests one after the other."""
-    sys.stdout.buffer.write(b"ready\n")
+    _answer(b"ready\n")
+    while request := read_message():
+        outcome, output = run(job, json.loads(request), as_root, null)
+        _answer(f"{outcome} {len(output)}\n".encode() + output)
+
+
+def read_message() -> bytes:
+    """The next message; empty also at the end of stdin. Nothing is read ahead: processes take turns at this stdin."""
+    size = b""
+    while (byte := os.read(0, 1)) not in (b"\n", b""):
+        size += byte
+    message = bytearray()
+    while len(message) < int(size or 0) and (part := os.read(0, int(size) - len(message))):
+        message += part
+    return bytes(message)
+
+
+def _answer(text: bytes) -> None:
+    sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
-    for line in requests:
-        outcome, output = run(job, json.loads(line), as_root, null)
-        sys.stdout.buffer.write(f"{outcome} {len(output)}\n".encode() + output)
-        sys.stdout.buffer.flush()
 
 
 def run(job: dict[str, Any], request: dict[str, Any], as_root: bool, null: int) -> tuple[str, bytes]:
@@ -239,13 +255,11 @@ def _write_results(text: bytes) -> None:
         text = text[os.write(RESULTS, text) :]
 
 
-def main() -> None:
-    requests = open(0, "rb", closefd=False)  # noqa: SIM115  (sys.stdin is left to the program)
-    job = json.loads(requests.readline())
-    null = os.open(os.devnull, os.O_RDWR)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a PID namespace is deaf to signals at their default
+def sandboxed(job: dict[str, Any], null: int) -> NoReturn:
+    """In a fork: one program's sandbox, from its namespaces to its last request."""
     try:
         as_root = enter_namespaces()
+        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # here: a change of credentials forgets it
         child = os.fork()
         if child == 0:
             _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -254,9 +268,22 @@ def main() -> None:
     except OSError as error:
         sys.exit(str(error))
     if child == 0:
-        serve(job, requests, as_root, null)
-    else:
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        serve(job, as_root, null)
+        sys.exit()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def main() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a PID namespace is deaf to signals at their default
+    while message := read_message():
+        sandbox = os.fork()
+        if sandbox == 0:
+            sandboxed(json.loads(message), null)
+        status = os.waitstatus_to_exitcode(os.waitpid(sandbox, 0)[1])
+        if status != 0:
+            sys.exit(status)
+        _answer(b"over\n")
 
 
 if __name__ == "__main__":

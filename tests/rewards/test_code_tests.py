@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -368,14 +369,43 @@ def sandboxes() -> set[int]:
     return found
 
 
-def test_no_process_is_left(grader):
+def left_of(before: set[int], allowed: int) -> set[int]:
+    """Sandboxes that were not there before, once no more than so many are left, or after five seconds."""
+    deadline = time.monotonic() + 5
+    while len(sandboxes() - before) > allowed and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return sandboxes() - before
+
+
+def test_no_process_is_left(isolation):
     before = sandboxes()
     names = ["detaches", "sleeps", "kills the sandbox", "kills all", "prints gigabytes"]
-    grader.grade_all([fenced(ATTACKS[name]) for name in names], [SUM] * len(names))
-    deadline = time.monotonic() + 5
-    while sandboxes() - before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert sandboxes() - before == set()
+    with CodeGrader(workers=2, time_limit_seconds=LIMIT, memory_mb=256) as grader:
+        grader.grade_all([fenced(ATTACKS[name]) for name in names], [SUM] * len(names))
+        assert len(left_of(before, allowed=2)) <= 2  # one a worker, which waits for its next program
+    assert left_of(before, allowed=0) == set()
+
+
+def test_a_sandbox_that_died_is_replaced(isolation):
+    before = sandboxes()
+    with CodeGrader(workers=1) as grader:
+        assert verdict(grader, ADD) == RIGHT
+        (waiting,) = left_of(before, allowed=1)
+        assert verdict(grader, ADD + "# again") == RIGHT
+        assert left_of(before, allowed=1) == {waiting}  # the same process
+        os.kill(waiting, signal.SIGKILL)
+        left_of(before, allowed=0)
+        assert verdict(grader, ADD + "# once more") == RIGHT
+
+
+def test_a_program_finds_nothing_of_the_one_before(isolation):
+    leaves = "import builtins, os\nbuiltins.left = os.environ['left'] = '1'\nopen('/tmp/left', 'w').write('1')\n" + ADD
+    finds = """
+import builtins, os
+def f(): return [hasattr(builtins, "left"), "left" in os.environ, os.listdir("/tmp")]"""
+    with CodeGrader(workers=1) as grader:
+        assert verdict(grader, leaves) == RIGHT
+        assert verdict(grader, finds, gold_of([False, False, []])) == RIGHT
 
 
 def test_output_is_cut_off(grader):
@@ -443,8 +473,8 @@ def sandboxed(python: str, program: str, prefix: tuple[str, ...] = (), **options
     """Stdout and stderr of the sandbox script over one run of a program with stdin '3 4'."""
     job = {"program": program, "function": None, "cpu_seconds": 2, "clock_seconds": 6, "memory_mb": 256}
     command = [*prefix, python, "-s", "-S", "-B", "-P", "-X", "utf8", sandbox.__file__]
-    lines = f"{json.dumps(job)}\n{json.dumps({'stdin': '3 4'})}\n"
-    done = subprocess.run(command, input=lines, text=True, capture_output=True, timeout=60, cwd="/", env={}, **options)
+    messages = "".join(f"{len(text)}\n{text}" for text in (json.dumps(job), json.dumps({"stdin": "3 4"})))
+    done = subprocess.run(command, input=messages, text=True, capture_output=True, timeout=60, cwd="/", env={}, **options)
     return done.stdout, done.stderr
 
 
@@ -482,7 +512,7 @@ print(sum(map(int, input().split())))
 def test_others_than_root_get_the_same_isolation(drop, isolation):
     if shutil.which(drop[0]) is None:
         pytest.skip("no setpriv here")
-    assert sandboxed(system_python(), CONFINED, drop) == ("ready\ndone 2\n7\n", "")
+    assert sandboxed(system_python(), CONFINED, drop) == ("ready\ndone 2\n7\nover\n", "")
 
 
 @pytest.mark.parametrize(
