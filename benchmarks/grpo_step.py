@@ -19,13 +19,11 @@ from benchmarks.workload import ALL_CORES, GROUP, PROMPTS, TASK, TOKENS, EveryOt
 
 FAST_STEPS, ALPHA = 3, 0.8
 PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
-OWN = [{"enforce_eager": True}, {"enforce_eager": False}]
-"""Candidates for ours: vLLM's kernels one by one, or compiled."""
 PEERS = [{"rows_at_once": PROMPTS * GROUP, "bf16": True, "float32_weights": False}]
 """Candidates for TRL: completions in one pass, autocast, float32 master weights or the checkpoint's bfloat16."""
 
 
-def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...], enforce_eager: bool) -> None:
+def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
     """A turn: one GRPO step, then an SFPO step for each K, all of one job; then the parts that SFPO adds, alone."""
     from sfpo.algorithms.update_rules import make_update_rule
     from sfpo.rollouts import vllm_engine
@@ -35,7 +33,7 @@ def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...], enforce_eager: b
     rules = {"grpo": make_update_rule("grpo")}
     rules |= {f"sfpo_{k}": make_update_rule("sfpo", num_fast_steps=k, alpha=ALPHA) for k in fast_steps}
     with tempfile.TemporaryDirectory() as folder:
-        settings = work.run_settings(prepare_data(Path(folder) / "data"), enforce_eager)
+        settings = work.run_settings(prepare_data(Path(folder) / "data"))
         job = TrainingJob(settings, Path(folder) / "run", EveryOtherRight())
         step = 0
         while turns.wait():
@@ -119,8 +117,8 @@ def trl(turns: Turns, work: Work, rows_at_once: int, bf16: bool, float32_weights
 def measure(
     work: Work, fast_steps: tuple[int, ...], peers: list[dict[str, Any]], threads: tuple[int, ...], options: Options
 ) -> dict[str, Measured]:
-    """Both sides, each with the one of ``threads`` that suits it, and of OWN or ``peers``."""
-    own = [Arm(ours, count, {"work": work, "fast_steps": fast_steps, **settings}) for count in threads for settings in OWN]
+    """Both sides, each with the one of ``threads`` that suits it; for TRL also with the one of ``peers`` that does."""
+    own = [Arm(ours, count, {"work": work, "fast_steps": fast_steps}) for count in threads]
     others = [Arm(trl, count, {"work": work, **settings}) for count in threads for settings in peers]
     return take_turns({"ours": own, "trl": others}, options)
 

@@ -49,7 +49,7 @@ class Work:
         limits = load_params().models[self.model].model_dump(include=set(ModelLimits.model_fields))
         return ModelLimits.model_validate({**limits, "max_completion_tokens": TOKENS})
 
-    def run_settings(self, data: Path, enforce_eager: bool) -> RunSettings:
+    def run_settings(self, data: Path) -> RunSettings:
         """A run of GRPO with one optimizer step an update: what TRL's GRPOTrainer does."""
         params = load_params().model_copy(update={"suite": self.suite})
         runs = [one for one in resolve(params).values() if isinstance(one, RunSettings)]
@@ -59,7 +59,6 @@ class Work:
             "model_path": self.checkpoint,
             "data_path": str(data),
             "limits": self.limits,
-            "engine": settings.engine.model_copy(update={"enforce_eager": enforce_eager}),
             "train": settings.train.model_copy(update={**counts, "tensorboard": False}),
         }
         return settings.model_copy(update=changes)
