@@ -10,11 +10,13 @@ import argparse
 import importlib
 import logging
 import time
+from importlib import metadata
 from pathlib import Path
 
 from benchmarks.arms import Options
 from benchmarks.summary import summarize
 from sfpo.manifest import write_json
+from sfpo.provenance import hardware, versions
 
 BENCHMARKS = ("grpo_step", "grpo_step_tiny", "update", "memory", "planner", "logprobs", "scaling", "ranks", "evaluation")
 """Modules of this package, each with a function ``run``."""
@@ -35,11 +37,15 @@ def main(argv: list[str] | None = None) -> None:
         options = Options(arguments.models, repetitions=1, patience=0.0, quick=True)
     # The page holds the figures of whole runs alone.
     page = None if arguments.quick or arguments.only != BENCHMARKS else PAGE
+    # As they are before any file is written: a commit's results do not make it a changed one.
+    machine = {key: value for key, value in hardware().items() if key != "threads"}  # each side has its own
+    made_by = {"versions": {**versions(), "trl": metadata.version("trl")}, "machine": machine}
     for name in arguments.only:
         started = time.perf_counter()
         logging.info("%s", name)
         result = importlib.import_module(f"benchmarks.{name}").run(options)
-        write_json(arguments.out / f"{name}.json", {**result, "minutes": round((time.perf_counter() - started) / 60, 1)})
+        minutes = round((time.perf_counter() - started) / 60, 1)
+        write_json(arguments.out / f"{name}.json", {**result, "minutes": minutes, **made_by})
         summarize(arguments.out, BENCHMARKS, page)
 
 

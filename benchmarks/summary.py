@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ import seaborn as sns
 
 from eval.report.style import BASE_COLOR, COLORS, WIDTH, context
 from sfpo.manifest import write_json, write_text
-from sfpo.provenance import hardware, versions
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks.run writes them) -->", "<!-- figures: end -->"
 MEETS = {"at least": operator.ge, "at most": operator.le}
@@ -77,17 +75,24 @@ def collect(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Headline -> its median; "spread": every figure with its range; "chosen": the settings that each side went with."""
     figures = {key: value for result in results.values() for key, value in result["figures"].items()}
     sides = {f"{name}/{side}": one for name, result in results.items() for side, one in result["sides"].items()}
-    machine = hardware()
-    del machine["threads"]  # each side has its own
     return {
         **{key: figures[key]["median"] for key in HEADLINES if key in figures},
         "spread": figures,
         "chosen": {name: side["chosen"] for name, side in sides.items()},
         "other_load": max((turn["other_load"] for side in sides.values() for turn in side["turns"]), default=0.0),
         "minutes": sum(result["minutes"] for result in results.values()),
-        "machine": machine,
-        "versions": {**versions(), "trl": metadata.version("trl")},
+        "machine": _all_of(result["machine"] for result in results.values()),
+        "versions": _all_of(result["versions"] for result in results.values()),
     }
+
+
+def _all_of(facts: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """What results were made by or on, in words: where they differ, as after ``--only``, every value is named."""
+    values: dict[str, dict[str, None]] = {}
+    for one in facts:
+        for key, value in one.items():
+            values.setdefault(key, {})[", ".join(value) if isinstance(value, list) else str(value)] = None
+    return {key: " and ".join(said) for key, said in values.items()}
 
 
 def as_markdown(summary: dict[str, Any]) -> str:
@@ -109,7 +114,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
     for side, chosen in summary["chosen"].items():
         lines.append(f"| {side} | {', '.join(f'{key} {value}' for key, value in chosen.items() if key != 'work')} |")
     machine, packages = summary["machine"], summary["versions"]
-    devices = f"{machine['cpu']}, {machine['cores']} cores" + "".join(f", {gpu}" for gpu in machine["gpus"])
+    devices = f"{machine['cpu']}, {machine['cores']} cores" + (f", {machine['gpus']}" if machine["gpus"] else "")
     repetitions = max(one["repetitions"] for one in summary["spread"].values())  # planned memory has one turn
     return "\n".join(
         [

@@ -69,7 +69,8 @@ def test_given_batches_have_the_lengths_and_no_advantage_of_zero():
 
 def test_the_page_gets_the_table_between_its_markers(tmp_path):
     one = {"median": 3.456, "min": 3.0, "max": 4.0, "repetitions": 5}
-    result = {"figures": {"grpo_step_speedup_vs_trl": one, "grpo_step_seconds": one}, "sides": {}, "minutes": 2.0}
+    made_by = {"versions": {"torch": "2.13", "commit": "abc"}, "machine": {"cpu": "some CPU", "cores": 2, "gpus": []}}
+    result = {"figures": {"grpo_step_speedup_vs_trl": one, "grpo_step_seconds": one}, "sides": {}, "minutes": 2.0, **made_by}
     (tmp_path / "grpo_step.json").write_text(json.dumps(result))
     page = tmp_path / "page.md"
     for before in (f"head\n{BEGIN}\nold\n{END}\ntail\n", page):
@@ -80,6 +81,15 @@ def test_the_page_gets_the_table_between_its_markers(tmp_path):
         assert text.count("| GRPO step, SmolLM2-135M: TRL's time / ours | 3.46 | 3 to 4 | at least 3: met |") == 1
     assert json.loads((tmp_path / "summary.json").read_text())["grpo_step_speedup_vs_trl"] == 3.456
     assert (tmp_path / "summary.png").is_file()
+
+
+def test_results_of_different_commits_are_told_as_such(tmp_path):
+    for name, commit in (("memory", "abc"), ("planner", "abc"), ("logprobs", "def-dirty")):
+        made_by = {"versions": {"torch": "2.13", "commit": commit}, "machine": {"cpu": "some CPU", "cores": 2, "gpus": ["A"]}}
+        one = {"median": 1.0, "min": 1.0, "max": 1.0, "repetitions": 1}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"figures": {name: one}, "sides": {}, "minutes": 1.0, **made_by}))
+    summarize(tmp_path, BENCHMARKS, None)
+    assert "some CPU, 2 cores, A; torch 2.13, commit abc and def-dirty. " in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.slow
