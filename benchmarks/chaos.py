@@ -56,6 +56,19 @@ OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
         faults.rank_killed,
         "sfpo",
     ),
+    (
+        "SIGKILL, then other settings of execution",
+        f"its state used, another recipe's left alone; {SAME}",
+        faults.reconfigured,
+        "sfpo",
+    ),
+    ("SIGKILL while the metrics are rewritten", f"no line is lost; {SAME}", faults.rewritten, "grpo"),
+    (
+        "SIGKILL between validation and save, then two processes",
+        "goes on; best/ is of the trajectory that went on",
+        faults.other_ranks,
+        "sfpo",
+    ),
     ("SIGKILL while publishing, 3 times", f"{SAME}, best/ and last/ whole", faults.published, "sfpo"),
 ]
 """Fault, what is expected, the function that does it, the arm."""

@@ -23,15 +23,32 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.chaos_jobs import ARMS, SAVE_EVERY, Job, Lab, Pace, demand, differences
+from benchmarks.chaos_jobs import ARMS, SAVE_EVERY, Job, Lab, Pace, Unexpected, demand, differences
+from sfpo.manifest import read_manifest
 from sfpo.seeding import rng
 from sfpo.trainer.checkpoint import newest_state
 from sfpo.trainer.loop import Interrupted
+from tests.changes import changed
 
 AIMS = ("start", "steps", "steps", "save", "save")
 """What the kills of one run aim at, in a random order after one at its first export, before anything is saved."""
-PUBLISHED = ("best", "last", "tensorboard")
+PUBLISHED = ("best", "last", "exports")
 """The appearance of each, in this order, is followed by a kill."""
+TRIES = 20
+CHANGES_OF_EXECUTION: tuple[dict[str, Any], ...] = (
+    {"execution__engine__kv_cache_gib": 0.25, "execution__keep_final_state": False},
+    {"execution__save_every": 3, "execution__max_skipped_updates": 2},
+    {
+        "execution__engine__kv_cache_gib": 0.5,
+        "execution__keep_final_state": True,
+        "execution__save_every": SAVE_EVERY,
+        "execution__max_skipped_updates": 8,
+    },
+)
+"""None of these rounds differently; the last is what the undisturbed run has, which its summary records."""
+SELDOM = 4 * SAVE_EVERY
+"""Steps between saves where validations in between must be found."""
+LONG_LINE = 200 * 2**20
 MAX_SKIPPED = 3
 OVERFLOWING_REWARD = 1e308
 """Finite in the settings' float64, infinite in float32: groups of mixed outcomes get advantages that are not a number."""
@@ -105,8 +122,8 @@ def reach(job: Job, aim: str, pace: Pace, random: Random) -> None:
     if aim == "steps":
         time.sleep(random.uniform(0.0, pace.between_saves))
         return
-    folder = job.state / (".partial" if aim == "save" else ".best.partial")
-    job.wait(lambda: job.changed(folder))
+    begun = ".partial" if aim == "save" else ".best_*.partial"
+    job.wait(lambda: any(job.changed(folder) for folder in job.state.glob(begun)))
     time.sleep(random.uniform(0.0, pace.save))
 
 
@@ -146,7 +163,7 @@ def told_to_stop(lab: Lab, arm: str) -> str:
             demand(said is not None and int(said[1]) == job.saved(), "it did not say what it saved")
             stopped.append(job.saved())
         job.finish(lab.reference(arm, 0))
-        demand(f"going on after step {stopped[-1]}" in job.log(), "it did not go on from there")
+        demand(f"continuing after step {stopped[-1]}" in job.log(), "it did not go on from there")
     return f"exit status {Interrupted.EXIT_CODE} twice, saved after steps {' and '.join(map(str, stopped))}; same bits"
 
 
@@ -161,10 +178,10 @@ def corrupted(lab: Lab, arm: str) -> str:
             newest = job.state / f"step_{job.saved():06d}"
             damage(newest)
             older = [int(path.name.removeprefix("step_")) for path in job.state.glob("step_*") if path != newest]
-            job.launch().wait(lambda: "going on after step" in job.log() or job.step() == 0)
+            job.launch().wait(lambda: "continuing after step" in job.log() or job.step() == 0)
             said = re.search(r"(step_\d+) is not used: \S+/(\S+): (damaged)", job.log())
             demand(said is not None and said[1] == newest.name, f"the damage was not said: {job.tail()}")
-            demand(f"going on after step {max(older)}" in job.log(), "the state before it was not used")
+            demand(f"continuing after step {max(older)}" in job.log(), "the state before it was not used")
             seen.append(f"{said[2]} of {said[1]} called {said[3]}, went on after step {max(older)}")
             job.kill()
         job.finish(lab.reference(arm, 0))
@@ -199,11 +216,81 @@ def locked(lab: Lab, arm: str) -> str:
     return "the second ended with 1 and named the first's process id and host; the first ended with the same bits"
 
 
-def stopped(lab: Lab, arm: str, fault: str, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Metrics and saved batch of a run whose changed training settings must stop it."""
+def reconfigured(lab: Lab, arm: str) -> str:
+    """Killed three times, with other settings of how it is computed at each restart; and between two of them started under
+    another recipe, whose run must leave this one's state alone."""
     settings = lab.settings[arm, 0]
-    train = settings.train.model_copy(update=changes)
-    with Job(lab.folder / fault / arm, settings.model_copy(update={"train": train})) as job:
+    with lab.job("reconfigured", arm, 0) as job:
+        for changes in CHANGES_OF_EXECUTION:
+            job.launch().wait_for_a_save()
+            job.kill()
+            job.settings = changed(job.settings, **changes)
+        kept = job.saved()
+        with Job(job.folder, changed(settings, recipe__seed=settings.recipe.seed + 100)) as other:
+            other.launch().wait_for_a_save()
+            other.kill()
+            said = f"{job.state} is of other settings and kept: seed: 0 -> 100"
+            demand(said in other.log(), f"it did not name the state that it leaves alone: {other.tail()}")
+        demand(job.saved() == kept, "another recipe's run has touched the state")
+        demand(job.launch().end() == 0, f"the restarted run failed: {job.tail()}")
+        demand(f"continuing after step {kept}" in job.log(), "it did not continue from its own state")
+        shutil.rmtree(other.state)
+        found = differences(lab.reference(arm, 0), job.folder)
+        demand(not found, f"differs from the undisturbed run in {', '.join(found)}")
+    names = [key.removeprefix("execution__").replace("__", ".") for key in CHANGES_OF_EXECUTION[-1]]
+    return f"other values of {', '.join(names)}, and another recipe's run in between, whose log names the state; same bits"
+
+
+def rewritten(lab: Lab, arm: str) -> str:
+    """Killed while lines after the saved state are cut off the metrics: a line of many megabytes makes that last."""
+    with lab.job("rewritten", arm, 0) as job:
+        job.launch().wait_for_a_save()
+        job.wait(lambda: job.step() > job.saved())
+        job.kill()
+        path = job.state / "metrics.jsonl"
+        first, *others = path.read_text().splitlines()
+        long = json.dumps({**json.loads(first), "pad": "x" * LONG_LINE})
+        path.write_text("\n".join([long, *others, ""]))
+        before = path.stat().st_size
+        job.launch().wait(lambda: any(job.state.glob(".metrics.jsonl.*")), poll_seconds=0.0)
+        job.kill()
+        demand(any(job.state.glob(".metrics.jsonl.*")), "the kill came too late")
+        demand(path.stat().st_size == before, f"{before - path.stat().st_size} bytes of the metrics are lost")
+        path.write_text("\n".join([first, *others, ""]))
+        job.finish(lab.reference(arm, 0))
+    return f"killed with the new file half written, all {1 + len(others)} lines of the old one there; same bits"
+
+
+def other_ranks(lab: Lab, arm: str) -> str:
+    """Killed between a validation that is the best so far and the save, and continued by another number of processes, which
+    round differently: what is published must be of the trajectory that went on."""
+    settings = changed(lab.settings[arm, 0], execution__save_every=SELDOM)
+    with Job(lab.folder / "other_ranks" / arm, settings) as job:
+        job.launch().wait_for_a_save()
+        job.wait(lambda: any(job.changed(folder) for folder in job.state.glob("best_*") if step_of(folder) > job.saved()))
+        job.kill()
+        abandoned = [step_of(folder) for folder in job.state.glob("best_*") if step_of(folder) > job.saved()]
+        demand(bool(abandoned), "the save was faster than the kill")
+        job.ranks = RANKS
+        demand(job.launch().end() == 0, f"the restarted run failed: {job.tail()}")
+        summary = json.loads((job.folder / "summary.json").read_text())
+        lines = [json.loads(line) for line in (job.folder / "validation.jsonl").read_text().splitlines()]
+        best = max((line for line in lines if line["step"]), key=lambda line: line["accuracy"])  # the first of several
+        found = (summary["best_step"], summary["best_validation_accuracy"])
+        demand(found == (best["step"], best["accuracy"]), f"summary.json says {found}, validation.jsonl {best}")
+        step, written = read_manifest(job.folder / "best")["step"], (job.folder / "best/manifest.json").stat().st_mtime_ns
+        demand(step == best["step"], f"best/ is of step {step}")
+        demand(step < abandoned[0] or written > job.launched_ns, "best/ was written by the killed process")
+    return f"killed after the validation of step {abandoned[0]}; best/ is of step {step}, the best of validation.jsonl"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("_")[2])
+
+
+def stopped(lab: Lab, arm: str, fault: str, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Metrics and saved batch of a run whose changed settings must stop it."""
+    with Job(lab.folder / fault / arm, changed(lab.settings[arm, 0], **changes)) as job:
         status = job.launch().end()
         demand(status == 1 and "NonFiniteUpdates" in job.log(), f"it ended with {status}: {job.tail()}")
         records = [json.loads(line) for line in (job.state / "metrics.jsonl").read_text().splitlines()]
@@ -214,8 +301,8 @@ def stopped(lab: Lab, arm: str, fault: str, **changes: Any) -> tuple[list[dict[s
 
 def poisoned(lab: Lab, arm: str) -> str:
     """A reward that overflows: advantages that are not a number, while the weights stay sound."""
-    reward = lab.settings[arm, 0].train.reward.model_copy(update={"correct": OVERFLOWING_REWARD})
-    records, batch = stopped(lab, arm, "poisoned", reward=reward, max_skipped_updates=MAX_SKIPPED)
+    changes = {"recipe__train__reward__correct": OVERFLOWING_REWARD, "execution__max_skipped_updates": MAX_SKIPPED}
+    records, batch = stopped(lab, arm, "poisoned", **changes)
     skipped = sum(update["skipped"] for record in records for update in record["updates"])
     poison = sum(math.isnan(value) for value in batch["advantages"])
     demand(poison > 0 and len(batch["advantages"]) == len(batch["completion_ids"]), "the saved batch is sound")
@@ -227,8 +314,7 @@ def poisoned(lab: Lab, arm: str) -> str:
 
 def destroyed(lab: Lab, arm: str) -> str:
     """A learning rate that makes the weights overflow: all completions are wrong, so that no update has a gradient to check."""
-    optimizer = lab.settings[arm, 0].train.optimizer.model_copy(update={"learning_rate": DESTRUCTIVE_RATE})
-    records, batch = stopped(lab, arm, "destroyed", optimizer=optimizer)
+    records, batch = stopped(lab, arm, "destroyed", recipe__train__optimizer__learning_rate=DESTRUCTIVE_RATE)
     demand(not math.isfinite(batch["entropy"]), "the saved batch is sound")
     return f"stopped with 1 in step {len(records) + 1}; the saved batch loads: the policy's entropy is {batch['entropy']}"
 
@@ -238,14 +324,23 @@ def published(lab: Lab, arm: str) -> str:
     left = []
     with lab.job("published", arm, 0) as job:
         for name in PUBLISHED:
-            job.launch().wait(lambda: job.changed(job.state / ".last.partial"))
-            job.wait(lambda name=name: job.changed(job.folder / name), poll_seconds=0.0)  # all is over in milliseconds
-            job.kill()
-            demand(job.state.is_dir() and not (job.folder / "summary.json").exists(), f"the kill at {name} came too late")
+            publish_until(job, name)
             there = [job.folder / one for one in PUBLISHED if job.changed(job.folder / one)]
             left.append(", ".join(f"{len(list(path.iterdir()))} files of {path.name}" for path in there))
         job.finish(lab.reference(arm, 0))
     return f"after the kills there were {'; '.join(left)}; no summary.json; then best/ and last/ whole, same bits"
+
+
+def publish_until(job: Job, name: str) -> None:
+    """Start the job, and kill it as soon as ``name`` is in its place: all is over in a millisecond, so try several times."""
+    for _ in range(TRIES):
+        (job.folder / "summary.json").unlink(missing_ok=True)  # as the workflow does with a failed job's products
+        job.launch().wait(lambda: job.changed(job.state / ".last.partial") or (job.state / "summary.json").exists())
+        job.wait(lambda: job.changed(job.folder / name), poll_seconds=0.0)
+        job.kill()
+        if not (job.folder / "summary.json").exists():
+            return
+    raise Unexpected(f"the kill at {name} came too late {TRIES} times")
 
 
 # ---------------------------------------------------------------------------------------------- disks

@@ -11,31 +11,48 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from sfpo import jobs
-from sfpo.config import Params
+from sfpo.config import load_params
 from sfpo.data.prepare import prepare_dataset
 from sfpo.manifest import read_manifest
 from sfpo.models.prepare import prepare
-from sfpo.schema import parse
+from sfpo.ranks import SINGLE_PROCESS
 from sfpo.settings import DatasetSettings, ModelSettings, RunSettings
-from tests.trainer.test_loop import start
+from sfpo.trainer.background import Background
+from sfpo.trainer.run_store import RunStore
+from tests.trainer.jobs import start
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 ARMS, SEEDS = ("grpo", "sfpo"), (0, 1, 2)
 STEPS, SAVE_EVERY = 32, 2
 TRAIN = {
     "steps": STEPS,
-    "save_every": SAVE_EVERY,
     "prompts_per_step": 4,
     "completions_per_prompt": 4,
     "mini_batch_prompts": 2,
     "validation": {"every": SAVE_EVERY, "prompts": 8, "samples": 2},
 }
 FAST_STEPS, TRIGGER = 2, {"form": "paper", "window": 6, "threshold": 1.0}
-DATA = {"parts": {"generated": {"source": "generated", "tasks": {"sums": 400}}}, "validation_rows": 64}
-WARM_UP = {"check_prompts": 64, "pass_rate": [0.05, 0.7]}
+DATASET, MODEL = "few-sums", "tiny-qwen2"
+CHANGES = {
+    "suites": {
+        "chaos": {
+            "extends": "tiny",
+            "models": [MODEL],
+            "datasets": [DATASET],
+            "arms": list(ARMS),
+            "seeds": list(SEEDS),
+            "train": TRAIN,
+            "execution": {"save_every": SAVE_EVERY},
+        }
+    },
+    "arms": {"sfpo": {"num_fast_steps": FAST_STEPS, "entropy_trigger": TRIGGER}},
+    "datasets": {
+        DATASET: {"parts": {"generated": {"source": "generated", "tasks": {"sums": 400}}}, "validation_rows": 64},
+    },
+    "models": {MODEL: {"warm_up": {"dataset": DATASET, "check_prompts": 64, "pass_rate": [0.05, 0.7]}}},
+}
+"""In place of params.yaml's, key by key."""
 LIMIT_SECONDS = 300.0
 POLL_SECONDS = 0.002
 TOLD_CHARACTERS = 500
@@ -56,9 +73,10 @@ class Job:
     """A run's folder, and the process that trains it while there is one. A context manager: no process outlives it."""
 
     def __init__(self, folder: Path, settings: RunSettings, ranks: int = 1) -> None:
-        self.folder, self.settings, self.ranks, self.state = folder, settings, ranks, folder / "state"
+        self.folder, self.settings, self.ranks = folder, settings, ranks
+        self.state = RunStore(settings, folder, SINGLE_PROCESS, Background(threaded=False)).state
         self.process: subprocess.Popen | None = None
-        self._launched_ns = self._log_start = 0
+        self.launched_ns = self._log_start = 0
 
     def __enter__(self) -> Job:
         return self
@@ -68,7 +86,7 @@ class Job:
             self.kill()
 
     def launch(self) -> Job:
-        self._launched_ns = time.time_ns()
+        self.launched_ns = time.time_ns()
         self._log_start = len(self._whole_log())
         self.process = start(self.folder, self.settings, self.ranks)  # appends to log.txt
         return self
@@ -130,7 +148,7 @@ class Job:
     def changed(self, path: Path) -> bool:
         """It is there, and was made or changed since the launch. (ctime: copies keep their source's mtime.)"""
         try:
-            return path.stat().st_ctime_ns > self._launched_ns
+            return path.stat().st_ctime_ns > self.launched_ns
         except FileNotFoundError:
             return False
 
@@ -227,15 +245,7 @@ class Lab:
 
 def make_lab(folder: Path) -> Lab:
     """Data, a warmed-up tiny model, and the settings of every arm and seed, below ``folder``."""
-    raw = yaml.safe_load(PARAMS.read_text())
-    tiny = raw["suites"]["tiny"]
-    raw["suite"] = "chaos"
-    raw["suites"]["chaos"] = {**tiny, "arms": ARMS, "seeds": SEEDS, "train": {**tiny["train"], **TRAIN}}
-    raw["arms"]["sfpo"] = {**raw["arms"]["sfpo"], "num_fast_steps": FAST_STEPS, "entropy_trigger": TRIGGER}
-    raw["datasets"][tiny["datasets"][0]] = DATA
-    model = raw["models"][tiny["models"][0]]
-    raw["models"][tiny["models"][0]] = {**model, "warm_up": {**model["warm_up"], **WARM_UP}}
-    resolved = jobs.resolve(parse(Params, raw, "benchmarks.chaos")).values()
+    resolved = jobs.resolve(load_params(PARAMS, "chaos", CHANGES)).values()
     data, checkpoint = folder / "data", folder / "model/checkpoint"
     data.mkdir(parents=True)
     [dataset] = [one for one in resolved if isinstance(one, DatasetSettings)]

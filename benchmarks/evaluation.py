@@ -26,7 +26,8 @@ def engine(turns: Turns, work: Work) -> None:
     from eval.engine_lm import EngineLM
     from sfpo.rollouts import make_engine
 
-    _evaluate(turns, work, EngineLM(make_engine(work.checkpoint, work.limits, work.of_suite.engine), seed=0))
+    suite = work.of_suite
+    _evaluate(turns, work, EngineLM(make_engine(work.checkpoint, work.limits, suite.sampler, suite.execution.engine), seed=0))
 
 
 def hf(turns: Turns, work: Work, batch_size: int) -> None:
@@ -34,7 +35,7 @@ def hf(turns: Turns, work: Work, batch_size: int) -> None:
     from lm_eval.models.huggingface import HFLM
 
     device = work.device
-    _evaluate(turns, work, HFLM(work.checkpoint, dtype=work.of_suite.engine.dtype, batch_size=batch_size, device=device))
+    _evaluate(turns, work, HFLM(work.checkpoint, dtype=work.of_suite.sampler.dtype, batch_size=batch_size, device=device))
 
 
 def _evaluate(turns: Turns, work: Work, model: LM) -> None:

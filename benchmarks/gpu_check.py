@@ -129,14 +129,18 @@ def _train_settings(size: Size) -> Any:
             "prompts_per_step": size.completions // GROUP,
             "completions_per_prompt": GROUP,
             "mini_batch_prompts": size.completions // GROUP,
-            "micro_batch_tokens": 8192,
             "optimizer": {"learning_rate": 1e-6},
             "validation": {"every": size.steps, "prompts": 1, "samples": 1},
-            "save_every": size.steps,
             "policy_dtype": "bfloat16",
-            "tensorboard": False,
         }
     )
+
+
+def _execution(size: Size) -> Any:
+    from sfpo.config import Engine, Execution
+
+    engine = Engine(max_sequences=size.completions)
+    return Execution(micro_batch_tokens=8192, save_every=size.steps, tensorboard=False, engine=engine)
 
 
 def update(turns: Turns, size: Size, folder: str) -> None:
@@ -149,7 +153,8 @@ def update(turns: Turns, size: Size, folder: str) -> None:
     from sfpo.trainer.policy import Policy
 
     turns.wait()
-    policy = Policy(f"{folder}/checkpoint", load_params().objectives["grpo"], _train_settings(size), size.completion_tokens)
+    objective, train, execution = load_params().objectives["grpo"], _train_settings(size), _execution(size)
+    policy = Policy(f"{folder}/checkpoint", objective, train, execution, size.completion_tokens)
     batch = given_batch(size.vocabulary, 64, GROUP, [size.completion_tokens] * size.completions)
     tokens = 64 * size.completions // GROUP + size.completion_tokens * size.completions
     policy.descend(batch)
@@ -187,24 +192,33 @@ def _seconds(work: Any, times: int) -> float:
 
 def training(turns: Turns, size: Size, folder: str, rule: str, library: str) -> None:
     """A turn: a training job of a few steps; its first step is sampled before the engine has slept, the others after."""
-    from sfpo.config import Engine, ModelLimits, load_params
-    from sfpo.settings import RunId, RunSettings
+    from sfpo.algorithms.update_rules import complete_settings
+    from sfpo.config import ModelLimits, Sampler, load_params
+    from sfpo.settings import Recipe, RuleSettings, RunId, RunSettings
     from sfpo.trainer.loop import train
 
     turns.wait()
     sfpo = {"num_fast_steps": FAST_STEPS, "alpha": ALPHA, "entropy_trigger": None} if rule == "sfpo" else {}
+    recipe = Recipe(
+        model="random",
+        data=TASK,
+        grader="math",
+        limits=ModelLimits(max_prompt_tokens=256, max_completion_tokens=size.completion_tokens),
+        instruction="{problem}",
+        seed=0,
+        rule=RuleSettings(name=rule, settings=complete_settings(rule, sfpo)),
+        learning_rate_scale=1.0,
+        # A random policy is never right, so all advantages are 0: the entropy bonus gives every completion a gradient.
+        objective=load_params().objectives["grpo"].model_copy(update={"entropy_coefficient": 0.01}),
+        train=_train_settings(size),
+        sampler=Sampler(library=library, dtype="bfloat16"),
+    )
     settings = RunSettings(
         run=RunId(suite="gpu-check", model="random", dataset=TASK, arm=rule, seed=0),
         model_path=f"{folder}/checkpoint",
         data_path=f"{folder}/data",
-        grader="math",
-        limits=ModelLimits(max_prompt_tokens=256, max_completion_tokens=size.completion_tokens),
-        instruction="{problem}",
-        arm={"rule": rule, "objective": "grpo", **sfpo},
-        # A random policy is never right, so all advantages are 0: the entropy bonus gives every completion a gradient.
-        objective=load_params().objectives["grpo"].model_copy(update={"entropy_coefficient": 0.01}),
-        train=_train_settings(size),
-        engine=Engine(library=library, max_sequences=size.completions, dtype="bfloat16"),
+        recipe=recipe,
+        execution=_execution(size),
     )
     out = Path(folder) / rule
     out.mkdir()

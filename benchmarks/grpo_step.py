@@ -26,15 +26,19 @@ PEERS = [{"rows_at_once": PROMPTS * GROUP, "bf16": True, "float32_weights": Fals
 def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
     """A turn: one GRPO step, then an SFPO step for each K, all of one job; then the parts that SFPO adds, alone."""
     from sfpo.algorithms.update_rules import make_update_rule
+    from sfpo.ranks import SINGLE_PROCESS
     from sfpo.rollouts import vllm_engine
+    from sfpo.trainer.background import Background
     from sfpo.trainer.loop import TrainingJob
+    from sfpo.trainer.run_store import RunStore
 
     vllm_engine.SamplingParams = partial(_to_the_limit, vllm_engine.SamplingParams)
     rules = {"grpo": make_update_rule("grpo")}
     rules |= {f"sfpo_{k}": make_update_rule("sfpo", num_fast_steps=k, alpha=ALPHA) for k in fast_steps}
     with tempfile.TemporaryDirectory() as folder:
         settings = work.run_settings(prepare_data(Path(folder) / "data"))
-        job = TrainingJob(settings, Path(folder) / "run", EveryOtherRight())
+        store, grader = RunStore(settings, Path(folder) / "run", SINGLE_PROCESS, Background(threaded=False)), EveryOtherRight()
+        job = TrainingJob(settings, store, grader)
         step = 0
         while turns.wait():
             figures: dict[str, float] = {}
@@ -45,7 +49,7 @@ def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
             figures["seconds"] = figures["grpo/seconds"]
             figures |= _parts(job)
             turns.report(figures)
-        job.grader.close()
+        grader.close()
 
 
 def _to_the_limit(sampling_params: Any, **settings: Any) -> Any:
@@ -54,12 +58,13 @@ def _to_the_limit(sampling_params: Any, **settings: Any) -> Any:
 
 
 def _timed_step(job: Any, step: int) -> dict[str, float]:
-    before, started = dict(job.clock.seconds), time.perf_counter()
+    clock = job.progress.clock
+    before, started = dict(clock.seconds), time.perf_counter()
     record = job._step(step)
     seconds = {"seconds": time.perf_counter() - started}
     if record["response_length"] != TOKENS or record["zero_variance_groups"]:
         raise RuntimeError(f"mean length {record['response_length']} in place of {TOKENS}, or groups without variance")
-    return seconds | {phase: job.clock.seconds[phase] - before[phase] for phase in before}
+    return seconds | {phase: clock.seconds[phase] - before[phase] for phase in before}
 
 
 def _parts(job: Any) -> dict[str, float]:
@@ -75,7 +80,7 @@ def _parts(job: Any) -> dict[str, float]:
     reposition_(job.policy.parameters(), start, ALPHA)
     repositioned = clock()
     del start
-    dtype = getattr(torch, job.settings.engine.dtype)
+    dtype = getattr(torch, job.recipe.sampler.dtype)
     copies = {name: torch.empty_like(weight, dtype=dtype) for name, weight in job.policy.model.named_parameters()}
     for copy in copies.values():
         copy.zero_()  # the memory is there before the clock starts

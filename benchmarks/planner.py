@@ -21,7 +21,7 @@ from benchmarks.arms import Arm, Options, Turns, alone
 from benchmarks.figures import Result, Spread, result, spread
 from benchmarks.memory import PAGES
 from benchmarks.workload import given_batch
-from sfpo.config import Engine, Lora, ModelLimits, Suite, Train, load_params
+from sfpo.config import Execution, Lora, ModelLimits, Sampler, Train, load_params
 
 if TYPE_CHECKING:
     from sfpo.algorithms.update_rules import UpdateRule
@@ -42,11 +42,13 @@ class Size:
 
     @property
     def train(self) -> Train:
-        suite: Suite = load_params().suites["tiny"]
         counts = {"prompts_per_step": 2, "mini_batch_prompts": 2, "completions_per_prompt": self.group}
-        return suite.train.model_copy(
-            update={**counts, "micro_batch_tokens": PROMPT_TOKENS + self.group * self.completion_tokens}
-        )
+        return load_params().suites["tiny"].train.model_copy(update=counts)
+
+    def execution(self, checkpointing: bool) -> Execution:
+        tokens = PROMPT_TOKENS + self.group * self.completion_tokens
+        changes = {"micro_batch_tokens": tokens, "gradient_checkpointing": checkpointing}
+        return load_params().suites["tiny"].execution.model_copy(update=changes)
 
     @property
     def limits(self) -> ModelLimits:
@@ -87,8 +89,8 @@ ARMS: dict[str, tuple[str, dict[str, int], Lora | None]] = {
 def peak(turns: Turns, size: str, arm: str, checkpointing: bool) -> None:
     """A turn: MiB at the peak of two updates with the optimizer's moments made in the first, over those before; and planned."""
     from sfpo.algorithms.update_rules import make_update_rule
-    from sfpo.models.shapes import shape_of
-    from sfpo.trainer.memory import Job, total, training
+    from sfpo.plan.memory import Job, total, training
+    from sfpo.plan.shapes import shape_of
     from sfpo.trainer.metrics import peak_memory_mb
 
     turns.wait()
@@ -102,7 +104,8 @@ def peak(turns: Turns, size: str, arm: str, checkpointing: bool) -> None:
     for _ in range(1 if rule == "sfpo" else 2):
         step(policy, one, made)
     copies = made.weight_copies(on_gpu=False)
-    job = Job(shape_of(one.config, size), policy.train, one.limits, Engine(), copies, "cpu")
+    execution = one.execution(checkpointing)
+    job = Job(shape_of(one.config, size), policy.train, execution, Sampler(), one.limits, copies, "cpu")
     planned = max(total(parts) for parts in training(job).values()) / 2**20
     turns.report({"seconds": 0.0, "measured_mib": peak_memory_mb() - before, "planned_mib": planned})
 
@@ -112,10 +115,11 @@ def policy_of(size: Size, checkpointing: bool, lora: Lora | None) -> Policy:
 
     from sfpo.trainer.policy import Policy
 
-    train = size.train.model_copy(update={"gradient_checkpointing": checkpointing, "lora": lora})
+    train = size.train.model_copy(update={"lora": lora})
     with tempfile.TemporaryDirectory() as folder:
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**size.config)).save_pretrained(Path(folder))
-        return Policy(folder, load_params().objectives["grpo"], train, size.completion_tokens)
+        objective, execution = load_params().objectives["grpo"], size.execution(checkpointing)
+        return Policy(folder, objective, train, execution, size.completion_tokens)
 
 
 def step(policy: Policy, size: Size, rule: UpdateRule) -> None:

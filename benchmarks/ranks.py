@@ -56,9 +56,9 @@ def _update(turns: Turns | None, work: Work, core: int, micro_batch_tokens: int)
     from time import perf_counter
 
     os.sched_setaffinity(0, {core})
-    from sfpo.ranks import join
+    from sfpo.ranks import init_distributed
 
-    ranks = join()
+    ranks = init_distributed()
     batch, policy = batch_of(work), work.policy(COMPLETIONS // GROUP, ranks=ranks, micro_batch_tokens=micro_batch_tokens)
     while ranks.gather(turns.wait() if turns else None)[0]:
         started = perf_counter()

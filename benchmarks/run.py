@@ -18,7 +18,18 @@ from benchmarks.summary import summarize
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
 
-BENCHMARKS = ("grpo_step", "grpo_step_tiny", "update", "memory", "planner", "logprobs", "scaling", "ranks", "evaluation")
+BENCHMARKS = (
+    "grpo_step",
+    "grpo_step_tiny",
+    "update",
+    "memory",
+    "save",
+    "planner",
+    "logprobs",
+    "scaling",
+    "ranks",
+    "evaluation",
+)
 """Modules of this package, each with a function ``run``."""
 PAGE = Path("docs/performance.md")
 

@@ -43,6 +43,8 @@ COSTS = {
     "sfpo_step_over_ideal_tiny": Headline("The same on the tiny model", "at most", 1.05),
     "reposition_share_of_step": Headline("Snapshot and reposition, share of an SFPO step"),
     "sfpo_extra_weight_copies": Headline("Memory of an SFPO step over GRPO's, in copies of the weights", "at most", 1.05),
+    "save_over_plain_write": Headline("Saving a run's state: time over a plain write of as many bytes", "at most", 1.2),
+    "save_wait_over_plain_write": Headline("... and what training waits for where a thread writes (GPUs)"),
     "planner_error": Headline("Planned memory of an update: its largest error, three model sizes", "at most", 0.15),
     "logprob_peak_over_naive": Headline("Log-probs at 152,000 tokens: our peak / naive peak", "at most", 0.125),
     "update_cost_slope_tokens": Headline("Update: slope of log time over log tokens", "at most", 1.1),

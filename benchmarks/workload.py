@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.arms import Options
 from sfpo.config import Dataset, ModelLimits, Suite, load_params
 from sfpo.jobs import resolve
-from sfpo.ranks import ALONE, Ranks
+from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.seeding import rng, seed_of
 from sfpo.settings import BenchmarkSettings, DatasetSettings, EvaluationSettings, RunSettings
 
@@ -53,13 +53,14 @@ class Work:
         """A run of GRPO with one optimizer step an update: what TRL's GRPOTrainer does."""
         params = load_params().model_copy(update={"suite": self.suite})
         runs = [one for one in resolve(params).values() if isinstance(one, RunSettings)]
-        settings = next(one for one in runs if one.run.model == self.model and one.arm.rule == "grpo")
+        settings = next(one for one in runs if one.run.model == self.model and one.recipe.rule.name == "grpo")
         counts = {"prompts_per_step": PROMPTS, "completions_per_prompt": GROUP, "mini_batch_prompts": PROMPTS}
+        train = settings.recipe.train.model_copy(update=counts)
         changes = {
             "model_path": self.checkpoint,
             "data_path": str(data),
-            "limits": self.limits,
-            "train": settings.train.model_copy(update={**counts, "tensorboard": False}),
+            "recipe": settings.recipe.model_copy(update={"limits": self.limits, "train": train}),
+            "execution": settings.execution.model_copy(update={"tensorboard": False}),
         }
         return settings.model_copy(update=changes)
 
@@ -78,17 +79,20 @@ class Work:
         settings = next(one for one in jobs if isinstance(one, EvaluationSettings))
         return settings.model_copy(update={"benchmarks": {benchmark: str(folder / "problems.parquet")}})
 
-    def policy(self, mini_batch_prompts: int, checkpoint: Path | None = None, ranks: Ranks = ALONE, **changes: Any) -> Policy:
+    def policy(
+        self, mini_batch_prompts: int, checkpoint: Path | None = None, ranks: Ranks = SINGLE_PROCESS, **changes: Any
+    ) -> Policy:
         """The suite's policy on one objective, GRPO's, with one optimizer step for so many prompts.
 
         Args:
-            changes: other settings of training than the suite's.
+            changes: other settings of execution than the suite's.
         """
         from sfpo.trainer.policy import Policy
 
-        train = self.of_suite.train.model_copy(update={"mini_batch_prompts": mini_batch_prompts, **changes})
-        start, tokens = checkpoint or self.checkpoint, self.limits.max_completion_tokens
-        return Policy(start, load_params().objectives["grpo"], train, tokens, ranks=ranks)
+        suite, tokens = self.of_suite, self.limits.max_completion_tokens
+        train = suite.train.model_copy(update={"mini_batch_prompts": mini_batch_prompts})
+        execution, start = suite.execution.model_copy(update=changes), checkpoint or self.checkpoint
+        return Policy(start, load_params().objectives["grpo"], train, execution, tokens, ranks=ranks)
 
 
 SMALL, TINY = ("small", "smollm2-135m"), ("tiny", "tiny-qwen2")

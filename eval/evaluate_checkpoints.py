@@ -2,7 +2,8 @@
 
 ``python -m eval.evaluate_checkpoints evaluations/.../settings.json`` writes beside the settings file: scores.parquet (one row
 for each completion: checkpoint, benchmark, problem_id, sample, correct), samples.jsonl (the texts), and results.json (avg@k and
-pass@k), last. A checkpoint that is done is kept in state/, so that a killed evaluation goes on with the next.
+pass@k), last. What a checkpoint scored is kept in state/, so that a killed evaluation continues with the next, and settings
+that were scored before are not scored again. Where several processes hold an engine together, torchrun starts them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,20 +27,22 @@ log = logging.getLogger(__name__)
 
 TASKS = Path(__file__).parent / "tasks"
 STATE = "state"
-"""Folder of the checkpoints that an unfinished evaluation has scored; no rule declares it, so a failed job keeps it."""
+"""Folder of the checkpoints that have been scored, by settings; no rule declares it, so it stays whatever becomes of the
+job."""
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", type=Path, help="settings.json of the evaluation")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
+    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from sfpo.settings import EvaluationSettings, load_settings
 
-    evaluate(load_settings(EvaluationSettings, arguments.settings), arguments.settings.parent)
+    evaluate(load_settings(EvaluationSettings, arguments.settings, arguments.identity), arguments.settings.parent)
 
 
 def evaluate(settings: EvaluationSettings, folder: Path) -> None:
@@ -50,29 +52,35 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         FileNotFoundError, ValueError: a checkpoint is unfinished or damaged.
     """
     from sfpo.manifest import file_sha256, read_manifest, write_json
+    from sfpo.ranks import init_distributed
     from sfpo.rollouts import make_engine
     from sfpo.settings import settings_hash
 
+    ranks = init_distributed()
     manifests = {name: read_manifest(Path(path)) for name, path in settings.checkpoints.items()}
+    problems = {path: file_sha256(Path(path)) for path in settings.benchmarks.values()}
     engine, scored = None, {}
     for name, path in settings.checkpoints.items():
-        done = folder / STATE / f"{name}.json"
-        of_what = {"settings_hash": settings_hash(settings), "manifest": file_sha256(Path(path) / "manifest.json")}
-        if done.is_file() and (before := json.loads(done.read_text()))["of_what"] == of_what:
+        done = folder / STATE / settings_hash(settings)[:12] / f"{name}.json"
+        inputs = {**problems, f"{path}/manifest.json": file_sha256(Path(path) / "manifest.json")}
+        before = json.loads(done.read_text()) if done.is_file() else None
+        if ranks.gather(before is not None and before["inputs"] == inputs)[0]:
             log.info("%s: scored before; %s", name, done)
             scored[name] = before
             continue
         started = time.perf_counter()
         if engine is None:
-            engine = make_engine(path, settings.limits, settings.engine)
+            engine = make_engine(path, settings.limits, settings.sampler, settings.engine, ranks)
         else:
             engine.load_checkpoint(path)
         seconds = {"start": time.perf_counter() - started}
-        scored[name] = {"of_what": of_what, "checkpoint": path, "checkpoint_step": manifests[name].get("step")}
+        scored[name] = {"inputs": inputs, "checkpoint": path, "checkpoint_step": manifests[name].get("step")}
         scored[name] |= _score(settings, engine, seconds)
-        write_json(done, scored[name])
+        if ranks.first:
+            write_json(done, scored[name])
         log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
-    _write(settings, folder, scored)
+    if ranks.first:
+        _write(settings, folder, scored)
 
 
 def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[str, float]) -> dict[str, Any]:
@@ -145,14 +153,14 @@ def _write(settings: EvaluationSettings, folder: Path, scored: dict[str, dict[st
     write_text(folder / "samples.jsonl", "".join(json.dumps(text) + "\n" for text in texts))
     results = {
         "settings_hash": settings_hash(settings),
+        "inputs": {path: digest for one in scored.values() for path, digest in one["inputs"].items()},
         "checkpoints": {
-            name: {key: value for key, value in one.items() if key not in ("of_what", "texts")} for name, one in scored.items()
+            name: {key: value for key, value in one.items() if key not in ("inputs", "texts")} for name, one in scored.items()
         },
         "versions": versions(),
         "hardware": hardware(),
     }
     write_json(folder / "results.json", results)
-    shutil.rmtree(folder / STATE)
 
 
 if __name__ == "__main__":

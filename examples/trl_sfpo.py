@@ -39,7 +39,13 @@ MODEL = ScratchModel(
     max_prompt_tokens=32,
     max_completion_tokens=32,
     warm_up=WarmUp(
-        learning_rate=3e-3, batch_size=32, max_batches=400, check_every=25, check_prompts=128, pass_rate=(0.15, 0.5)
+        dataset="sums",
+        learning_rate=3e-3,
+        batch_size=32,
+        max_batches=400,
+        check_every=25,
+        check_prompts=128,
+        pass_rate=(0.15, 0.5),
     ),
 )
 

@@ -5,16 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+LARGE = 64 * 2**20
+"""Bytes from which reading a file again at every check would take noticeable time."""
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfpo" / "sha256"
 
 
 def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """As ``file_sha256``; the digest of a large file is kept in the user's cache until the file is changed (its size, inode or
+    change time, which no program can set)."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return file_sha256(path)
+    version = f"{path.resolve()} {status.st_size} {status.st_ino} {status.st_ctime_ns}"
+    kept = CACHE / hashlib.sha256(version.encode()).hexdigest()
+    if not kept.is_file():
+        write_text(kept, file_sha256(path))
+    return kept.read_text()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -33,15 +50,18 @@ def write_text(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-def write_manifest(folder: Path, **facts: Any) -> None:
-    """List every file below ``folder`` with its sha256, with ``facts`` (step, settings hash ...) beside them."""
+def write_manifest(folder: Path, digest: Callable[[Path], str] = file_sha256, **facts: Any) -> None:
+    """List every file below ``folder`` with its digest, with ``facts`` (step, settings hash ...) beside them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    listed = {str(path.relative_to(folder)): file_sha256(path) for path in files}
+    listed = {str(path.relative_to(folder)): digest(path) for path in files}
     write_json(folder / MANIFEST, {**facts, "files": listed})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, digest: Callable[[Path], str] = file_sha256) -> dict[str, Any]:
     """The manifest of ``folder``, after checking every file against it.
+
+    Args:
+        digest: the one that it was written with.
 
     Raises:
         FileNotFoundError: there is no manifest, or a listed file is missing.
@@ -51,9 +71,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no manifest; the checkpoint was not finished")
     manifest = json.loads(path.read_text())
-    for name, digest in manifest["files"].items():
+    for name, listed in manifest["files"].items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: listed in the manifest, but missing")
-        if file_sha256(folder / name) != digest:
-            raise ValueError(f"{folder / name}: damaged (its sha256 is not the one in {MANIFEST})")
+        if digest(folder / name) != listed:
+            raise ValueError(f"{folder / name}: damaged (its checksum is not the one in {MANIFEST})")
     return manifest

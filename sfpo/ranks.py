@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ class Ranks:
     size: int = 1
     mesh: DeviceMesh | None = None
     """All ranks in one dimension; None: there is no process group."""
+    writers: ProcessGroup | None = None
+    """All ranks in a process group of their own, for threads that write while these compute."""
 
     @property
     def first(self) -> bool:
@@ -50,7 +53,7 @@ class Ranks:
         return tensor
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 def cores() -> int:
@@ -58,13 +61,13 @@ def cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def join() -> Ranks:
+def init_distributed() -> Ranks:
     """Join the processes that torchrun (or another launcher that keeps to torch's env://) started with this one.
 
     The process group lasts as long as the process: vLLM, which uses it too, takes it down when the process ends.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return ALONE
+        return SINGLE_PROCESS
     import torch
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
@@ -74,4 +77,4 @@ def join() -> Ranks:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     mesh = init_device_mesh("cuda" if on_gpu else "cpu", (dist.get_world_size(),))
-    return Ranks(dist.get_rank(), dist.get_world_size(), mesh)
+    return Ranks(dist.get_rank(), dist.get_world_size(), mesh, dist.new_group(backend="gloo"))

@@ -21,7 +21,7 @@ class Schema(BaseModel):
 
 
 def parse(kind: type[S], raw: Any, where: str) -> S:
-    """Check ``raw`` against ``kind``; all faults are told at once.
+    """Check ``raw`` against ``kind``; the message lists all faults.
 
     Raises:
         ConfigError: names each key, its value and what is allowed.
@@ -31,6 +31,15 @@ def parse(kind: type[S], raw: Any, where: str) -> S:
     except ValidationError as error:
         lines = [_explain(kind, fault) for fault in error.errors()]
         raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from None
+
+
+def faults(kind: type[BaseModel], raw: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    """Where each fault of ``raw`` is, and what ``parse`` would say of it."""
+    try:
+        kind.model_validate(raw)
+    except ValidationError as error:
+        return [(fault["loc"], _explain(kind, fault)) for fault in error.errors()]
+    return []
 
 
 def _explain(kind: type[BaseModel], fault: Any) -> str:

@@ -1,33 +1,49 @@
-"""The settings file of each job: all that decides its result, and nothing else. ``sfpo.jobs`` writes them."""
+"""The settings file of each job: all that decides its result, and how it is computed. ``sfpo.jobs`` writes them.
+
+``settings_hash`` is the identity of a job's result: of what decides it, and of its inputs' identities in turn. How a job is
+computed (execution), where its files are, and words of the report are not part of it. Each product records the identity that it
+was made from; a product of another identity is stale.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field
 
 from sfpo.config import (
-    Arm,
     Benchmark,
     CheckpointChoice,
     Count,
     Dataset,
     Engine,
     Evaluate,
+    Execution,
     GraderName,
     Model,
     ModelLimits,
     Name,
     Objective,
-    Shows,
+    Sampler,
+    ScratchModel,
     Train,
 )
 from sfpo.schema import ConfigError, Schema, parse
 
-S = TypeVar("S", bound=BaseModel)
+J = TypeVar("J", bound="JobSettings")
+
+
+class JobSettings(Schema):
+    """Base of all settings files."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the job's result, as plain JSON values."""
+        return self.model_dump(mode="json")
 
 
 class RunId(Schema):
@@ -45,23 +61,35 @@ class RunId(Schema):
         return f"{self.suite}/{self.model}/{self.dataset}/{self.arm}/seed{self.seed}"
 
 
-class DatasetSettings(Schema):
+class DatasetSettings(JobSettings):
     """data/<suite>/train/<dataset>/settings.json"""
 
     name: Name
     dataset: Dataset
     data_mirror: str | None
+    contents: Annotated[dict[str, str], Field(default_factory=dict)]
+    """Part -> sha256 of the file under ``data_mirror`` that it is read from."""
+
+    def identity(self) -> dict[str, Any]:
+        dataset = self.dataset.model_dump(mode="json", exclude={"parts": {part: {"mirror"} for part in self.dataset.parts}})
+        return {"dataset": dataset, "contents": self.contents}
 
 
-class BenchmarkSettings(Schema):
+class BenchmarkSettings(JobSettings):
     """data/<suite>/benchmarks/<benchmark>/settings.json"""
 
     name: Name
     benchmark: Benchmark
     data_mirror: str | None
+    contents: Annotated[dict[str, str], Field(default_factory=dict)]
+    """{"rows": sha256 of the file under ``data_mirror`` that they are read from}."""
+
+    def identity(self) -> dict[str, Any]:
+        left_out = {"title": True, "out_of_distribution": True, "rows": {"mirror"}}
+        return {"benchmark": self.benchmark.model_dump(mode="json", exclude=left_out), "contents": self.contents}
 
 
-class ModelSettings(Schema):
+class ModelSettings(JobSettings):
     """models/<suite>/<model>/settings.json"""
 
     name: Name
@@ -69,50 +97,108 @@ class ModelSettings(Schema):
     instruction: str
     warm_up_data: str | None
     """Folder of the prepared data set that a scratch model is warmed up on; None for every other source."""
+    data: str | None
+    """Identity of that data set."""
     grader: GraderName
     """Of that data set."""
+    contents: Annotated[dict[str, str], Field(default_factory=dict)]
+    """File -> sha256, of a local model."""
+
+    def identity(self) -> dict[str, Any]:
+        if isinstance(self.model, ScratchModel):
+            return self.model_dump(mode="json", include={"model", "instruction", "data", "grader"})
+        model = self.model.model_dump(mode="json", exclude={*ModelLimits.model_fields, "path"})
+        return {"model": model, "contents": self.contents}
 
 
-class RunSettings(Schema):
-    """runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json: all that decides a run's numbers."""
+class RuleSettings(Schema):
+    """An update rule."""
+
+    name: str
+    """A module of sfpo.algorithms.update_rules."""
+    settings: dict[str, Any]
+    """All of its settings, defaults included."""
+
+
+class Recipe(Schema):
+    """All that decides a run's numbers."""
+
+    model: str
+    """Identity of the starting policy."""
+    data: str
+    """Identity of the data set."""
+    grader: GraderName
+    limits: ModelLimits
+    instruction: str
+    seed: Annotated[int, Field(ge=0)]
+    rule: RuleSettings
+    learning_rate_scale: float
+    """Factor on the optimizer's learning rate."""
+    objective: Objective
+    train: Train
+    sampler: Sampler
+
+
+class RunSettings(JobSettings):
+    """runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json"""
 
     run: RunId
     model_path: str
     """Folder of the starting policy, in Hugging Face format."""
     data_path: str
     """Folder with train.parquet and validation.parquet."""
-    grader: GraderName
-    limits: ModelLimits
-    instruction: str
-    arm: Arm
-    objective: Objective
-    train: Train
-    engine: Engine
+    recipe: Recipe
+    execution: Execution
+
+    def identity(self) -> dict[str, Any]:
+        return self.recipe.model_dump(mode="json")
+
+    @property
+    def recipe_hash(self) -> str:
+        """Identity of the run whatever its number of steps: what its saved states belong to."""
+        return _hash(self.recipe.model_dump(mode="json", exclude={"train": {"steps"}}))
 
 
-class EvaluationSettings(Schema):
+class EvaluationSettings(JobSettings):
     """evaluations/<suite>/.../settings.json: the checkpoints of one run on the benchmarks of the suite."""
 
     model: Name
     run: RunId | None
     """None: the untrained model, the row 'base'."""
+    policy: str
+    """Identity of the run, or of the untrained model."""
     checkpoints: Annotated[dict[Name, str], Field(min_length=1)]
     """Name (base, best, last, step_<n>) -> its folder, in Hugging Face format. All are of one architecture."""
     benchmarks: dict[Name, str]
     """Benchmark -> its parquet file."""
+    problems: dict[Name, str]
+    """Benchmark -> its identity."""
     graders: dict[Name, GraderName]
     limits: ModelLimits
     instruction: str
     evaluate: Evaluate
+    sampler: Sampler
     engine: Engine
 
+    def identity(self) -> dict[str, Any]:
+        evaluate = self.evaluate.model_dump(mode="json", exclude={"checkpoint"})  # which of those scored is shown
+        return {
+            **self.model_dump(mode="json", include={"policy", "limits", "instruction", "sampler"}),
+            "problems": {name: [self.problems[name], self.graders[name]] for name in sorted(self.problems)},
+            "checkpoints": sorted(self.checkpoints),
+            "evaluate": evaluate,
+        }
 
-class ReportSettings(Schema):
+
+class ReportSettings(JobSettings):
     """results/<suite>/items/<item>/settings.json: what a table or figure shows."""
 
     suite: Name
     item: Name
-    shows: Shows
+    shows: Name
+    """The kind: a module of eval.report.kinds."""
+    scored: bool
+    """It shows what lm-eval finds, not training alone."""
     title: str | None
     models: list[Name]
     datasets: list[Name]
@@ -126,13 +212,12 @@ class ReportSettings(Schema):
     """k of avg@k and pass@k."""
     checkpoint: CheckpointChoice
     """Whose scores are shown."""
+    base: dict[Name, str]
+    """Model -> folder of the evaluation of the untrained model."""
+    made_from: Annotated[dict[str, str], Field(default_factory=dict)]
+    """Folder -> identity, of every run, evaluation and data set that is read."""
     missing: tuple[str, ...] = ()
     """Runs that a report of an unfinished suite leaves out."""
-
-    @property
-    def scored(self) -> bool:
-        """It shows what lm-eval finds, not training alone."""
-        return self.shows in ("scores", "arms", "contamination", "selection")
 
     @property
     def runs(self) -> list[RunId]:
@@ -145,16 +230,31 @@ class ReportSettings(Schema):
         ]
 
 
-def load_settings(kind: type[S], path: str | Path) -> S:
+class PageSettings(JobSettings):
+    """results/<suite>/pages/<page>/settings.json: what is made of all tables and figures of a suite together."""
+
+    suite: Name
+    page: Name
+    items: dict[Name, str]
+    """Table or figure -> its identity."""
+
+
+def load_settings(kind: type[J], path: str | Path, identity: str | None = None) -> J:
     """Read one job's settings file.
 
+    Args:
+        identity: that the settings must have; None: any.
+
     Raises:
-        ConfigError: the file is missing, or does not fit ``kind``.
+        ConfigError: the file is missing, does not fit ``kind``, or has been changed since ``identity`` was asked for.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"{path}: no such settings file; `python -m sfpo.jobs` writes those of the active suite")
-    return parse(kind, yaml.safe_load(path.read_text()), str(path))
+        raise ConfigError(f"{path}: no such settings file; `python -m sfpo.jobs --write` writes those of the active suite")
+    settings = parse(kind, yaml.safe_load(path.read_text()), str(path))
+    if identity is not None and settings_hash(settings) != identity:
+        raise ConfigError(f"{path}: changed since the workflow started; start the workflow again")
+    return settings
 
 
 def to_json(settings: BaseModel) -> str:
@@ -162,6 +262,25 @@ def to_json(settings: BaseModel) -> str:
     return settings.model_dump_json(indent=1) + "\n"
 
 
-def settings_hash(settings: BaseModel) -> str:
-    """sha256 of the settings file's text; outputs record the one they came from."""
-    return hashlib.sha256(to_json(settings).encode()).hexdigest()
+def settings_hash(settings: JobSettings) -> str:
+    """Identity of the job's result: hex sha256 of ``identity``."""
+    return _hash(settings.identity())
+
+
+def _hash(content: dict[str, Any]) -> str:
+    """The order of keys counts: schemas have one, and that of a table's arms, or a data set's parts, shows in the product."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """``key: old -> new`` for every value that differs between two identities."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield f"{key}: {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -55,7 +55,7 @@ def vllm_engine(checkpoint, limits, params):
     """One live vLLM engine for all tests that need one: starting it takes seconds."""
     from sfpo.rollouts import make_engine
 
-    return make_engine(checkpoint, limits, params.suites["tiny"].engine)
+    return make_engine(checkpoint, limits, params.suites["tiny"].sampler, params.suites["tiny"].execution.engine)
 
 
 @pytest.fixture

@@ -25,10 +25,11 @@ def test_make_knows_the_target(command):
 def test_the_check_of_params_lists_the_jobs(capsys, monkeypatch, tmp_path):
     assert "python -m sfpo.jobs" in COMMANDS
     monkeypatch.chdir(tmp_path)
-    from sfpo.jobs import main
+    from sfpo.jobs.__main__ import main
 
     main(["--params", str(PROJECT / "params.yaml")])
     assert "runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0/settings.json" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())  # a check writes nothing
 
 
 def test_only_known_programs_are_named():

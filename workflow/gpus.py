@@ -5,7 +5,7 @@ descriptor that COMMAND inherits: the kernel drops the lock when COMMAND ends, h
 so that signals reach it and its exit status is the job's.
 
 - The GPUs to choose from are those of CUDA_VISIBLE_DEVICES; without it, all that nvidia-smi lists.
-- With 0 GPUs nothing is changed: a job on the CPU.
+- With 0 GPUs COMMAND sees none. With `auto` it gets one where there is one, and else runs on the CPU.
 - In a Slurm job the choice is Slurm's, and CUDA_VISIBLE_DEVICES holds it. Only where an allocation has more GPUs than asked for
   (`salloc --gpus=8`, then snakemake inside) are they divided, among the jobs of that allocation. Within a step of a Slurm job
   COMMAND is made a step of its own (own_step), so that Slurm's signals reach it.
@@ -27,6 +27,7 @@ from pathlib import Path
 LOCKS = Path("/tmp") / f"sfpo-gpus-{os.getuid()}"
 """Where this user's locks on this machine are. Not in $TMPDIR, which may be another for each job."""
 POLL_SECONDS = 0.2
+AUTO = "auto"
 TURN = "turn.lock"
 """Held while choosing, so that no two jobs each take half of what they need and wait for the other."""
 
@@ -57,26 +58,29 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def own_gpus(count: int, environment: Mapping[str, str] = os.environ, locks: Path = LOCKS) -> Iterator[dict[str, str]]:
-    """Hold ``count`` GPUs, after waiting until so many are free; yields the environment for a process that uses them.
+def own_gpus(asked: int | str, environment: Mapping[str, str] = os.environ, locks: Path = LOCKS) -> Iterator[dict[str, str]]:
+    """Hold GPUs, after waiting until so many are free; yields the environment for a process that uses them.
 
     Args:
-        count: 0 holds nothing.
+        asked: number of GPUs. 0: the process sees none; "auto": one where there is one.
         environment: as in os.environ.
         locks: folder of the lock files.
 
     Raises:
-        NoSuchGpus: there are fewer than ``count`` in all.
+        NoSuchGpus: there are fewer than asked for in all.
         PermissionError: the lock folder is another user's.
         subprocess.CalledProcessError: nvidia-smi fails.
     """
     own = dict(environment)
     listed = "CUDA_VISIBLE_DEVICES" in environment
     allocation = environment.get("SLURM_JOB_ID")
+    gpus = [] if asked == 0 or (allocation and not listed) else _visible(environment, asked)
+    count = min(1, len(gpus)) if asked == AUTO else int(asked)
+    if count == 0:
+        own["CUDA_VISIBLE_DEVICES"] = ""
     if count == 0 or (allocation and not listed):
         yield own
         return
-    gpus = visible_gpus(environment)
     if allocation and len(gpus) <= count:
         yield own
         return
@@ -96,6 +100,15 @@ def own_gpus(count: int, environment: Mapping[str, str] = os.environ, locks: Pat
     finally:
         for descriptor in taken.values():
             os.close(descriptor)
+
+
+def _visible(environment: Mapping[str, str], asked: int | str) -> list[str]:
+    try:
+        return visible_gpus(environment)
+    except subprocess.CalledProcessError:
+        if asked == AUTO:  # nvidia-smi without a device or a driver: there is no GPU
+            return []
+        raise
 
 
 def _take(count: int, gpus: Sequence[str], folder: Path) -> dict[str, int]:
@@ -153,19 +166,26 @@ def _steps_alone_are_told(environment: Mapping[str, str]) -> bool:
     return "proctrack/cgroup" in asked.stdout
 
 
+def _count(word: str) -> int | str:
+    if word != AUTO and not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word}: a number of GPUs, or {AUTO}")
+    return word if word == AUTO else int(word)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Become the command, with GPUs of its own. Errors of ``own_gpus`` end it with status 1 and one line."""
     parser = argparse.ArgumentParser(prog="python -m workflow.gpus", description=__doc__.splitlines()[0])
     parser.add_argument("--locks", type=Path, default=LOCKS, help="folder of the lock files (default: %(default)s)")
     parser.add_argument("--tasks", type=int, default=1, help="in a step of a Slurm job: start the command so many times")
-    parser.add_argument("count", type=int, help="GPUs that the command needs; 0: none")
+    parser.add_argument("count", type=_count, help="GPUs that the command needs; 0: none; auto: one where there is one")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
     arguments = parser.parse_args(argv)
-    if arguments.count < 0 or not arguments.command:
-        parser.error("a count of 0 or more, and a command")
+    if not arguments.command:
+        parser.error("name a command")
     try:
         with own_gpus(arguments.count, locks=arguments.locks) as environment:
-            command = [*own_step(arguments.count, environment, arguments.tasks), *arguments.command]
+            gpus = 0 if arguments.count == AUTO else arguments.count
+            command = [*own_step(gpus, environment, arguments.tasks), *arguments.command]
             os.execvpe(command[0], command, environment)
     except (NoSuchGpus, PermissionError, subprocess.CalledProcessError) as error:
         sys.exit(f"workflow.gpus: {error}")

@@ -138,8 +138,8 @@ def _notes(settings: ReportSettings) -> list[str]:
         f"Bold: gains over {first} whose interval excludes zero. Intervals are not adjusted for the number of comparisons: of "
         f"{gains} gains, one in twenty would exclude zero by chance. The csv also has the mean of each curve up to the budget, "
         "which is less noisy than one validation.",
-        "Trigger: for each seed, the first step without the slow-fast stages; '-': no entropy trigger, or fewer steps than its "
-        "window; never: it did not fire.",
+        "Trigger: for each seed, the first step after the entropy trigger fired; '-': no entropy trigger, or fewer steps than "
+        "its window; never: it did not fire.",
     ]
 
 

@@ -75,7 +75,7 @@ def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.Data
     """Those of each untrained model, then those of its runs, all on the same problems."""
     kinds = {"dataset": "string", "seed": "Int64"}
     for model in settings.models:
-        base_path = evaluations / settings.suite / model / BASE / "scores.parquet"
+        base_path = evaluations.parent / settings.base[model] / "scores.parquet"
         base = _scores(base_path, settings)
         keys = {"model": model, "dataset": None, "arm": BASE, "seed": None}
         yield pd.DataFrame(keys, index=base.index).astype(kinds).join(base)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.report.collect import BASE
+from eval.report.freshness import stale
 from sfpo.settings import ReportSettings, RunId
 
-OF_RUN = ("summary.json", "metrics.jsonl", "validation.jsonl")
+OF_RUN = ("metrics.jsonl", "validation.jsonl")
 OF_EVALUATION = "scores.parquet"
 
 
-def is_finished(run: RunId, root: Path, scored: bool) -> bool:
-    """The run, and where it is shown its evaluation, have left all that the report reads."""
-    files = [root / "runs" / run.path / name for name in OF_RUN]
-    return all(path.is_file() for path in [*files, *([root / "evaluations" / run.path / OF_EVALUATION] if scored else [])])
+def is_finished(run: RunId, root: Path, settings: ReportSettings) -> bool:
+    """The run, and where it is shown its evaluation, have left all that the report reads, and are of the settings that stand
+    now."""
+    files = [f"runs/{run.path}/{name}" for name in OF_RUN]
+    files += [f"evaluations/{run.path}/{OF_EVALUATION}"] if settings.scored else []
+    folders = dict.fromkeys(str(Path(file).parent) for file in files)
+    return all((root / file).is_file() for file in files) and not any(stale(folder, settings, root) for folder in folders)
 
 
 def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSettings | None:
@@ -26,13 +29,9 @@ def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSet
     Returns:
         The settings of that part, with ``missing`` naming the runs that are not in it; None: there is nothing to report.
     """
-    models = [
-        model
-        for model in settings.models
-        if not settings.scored or (root / "evaluations" / settings.suite / model / BASE / OF_EVALUATION).is_file()
-    ]
+    models = [model for model in settings.models if not settings.scored or not stale(settings.base[model], settings, root)]
     part = settings.model_copy(update={"models": models})
-    finished = [run for run in part.runs if is_finished(run, root, settings.scored)]
+    finished = [run for run in part.runs if is_finished(run, root, settings)]
     arms = dict(settings.arms)
     while arms and models:
         rest = part.model_copy(update={"arms": arms})

@@ -23,8 +23,8 @@ MADE_BY = ("commit", "versions", "hardware")
 NOTES = (
     "≠: a commit, version or machine that not more than half of the runs of the same model and data set share. What differs "
     "between such a run and the others may come from there. A commit that ends in -dirty had changes that were not committed. "
-    "Seconds: of training, without validation and saving. Trigger: the first step without the slow-fast stages; '-': the arm "
-    "has no entropy trigger."
+    "Seconds: of training, without validation and saving. Trigger: the first step after the entropy trigger fired; '-': the "
+    "arm has no entropy trigger."
 )
 ABSENT = "absent"
 
@@ -107,7 +107,7 @@ def _made_by(summary: Summary) -> Made:
 
 def _rows(settings: RunSettings, summary: Summary, made: Made, usual: dict[tuple[str, str], bool]) -> str:
     run, fired = settings.run, summary.trigger_fired_at
-    never = "never" if settings.arm.rule_settings.get("entropy_trigger") else "-"
+    never = "never" if settings.recipe.rule.settings.get("entropy_trigger") else "-"
     numbers = (
         *(run.model, run.dataset, run.arm, run.seed, summary.steps, f"{summary.seconds.total:.1f}"),
         *(never if fired is None else fired, summary.engine_restarts),

@@ -31,7 +31,7 @@ class EntropyTrigger:
         form: "paper" (two-sided) or "released" (one-sided).
         window: omega, entropies in the rolling buffer.
         threshold: tau.
-        warm_up: steps at the start after which nothing is tested, beyond those that fill the window.
+        warm_up: number of initial steps during which the trigger cannot fire; the steps that fill the window count among them.
 
     Raises:
         ValueError: a setting is impossible.
@@ -42,7 +42,7 @@ class EntropyTrigger:
     threshold: float = 1.0
     warm_up: int = 0
     fired_at: int | None = field(default=None, init=False)
-    """First step (1-based) that runs without the slow-fast stages; None while the trigger has not fired."""
+    """First step (1-based) after the trigger fired; None while it has not."""
     zscore: float | None = field(default=None, init=False)
     """Of the last entropy; None until the window is full."""
 
@@ -71,6 +71,10 @@ class EntropyTrigger:
         if not isinstance(settings, Mapping) or not set(settings) <= set(known):
             raise ValueError(f"entropy_trigger = {settings!r}: keys are {', '.join(known)}")
         return cls(**settings)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, defaults included; ``from_settings`` makes the same trigger of them."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.init}
 
     @property
     def fired(self) -> bool:

@@ -170,12 +170,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sfpo.data.prepare", description="Prepare one training set or benchmark.")
     parser.add_argument("settings", type=Path, help="settings.json of the data set or benchmark; the output goes beside it")
     parser.add_argument("--kind", choices=("dataset", "benchmark"), required=True)
+    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
     arguments = parser.parse_args(argv)
     if arguments.kind == "dataset":
-        settings = load_settings(DatasetSettings, arguments.settings)
+        settings = load_settings(DatasetSettings, arguments.settings, arguments.identity)
         report = prepare_dataset(settings, arguments.settings.parent)
     else:
-        settings = load_settings(BenchmarkSettings, arguments.settings)
+        settings = load_settings(BenchmarkSettings, arguments.settings, arguments.identity)
         report = prepare_benchmark(settings, arguments.settings.parent)
     _print_summary(settings.name, report)
 

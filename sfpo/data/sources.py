@@ -78,6 +78,15 @@ def check_mirror(rows: GeneratedRows | TableRows, data_mirror: str | None, split
 # ---------------------------------------------------------------------------------------------- mirror files
 
 
+def mirror_file(rows: GeneratedRows | TableRows, data_mirror: str | None) -> Path | None:
+    """The file that the rows are read from; None: they are generated, or downloaded.
+
+    Raises:
+        ConfigError: as ``read_rows``.
+    """
+    return None if data_mirror is None or isinstance(rows, GeneratedRows) else _mirror_path(rows, data_mirror)
+
+
 def _read_mirror(rows: TableRows, data_mirror: str) -> list[Row]:
     path = _mirror_path(rows, data_mirror)
     records = _parquet_records if path.suffix == ".parquet" else _jsonl_records

@@ -122,9 +122,10 @@ def _read(path: Path) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sfpo.models.prepare", description="Prepare one starting policy.")
     parser.add_argument("settings", type=Path, help="settings.json of the model; checkpoint/ goes beside it")
+    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prepare(load_settings(ModelSettings, arguments.settings), arguments.settings.parent / "checkpoint")
+    prepare(load_settings(ModelSettings, arguments.settings, arguments.identity), arguments.settings.parent / "checkpoint")
 
 
 if __name__ == "__main__":

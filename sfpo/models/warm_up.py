@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 from tqdm import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sfpo.config import GraderName, ModelLimits, ScratchModel
 from sfpo.data.prompts import load_problems, load_prompts, render
 from sfpo.data.rows import Row
+from sfpo.models.muon import Muon
 from sfpo.models.scratch import new_policy, train_tokenizer
 from sfpo.rewards.graders import make_grader
 from sfpo.schema import ConfigError
@@ -165,7 +166,7 @@ class Learner:
         others = [weight for weight in policy.parameters() if weight.dim() != 2 or weight is embedding]
         rate = model.warm_up.learning_rate
         # Muon's step is scaled to the size of AdamW's, so that one learning rate serves both.
-        self._optimizers = [Muon(matrices, lr=rate, adjust_lr_fn="match_rms_adamw"), AdamW(others, lr=rate)]
+        self._optimizers = [Muon(matrices, lr=rate), AdamW(others, lr=rate)]
 
     def learn(self, number: int) -> float:
         """One optimizer step on batch ``number``; returns its mean loss (nats a solution token)."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
-from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.config import Engine, ModelLimits, Sampler, Sampling
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
 
@@ -45,16 +45,16 @@ class TransformersEngine:
     """RolloutEngine on transformers: see sfpo.rollouts.engine for what each method does.
 
     Args:
-        checkpoint, limits, settings: as ``make_engine``; of the settings max_sequences and dtype count.
+        checkpoint, limits, sampler, settings: as ``make_engine``; of the settings only max_sequences is used.
     """
 
-    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine) -> None:
+    def __init__(self, checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine) -> None:
         self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._rows_at_once = settings.max_sequences
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._dtype = getattr(torch, settings.dtype)
+        self._dtype = getattr(torch, sampler.dtype)
         self._model = self._loaded(checkpoint).to(self._device).eval()
 
     def generate(

@@ -24,7 +24,7 @@ from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.outputs import CompletionOutput
 
-from sfpo.config import Engine, ModelLimits, Sampling
+from sfpo.config import Engine, ModelLimits, Sampler, Sampling
 from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
@@ -34,10 +34,10 @@ class VLLMEngine:
     """RolloutEngine on vLLM: see sfpo.rollouts.engine for what each method does.
 
     Args:
-        checkpoint, limits, settings, ranks: as ``make_engine``.
+        checkpoint, limits, sampler, settings, ranks: as ``make_engine``.
     """
 
-    def __init__(self, checkpoint: str | Path, limits: ModelLimits, settings: Engine, ranks: Ranks) -> None:
+    def __init__(self, checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine, ranks: Ranks) -> None:
         self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
@@ -54,7 +54,7 @@ class VLLMEngine:
             trust_remote_code=False,
             load_format="safetensors",
             generation_config="vllm",  # sampling is ours alone, never a model's default
-            dtype=settings.dtype,
+            dtype=sampler.dtype,
             max_model_len=context,
             max_num_seqs=settings.max_sequences,
             max_num_batched_tokens=max(8192, context),

@@ -14,23 +14,26 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+import xxhash
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from sfpo.manifest import read_manifest, write_json, write_manifest
+from sfpo.trainer.background import Background
 from sfpo.trainer.policy import Policy
 
 log = logging.getLogger(__name__)
 
-KEPT_STATES = 2
-"""States on disk: the newest, and the one before it in case the newest is damaged."""
+CHUNK = 2**24
+"""Bytes read at once."""
 DISK_MARGIN = 1.1
 """A save asks for so many times its size."""
 
@@ -42,13 +45,16 @@ class DiskFull(OSError):
     """A save would not fit on the disk; what was saved before is untouched."""
 
 
-def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: Any) -> None:
+def export_checkpoint(
+    policy: Policy, start: str | Path, folder: Path, background: Background | None = None, **facts: Any
+) -> None:
     """Write the policy as a Hugging Face folder, in the data type that the starting checkpoint is stored in.
 
     All ranks call it, since each holds a part of every weight; the first one writes.
 
     Args:
         start: the starting checkpoint; its configuration, tokenizer and generation settings are copied.
+        background: does the writing; None: it is done when this returns.
         facts: step, settings hash ...; they go into the manifest.
 
     Raises:
@@ -57,14 +63,20 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
     _require_space(folder, sum(p.numel() * p.element_size() for p in policy.model.parameters()))
     config = json.loads((Path(start) / "config.json").read_text())
     stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
+    background = background or Background(threaded=False)
+    background.wait()  # one copy of the weights at a time
     # One name for each stored tensor: transformers ties the others again when it loads.
-    whole = ((name, weight.to("cpu", stored).contiguous()) for name, weight in policy.weights_named_once())
+    named = policy.weights_named_once()
+    whole = ((name, weight.to("cpu", stored, copy=background.threaded).contiguous()) for name, weight in named)
     weights = {name: weight for name, weight in whole if policy.ranks.first}
-    if not policy.ranks.first:
-        return
+    if policy.ranks.first:
+        background.run(lambda: _write_export(weights, Path(start), folder, facts))
+
+
+def _write_export(weights: dict[str, torch.Tensor], start: Path, folder: Path, facts: dict[str, Any]) -> None:
     partial = _fresh(folder.with_name(f".{folder.name}.partial"))
     with _told_if_full(folder):
-        for path in Path(start).iterdir():
+        for path in start.iterdir():
             if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
                 shutil.copy(path, partial)
         save_torch_state_dict(weights, partial)
@@ -72,28 +84,49 @@ def export_checkpoint(policy: Policy, start: str | Path, folder: Path, **facts: 
     _replace(partial, folder)
 
 
-def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any]) -> None:
-    """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``; older states beyond KEPT_STATES are removed.
+def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any], background: Background) -> None:
+    """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``.
 
-    Every rank writes its shards to a file of its own; the first writes the rest.
+    Every rank writes its shards to a file of its own; the first writes the rest. A threaded ``background`` writes a copy in the
+    host's memory (torch.distributed.checkpoint's asynchronous save) while training continues. The checksums find damage by
+    accident, not forgery, so that they cost little beside the write (benchmarks/save.py).
 
     Raises:
         DiskFull: the disk has no room; the states before this one are untouched.
     """
     _require_space(folder, 3 * sum(p.numel() * p.element_size() for p in policy.parameters()))  # weights and two moments
+    background.wait()  # the save before this one
     partial = folder / ".partial"
     policy.ranks.gather(_fresh(partial) if policy.ranks.first else None)  # none writes before it is there
-    with _told_if_full(folder):
-        writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
-        with _alone_or_not(policy) as no_dist:
-            dcp.save(policy.state(), storage_writer=writer, no_dist=no_dist)
-        if not policy.ranks.first:
+    writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
+
+    def finish(saved: Future[Any] | None = None) -> None:
+        with _told_if_full(folder):
+            if saved is not None:
+                saved.result()
+            if policy.ranks.first:
+                write_json(partial / "trainer.json", trainer_state)
+                write_manifest(partial, checksum, step=step)
+                _replace(partial, folder / f"step_{step:06d}")
+
+    with _alone_or_not(policy) as no_dist:
+        if background.threaded:
+            group = policy.ranks.writers
+            saved = dcp.async_save(policy.state(), storage_writer=writer, process_group=group, no_dist=no_dist)
+            background.run(lambda: finish(saved))
             return
-        write_json(partial / "trainer.json", trainer_state)
-        write_manifest(partial, step=step)
-    _replace(partial, folder / f"step_{step:06d}")
-    for old in sorted(folder.glob("step_*"))[:-KEPT_STATES]:
-        shutil.rmtree(old)
+        with _told_if_full(folder):
+            dcp.save(policy.state(), storage_writer=writer, no_dist=no_dist)
+    finish()
+
+
+def checksum(path: Path) -> str:
+    """Hex xxh3 of a file's bytes: reads as fast as memory."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -111,7 +144,7 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole state below ``folder`` and its trainer state; a damaged one is reported and passed over."""
     for candidate in sorted(folder.glob("step_*"), reverse=True):
         try:
-            read_manifest(candidate)
+            read_manifest(candidate, checksum)
         except (FileNotFoundError, ValueError) as fault:
             log.warning("%s is not used: %s", candidate, fault)
             continue

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from sfpo.config import OverlongPenalty, Sampling
 from sfpo.data.sampler import prompt_order
-from sfpo.ranks import ALONE, Ranks
+from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grade, Grader, reward_of
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import rng, seed_of
-from sfpo.settings import RunSettings
+from sfpo.settings import Recipe
 from sfpo.trainer.metrics import PhaseClock
 from sfpo.trainer.packing import deal
 from sfpo.types import Completion, Prompt, RolloutGroup
@@ -68,6 +68,7 @@ class Collector:
     """Samples and grades completions of prompts. Every rank gets all groups, whichever rank's engine sampled them.
 
     Args:
+        tensor_parallel: ranks that hold one engine together.
         clock: takes the seconds of training's phases "generate" and "grade": what grading takes beyond generation.
         ranks: the processes that share the work; all of them make the same calls.
     """
@@ -76,11 +77,13 @@ class Collector:
         self,
         engine: RolloutEngine,
         grader: Grader | CodeGrader,
-        settings: RunSettings,
+        recipe: Recipe,
+        tensor_parallel: int,
         clock: PhaseClock,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
-        self.engine, self.grader, self.settings, self.clock, self.ranks = engine, grader, settings, clock, ranks
+        self.engine, self.grader, self.recipe, self.clock, self.ranks = engine, grader, recipe, clock, ranks
+        self.tensor_parallel = tensor_parallel
         self.given_up = 0
         """Answers so far that the grader gave up on; they count as wrong."""
 
@@ -90,11 +93,11 @@ class Collector:
         With ``dynamic_sampling`` (DAPO), groups without reward variance are replaced by those of prompts that the step has not
         met, at most ``max_refills`` times; every completion sampled counts as a rollout.
         """
-        train, seed = self.settings.train, self.settings.run.seed
+        train, seed = self.recipe.train, self.recipe.seed
         order = prompt_order(len(prompts), train.prompts_per_step, step - 1, seed)
         groups = self._sample_step(prompts, order, step)
         drawn, met = list(groups), set(order)
-        dynamic = self.settings.objective.dynamic_sampling
+        dynamic = self.recipe.objective.dynamic_sampling
         for _ in range(dynamic.max_refills if dynamic else 0):
             places = [place for place, group in enumerate(groups) if not group.has_variance]
             unmet = [index for index in rng(seed, "refill", step).sample(range(len(prompts)), len(prompts)) if index not in met]
@@ -115,7 +118,7 @@ class Collector:
         return self._graded(prompts, *self._complete(prompts, samples, sampling, seed))
 
     def _sample_step(self, prompts: list[Prompt], order: list[int], step: int) -> list[RolloutGroup]:
-        train, seed = self.settings.train, self.settings.run.seed
+        train, seed = self.recipe.train, self.recipe.seed
         chosen = [prompts[index] for index in order]
         with self.clock("generate"):
             sampled = self._complete(chosen, train.completions_per_prompt, train.sampling, (seed, "rollout", step))
@@ -129,8 +132,8 @@ class Collector:
 
         The completions of a prompt come from one engine; each engine gets about as many tokens, as far as limits tell.
         """
-        of_an_engine = self.settings.engine.tensor_parallel
-        most = [len(prompt.token_ids) + samples * self.settings.limits.max_completion_tokens for prompt in prompts]
+        of_an_engine = self.tensor_parallel
+        most = [len(prompt.token_ids) + samples * self.recipe.limits.max_completion_tokens for prompt in prompts]
         own = deal(most, self.ranks.size // of_an_engine)[self.ranks.rank // of_an_engine]
         asked = [(prompts[place], sample) for place in own for sample in range(samples)]
         requests = [Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt, sample in asked]
@@ -157,12 +160,12 @@ class Collector:
         return RolloutGroup(prompt, list(completions), rewards, [grade.correct for grade in grades])
 
     def _reward(self, grade: Grade, completion: Completion) -> float:
-        settings = self.settings.train.reward
+        settings = self.recipe.train.reward
         reward = reward_of(grade, settings.correct, settings.boxed_but_wrong)
-        overlong = self.settings.objective.overlong_penalty
+        overlong = self.recipe.objective.overlong_penalty
         if overlong is None:
             return reward
-        return reward - overlong_penalty(overlong, len(completion.token_ids), self.settings.limits.max_completion_tokens)
+        return reward - overlong_penalty(overlong, len(completion.token_ids), self.recipe.limits.max_completion_tokens)
 
 
 def overlong_penalty(settings: OverlongPenalty, length: int, max_completion_tokens: int) -> float:

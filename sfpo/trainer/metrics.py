@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+
+from sfpo.manifest import write_text
 
 TRAINING_PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
 """Their sum is "total": training time, without validation, saving and start-up."""
@@ -55,19 +58,23 @@ class JsonLines:
     """A file of one JSON object a line, each with a key "step"; appended and flushed line by line.
 
     Args:
-        last_step: lines of later steps, left by a run that was killed after its last save, are cut off.
+        keeps: whether a line of this step stays; the others were left by a run that was killed after its last save. They are
+        cut
+            off by putting another file in the place of this one, so that a kill at any moment leaves one of the two.
     """
 
-    def __init__(self, path: Path, last_step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, keeps: Callable[[float], bool]) -> None:
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= last_step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        write_text(path, "".join(f"{line}\n" for line in lines if keeps(_step_of(line))))
         self._file = path.open("a")
 
     def append(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+    def flush(self) -> None:
+        """Onto the disk: the state that is saved next must not be ahead of these lines."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -89,6 +96,9 @@ class TensorBoard:
     def append(self, record: dict[str, Any]) -> None:
         for name, value in _flat(record):
             self._writer.add_scalar(name, value, record["step"])
+
+    def flush(self) -> None:
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()

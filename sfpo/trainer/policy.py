@@ -22,8 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from sfpo.algorithms.logprobs import token_logprobs
 from sfpo.algorithms.objectives import policy_loss, token_weights
 from sfpo.algorithms.weights import clip_gradients_
-from sfpo.config import Objective, Train
-from sfpo.ranks import ALONE, Ranks
+from sfpo.config import Execution, Objective, Train
+from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.packing import ATTENTION, MicroBatch, micro_batches
 from sfpo.types import TrainBatch
@@ -99,6 +99,7 @@ class Policy:
         checkpoint: folder in Hugging Face format.
         objective: the loss.
         train: mini-batches, optimizer, compute type.
+        execution: micro-batches, checkpointing, offloading.
         max_completion_tokens: denominator of the "constant" aggregation.
         learning_rate_scale: factor on the optimizer's learning rate.
         ranks: the processes that hold the policy together; all of them make the same calls with the same batches.
@@ -114,14 +115,15 @@ class Policy:
         checkpoint: str | Path,
         objective: Objective,
         train: Train,
+        execution: Execution,
         max_completion_tokens: int,
         learning_rate_scale: float = 1.0,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         seed: int = 0,
     ) -> None:
-        if train.offload_to_host and ranks.mesh is None:
-            raise ValueError("train.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if execution.offload_to_host and ranks.mesh is None:
+            raise ValueError("execution.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
+        self.device = torch.device("cuda" if self.on_gpu() else "cpu")
         self.ranks = ranks
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
@@ -135,15 +137,15 @@ class Policy:
         compute = getattr(torch, train.policy_dtype)
         if train.lora:
             add_adapters(self.model, train.lora, compute, seed)
-        if train.gradient_checkpointing:
+        if execution.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
         self.scorer = Scorer(self.model, compute, train.sampling.temperature)
         if ranks.mesh is None:
             self.model.to(self.device)
         else:  # layer by layer onto the device
-            self.scorer.shard(ranks, train.offload_to_host and self.device.type == "cuda")
+            self.scorer.shard(ranks, execution.offload_to_host and self.device.type == "cuda")
         self.objective = objective
-        self.train = train
+        self.train, self.execution = train, execution
         self.max_completion_tokens = max_completion_tokens
         self.skipped_in_a_row = 0
         settings = train.optimizer
@@ -156,6 +158,11 @@ class Policy:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+
+    @staticmethod
+    def on_gpu() -> bool:
+        """Whether policies are on a GPU here."""
+        return torch.cuda.is_available()
 
     def parameters(self) -> list[Tensor]:
         """The trainable weights, always in the same order."""
@@ -218,7 +225,7 @@ class Policy:
     def _micro_batches(
         self, prompt_ids: list[list[int]], completion_ids: list[list[int]], rows: list[int] | None
     ) -> Iterator[MicroBatch]:
-        budget, ranks = self.train.micro_batch_tokens, self.ranks
+        budget, ranks = self.execution.micro_batch_tokens, self.ranks
         return micro_batches(prompt_ids, completion_ids, budget, self.device, rows, ranks.rank, ranks.size)
 
     def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
@@ -303,10 +310,10 @@ class Policy:
 
     def _count_skipped(self, skipped: bool) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-        if self.skipped_in_a_row >= self.train.max_skipped_updates:
+        if self.skipped_in_a_row >= self.execution.max_skipped_updates:
             raise NonFiniteUpdates(
                 f"{self.skipped_in_a_row} mini-batches in a row had a loss or gradient that is not finite "
-                f"(max_skipped_updates = {self.train.max_skipped_updates})"
+                f"(max_skipped_updates = {self.execution.max_skipped_updates})"
             )
 
     def _rows_that_teach(self, mini: TrainBatch) -> list[int]:

@@ -49,13 +49,16 @@ def settings_of(params, limits, problems):
         return EvaluationSettings(
             model="tiny",
             run=None,
+            policy="the random model",
             checkpoints={name: str(path) for name, path in checkpoints.items()},
             benchmarks={"sums": str(problems)},
+            problems={"sums": "six sums"},
             graders={"sums": "math"},
             limits=limits,
             instruction="{problem}",
             evaluate=Evaluate(samples=2),
-            engine=params.suites["tiny"].engine,
+            sampler=params.suites["tiny"].sampler,
+            engine=params.suites["tiny"].execution.engine,
         )
 
     return make
@@ -85,7 +88,6 @@ def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settin
     together, alone, killed = tmp_path / "together", tmp_path / "alone", tmp_path / "killed"
     both = settings_of(first=checkpoint, second=changed)
     assert "scored before" not in finish(start(both, together), together)
-    assert not (together / "state").exists()
     scores = pd.read_parquet(together / "scores.parquet")
     assert scores.groupby("checkpoint").size().to_dict() == {"first": 12, "second": 12}  # 6 problems x 2 samples
     results = json.loads((together / "results.json").read_text())["checkpoints"]
@@ -95,7 +97,7 @@ def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settin
     assert texts(alone, "second") == texts(together, "second") != texts(together, "first")
 
     process = start(both, killed)
-    while not (killed / "state/first.json").exists():
+    while not list(killed.glob("state/*/first.json")):
         assert process.poll() is None, (killed / "log.txt").read_text()[-3000:]
         time.sleep(0.005)
     process.kill()
@@ -103,6 +105,13 @@ def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settin
     assert not (killed / "results.json").exists()
     assert "first: scored before" in finish(start(both, killed), killed)
     assert pd.read_parquet(killed / "scores.parquet").equals(scores)
+
+    # The workflow removes a stale product; where nothing but the engine's memory is different, nothing is sampled again.
+    (together / "scores.parquet").unlink()
+    other_engine = both.model_copy(update={"engine": both.engine.model_copy(update={"max_sequences": 8})})
+    log = finish(start(other_engine, together), together)
+    assert "first: scored before" in log and "second: scored before" in log
+    assert pd.read_parquet(together / "scores.parquet").equals(scores)
 
 
 def test_a_damaged_checkpoint_stops_it_before_anything_is_scored(settings_of, checkpoint, changed, tmp_path):
@@ -112,3 +121,18 @@ def test_a_damaged_checkpoint_stops_it_before_anything_is_scored(settings_of, ch
     with pytest.raises(ValueError, match=r"damaged/config.json: damaged"):
         evaluate(settings_of(first=checkpoint, second=damaged), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_engine_over_two_processes_scores_the_same(settings_of, checkpoint, tmp_path):
+    alone, split = tmp_path / "alone", tmp_path / "split"
+    settings = settings_of(first=checkpoint)
+    finish(start(settings, alone), alone)
+    split.mkdir()
+    engine = settings.engine.model_copy(update={"tensor_parallel": 2})
+    (split / "settings.json").write_text(to_json(settings.model_copy(update={"engine": engine})))
+    launch = ["-m", "workflow.launch", "2", "eval.evaluate_checkpoints", str(split / "settings.json"), "--threads", "1"]
+    done = subprocess.run([sys.executable, *launch], cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert texts(split, "first") == texts(alone, "first")
+    assert pd.read_parquet(split / "scores.parquet").equals(pd.read_parquet(alone / "scores.parquet"))

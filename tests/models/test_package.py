@@ -65,7 +65,8 @@ def test_smollm2_answers_from_its_checkpoint(params, tmp_path):
     model = params.models["smollm2-135m"]
     assert isinstance(model, PackageModel)
     folder = tmp_path / "checkpoint"
-    prepare(ModelSettings(name="smollm2-135m", model=model, instruction="{problem}", warm_up_data=None, grader="math"), folder)
+    names = {"name": "smollm2-135m", "instruction": "{problem}", "warm_up_data": None, "data": None, "grader": "math"}
+    prepare(ModelSettings(model=model, **names), folder)
     assert read_manifest(folder)["parameters"] == 134_515_008  # the published model's count
     tokenizer, policy = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     assert policy.dtype == torch.bfloat16

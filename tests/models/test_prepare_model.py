@@ -17,7 +17,7 @@ from sfpo.settings import ModelSettings, settings_hash, to_json
 
 
 def settings_of(model):
-    return ModelSettings(name="model", model=model, instruction="{problem}", warm_up_data=None, grader="math")
+    return ModelSettings(name="model", model=model, instruction="{problem}", warm_up_data=None, data=None, grader="math")
 
 
 def local(path, limits):

@@ -28,7 +28,7 @@ def small(seed=0, max_prompt_tokens=32, max_completion_tokens=12, **warm_up_keys
         vocabulary_size=300,
         max_prompt_tokens=max_prompt_tokens,
         max_completion_tokens=max_completion_tokens,
-        warm_up=WarmUp(**{**keys, "pass_rate": (0.3, 0.9), **warm_up_keys}),
+        warm_up=WarmUp(dataset="digits", **{**keys, "pass_rate": (0.3, 0.9), **warm_up_keys}),
         seed=seed,
     )
 

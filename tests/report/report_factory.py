@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eval.report.kinds import find_kind
 from sfpo.config import load_params
 from sfpo.jobs import resolve
 from sfpo.manifest import write_text
@@ -44,6 +45,7 @@ NAMES = {
     "selection": "selection",
 }
 """What is shown -> the item of that kind."""
+EVALUATION = "identity of an evaluation"
 STEPS, EVERY, FIRED = 60, 5, 33
 CHECKPOINTS = {"best": 0.0, "step_20": -0.3, "step_40": -0.1, "last": 0.0}
 """Checkpoint of a run -> its skill, less that of the best."""
@@ -62,10 +64,11 @@ def report_settings(
     seeds: tuple[int, ...] = (0, 1, 2),
     shows: str = "scores",
 ) -> ReportSettings:
-    return ReportSettings(
+    settings = ReportSettings(
         suite="tiny",
         item=NAMES[shows],
         shows=shows,
+        scored=find_kind(shows).scored,
         title=None,
         models=list(models),
         datasets=["arithmetic"],
@@ -75,7 +78,20 @@ def report_settings(
         out_of_distribution=["new_chains"],
         samples=4,
         checkpoint="best",
+        base={model: f"evaluations/tiny/{model}/base" for model in models},
     )
+    return settings.model_copy(update={"made_from": made_from(settings)})
+
+
+def run_settings(run: RunId) -> RunSettings:
+    return next(one for one in RUN_SETTINGS if one.run.arm == run.arm).model_copy(update={"run": run})
+
+
+def made_from(settings: ReportSettings) -> dict[str, str]:
+    """Identities of the runs, and of the evaluations of an item that shows scores."""
+    of_runs = {f"runs/{run.path}": settings_hash(run_settings(run)) for run in settings.runs}
+    scored = [*settings.base.values(), *(f"evaluations/{run.path}" for run in settings.runs)] if settings.scored else []
+    return {**of_runs, **dict.fromkeys(scored, EVALUATION)}
 
 
 def _scores(generator: np.random.Generator, difficulty: dict[str, np.ndarray], skill: float) -> pd.DataFrame:
@@ -123,7 +139,7 @@ def _write_run(folder: Path, run: RunId, place: int, generator: np.random.Genera
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
     write_text(folder / "validation.jsonl", "".join(json.dumps(line) + "\n" for line in validation))
     fired = FIRED + int(generator.integers(-4, 12)) if place % 2 else None
-    settings = next(one for one in RUN_SETTINGS if one.run.arm == run.arm).model_copy(update={"run": run})
+    settings = run_settings(run)
     write_text(folder / "settings.json", to_json(settings))
     summary = {
         "settings_hash": settings_hash(settings),
@@ -142,6 +158,7 @@ def _write_parquet(folder: Path, checkpoints: dict[str, pd.DataFrame]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     frames = [pd.DataFrame({"checkpoint": name}, index=frame.index).join(frame) for name, frame in checkpoints.items()]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "scores.parquet")
+    write_text(folder / "results.json", json.dumps({"settings_hash": EVALUATION, "inputs": {}}))
 
 
 def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> None:
@@ -158,5 +175,6 @@ def write_results(root: Path, settings: ReportSettings, problems: int = 40) -> N
             scored = {name: _scores(generator, difficulty, skill + gain) for name, gain in CHECKPOINTS.items()}
             _write_parquet(root / "evaluations" / run.path, scored)
     for shows, name in NAMES.items():
-        item = settings.model_copy(update={"item": name, "shows": shows})
+        item = settings.model_copy(update={"item": name, "shows": shows, "scored": find_kind(shows).scored})
+        item = item.model_copy(update={"made_from": made_from(item)})
         write_text(root / f"results/{settings.suite}/items/{name}/settings.json", to_json(item))

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import matplotlib as mpl
 import pandas as pd
@@ -13,7 +12,7 @@ import pytest
 from report_factory import NAMES, report_settings, write_results
 
 from eval.report import render
-from sfpo.config import Shows
+from eval.report.kinds import kind_names
 from sfpo.data.rows import Row, write_rows
 from sfpo.manifest import write_text
 from sfpo.settings import to_json
@@ -34,7 +33,10 @@ def test_every_kind_is_written(results, tmp_path, monkeypatch, capsys):
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"metrics.json"}
     tables = {f"tables/{name}.{kind}" for name in TABLES for kind in TABLE}
     figures = {f"figures/{name}.{kind}" for name in FIGURES for kind in FIGURE}
-    assert written == {f"items/{name}/settings.json" for name in NAMES.values()} | tables | figures
+    assert (
+        written
+        == {f"items/{name}/{file}.json" for name in NAMES.values() for file in ("settings", "record")} | tables | figures
+    )
     render.main([*ITEMS.values(), "--headline"])
     assert capsys.readouterr().out.startswith("Suite tiny: accuracy (avg@4, %)")
     assert dict(mpl.rcParams) == before  # the style stays inside
@@ -112,7 +114,7 @@ def test_equal_results_give_equal_bytes(results, tmp_path, monkeypatch):
     render.main(items)
     here = digests(tmp_path)
     subprocess.run([sys.executable, "-m", "eval.report.render", *items], env=environment, check=True, timeout=120)
-    assert len(here) == len(NAMES) + 4 * len(TABLE) + 3 * len(FIGURE) and digests(tmp_path) == here
+    assert len(here) == len(NAMES) + len(items) + 4 * len(TABLE) + 3 * len(FIGURE) and digests(tmp_path) == here
 
 
 def digests(root):
@@ -134,14 +136,15 @@ def test_faults_are_told_without_a_traceback(results, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"error: .*no such settings file"):
         render.main(["results/none/settings.json"])
     (tmp_path / "runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/summary.json").unlink()
-    with pytest.raises(SystemExit, match=r"error: runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/summary.json: no such file"):
+    with pytest.raises(
+        SystemExit, match=r"error: runs/tiny/tiny-qwen2/arithmetic/grpo/seed0: no summary.json: the job has not"
+    ):
         render.main([ITEMS["scores"]])
 
 
 def test_every_kind_has_a_caption():
     captions = {path.stem: path.read_text() for path in (ROOT / "workflow/report").glob("*.rst")}
     assert "{{" not in captions.pop("workflow")
-    assert set(captions) == set(get_args(Shows)) | {"pass_at_k", "arms_figure", "targets_figure", "beside_paper", "runs_page"}
+    assert set(captions) == set(kind_names()) | {"pass_at_k", "arms_figure", "targets_figure", "beside_paper", "runs_page"}
     # The last paragraph of each; what the command is stands in workflow/rules/report.smk.
     assert {text.split("\n\n")[-1] for text in captions.values()} == {"Reproduce: ``{{ snakemake.params.command }}``\n"}
-    assert set(render.WRITERS) == set(get_args(Shows))

@@ -20,7 +20,8 @@ PROBLEMS = ["12+30=?", "What is 7 - 5?", "abc", "1+1=?"]
 
 @pytest.fixture(scope="module")
 def transformers_engine(checkpoint, limits, params):
-    return make_engine(checkpoint, limits, params.suites["tiny"].engine.model_copy(update={"library": "transformers"}))
+    tiny = params.suites["tiny"]
+    return make_engine(checkpoint, limits, tiny.sampler.model_copy(update={"library": "transformers"}), tiny.execution.engine)
 
 
 @pytest.fixture(params=["vllm", "transformers"])
@@ -31,7 +32,8 @@ def engine(request):
 
 @pytest.fixture
 def policy(checkpoint, params, limits):
-    return Policy(checkpoint, params.objectives["grpo"], params.suites["tiny"].train, limits.max_completion_tokens)
+    tiny = params.suites["tiny"]
+    return Policy(checkpoint, params.objectives["grpo"], tiny.train, tiny.execution, limits.max_completion_tokens)
 
 
 def requests(engine, samples: int = 3) -> list[Request]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sfpo.algorithms.update_rules import complete_settings
 from sfpo.data.prepare import prepare_dataset
 from sfpo.settings import DatasetSettings, RunId, RunSettings
 
@@ -19,22 +20,30 @@ def data(tmp_path_factory, params) -> Path:
 
 @pytest.fixture
 def settings(params, checkpoint, data, limits) -> RunSettings:
-    small = {"steps": 4, "prompts_per_step": 4, "completions_per_prompt": 4, "mini_batch_prompts": 2, "save_every": 2}
-    small |= {"export_every": 3}
-    train = params.suites["tiny"].train.model_dump() | small | {"validation": {"every": 2, "prompts": 4, "samples": 2}}
+    small = {"steps": 4, "prompts_per_step": 4, "completions_per_prompt": 4, "mini_batch_prompts": 2, "export_every": 3}
+    tiny = params.suites["tiny"]
+    train = tiny.train.model_dump() | small | {"validation": {"every": 2, "prompts": 4, "samples": 2}}
+    rule = {"num_fast_steps": 2, "alpha": 0.5, "entropy_trigger": {"window": 3}}
     return RunSettings.model_validate(
         {
             "run": RunId(suite="test", model="tiny", dataset="sums", arm="sfpo", seed=0),
             "model_path": str(checkpoint),
             "data_path": str(data),
-            "grader": "math",
-            "limits": limits,
-            "instruction": "{problem}",
-            "arm": {"rule": "sfpo", "objective": "grpo", "num_fast_steps": 2, "alpha": 0.5, "entropy_trigger": {"window": 3}},
-            # A boxed answer is beyond a random policy, so every advantage is 0: the entropy bonus is what moves the
-            # weights here.
-            "objective": params.objectives["grpo"].model_copy(update={"entropy_coefficient": 0.1}),
-            "train": train,
-            "engine": params.suites["tiny"].engine,
+            "recipe": {
+                "model": "the random model",
+                "data": "the sums",
+                "grader": "math",
+                "limits": limits,
+                "instruction": "{problem}",
+                "seed": 0,
+                "rule": {"name": "sfpo", "settings": complete_settings("sfpo", rule)},
+                "learning_rate_scale": 1.0,
+                # A boxed answer is beyond a random policy, so every advantage is 0: the entropy bonus is what moves the
+                # weights here.
+                "objective": params.objectives["grpo"].model_copy(update={"entropy_coefficient": 0.1}),
+                "train": train,
+                "sampler": tiny.sampler,
+            },
+            "execution": tiny.execution.model_copy(update={"save_every": 2}),
         }
     )

@@ -17,7 +17,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.algorithms.weights import reposition_, snapshot
 from sfpo.config import load_params
-from sfpo.ranks import Ranks, join
+from sfpo.ranks import Ranks, init_distributed
 from sfpo.seeding import rng
 from sfpo.trainer.policy import Policy
 from sfpo.types import TrainBatch
@@ -27,18 +27,19 @@ STEPS = 3
 FIRST_STEP_ALONE = ("gxpo", "bfloat16", "lora_bfloat16")
 """GXPO divides gradients by each other, and bfloat16 keeps 8 bits: rounding grows fast from update to update."""
 CASES = {
-    # Name: rule and its settings, objective, training settings.
-    "sfpo": ({"rule": "sfpo"}, "grpo", {}),
-    "first_pass": ({"rule": "sfpo", "optimizer_state": "restore"}, "dapo", {"mini_batch_prompts": GROUPS}),
+    # Name: rule and its settings, objective, settings of training and of its execution.
+    "sfpo": ({"rule": "sfpo"}, "grpo", {}, {}),
+    "first_pass": ({"rule": "sfpo", "optimizer_state": "restore"}, "dapo", {"mini_batch_prompts": GROUPS}, {}),
     "few_groups": (
-        {"rule": "sfpo", "snapshot_on_host": True},
+        {"rule": "sfpo"},
         "gspo",
-        {"mini_batch_prompts": 1, "micro_batch_tokens": 24, "gradient_checkpointing": True},
+        {"mini_batch_prompts": 1},
+        {"micro_batch_tokens": 24, "gradient_checkpointing": True, "snapshot_on_host": True},
     ),
-    "gxpo": ({"rule": "gxpo"}, "dr_grpo", {}),
-    "bfloat16": ({"rule": "grpo"}, "grpo", {"policy_dtype": "bfloat16"}),
-    "lora": ({"rule": "sfpo"}, "grpo", {"lora": {"rank": 4, "alpha": 8.0}, "gradient_checkpointing": True}),
-    "lora_bfloat16": ({"rule": "grpo"}, "grpo", {"lora": {"rank": 4, "alpha": 8.0}, "policy_dtype": "bfloat16"}),
+    "gxpo": ({"rule": "gxpo"}, "dr_grpo", {}, {}),
+    "bfloat16": ({"rule": "grpo"}, "grpo", {"policy_dtype": "bfloat16"}, {}),
+    "lora": ({"rule": "sfpo"}, "grpo", {"lora": {"rank": 4, "alpha": 8.0}}, {"gradient_checkpointing": True}),
+    "lora_bfloat16": ({"rule": "grpo"}, "grpo", {"lora": {"rank": 4, "alpha": 8.0}, "policy_dtype": "bfloat16"}, {}),
 }
 
 
@@ -57,17 +58,18 @@ def fixed_batch(policy: Policy, step: int) -> TrainBatch:
 
 
 def run(case: str, checkpoint: Path, out: Path, ranks: Ranks) -> None:
-    arm, objective, changes = CASES[case]
+    arm, objective, changes, computing = CASES[case]
     params = load_params()
+    tiny = params.suites["tiny"]
+    execution = tiny.execution.model_copy(update={"micro_batch_tokens": 100, **computing})
     # Sharp clipping of gradients, and steps large enough for ratios to leave the clip range.
     optimizer = {"learning_rate": 3e-4, "max_grad_norm": 0.1}
-    train = params.suites["tiny"].train.model_dump()
-    train |= {"prompts_per_step": GROUPS, "mini_batch_prompts": 2, "micro_batch_tokens": 100, **changes}
+    train = tiny.train.model_dump()
+    train |= {"prompts_per_step": GROUPS, "mini_batch_prompts": 2, **changes}
     train["optimizer"] |= optimizer
-    policy = Policy(
-        checkpoint, params.objectives[objective], params.suites["tiny"].train.model_validate(train), 20, ranks=ranks
-    )
-    rule = make_update_rule(**{"name" if key == "rule" else key: value for key, value in arm.items()})
+    policy = Policy(checkpoint, params.objectives[objective], tiny.train.model_validate(train), execution, 20, ranks=ranks)
+    settings = {"name" if key == "rule" else key: value for key, value in arm.items()}
+    rule = make_update_rule(execution=execution.model_dump(), **settings)
     seen = []
     for step in range(1 if case in FIRST_STEP_ALONE else STEPS):
         batch = fixed_batch(policy, step)
@@ -81,7 +83,8 @@ def run(case: str, checkpoint: Path, out: Path, ranks: Ranks) -> None:
 
 def repositions_shards_in_silence(checkpoint: Path, ranks: Ranks) -> None:
     params = load_params()
-    policy = Policy(checkpoint, params.objectives["grpo"], params.suites["tiny"].train, 20, ranks=ranks)
+    tiny = params.suites["tiny"]
+    policy = Policy(checkpoint, params.objectives["grpo"], tiny.train, tiny.execution, 20, ranks=ranks)
     with CommDebugMode() as communication:
         start = snapshot(policy.parameters())
         reposition_(policy.parameters(), start, 0.8)
@@ -93,7 +96,7 @@ def repositions_shards_in_silence(checkpoint: Path, ranks: Ranks) -> None:
 
 if __name__ == "__main__":
     checkpoint, out = map(Path, sys.argv[1:])
-    ranks = join()
+    ranks = init_distributed()
     for case in CASES:
         run(case, checkpoint, out, ranks)
     if ranks.mesh is not None:

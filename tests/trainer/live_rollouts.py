@@ -12,17 +12,20 @@ from pathlib import Path
 import torch
 
 from sfpo.algorithms.weights import local
-from sfpo.ranks import join
+from sfpo.ranks import init_distributed
 from sfpo.rewards.math_answer import Grader
 from sfpo.settings import RunSettings, load_settings
+from sfpo.trainer.background import Background
 from sfpo.trainer.loop import TrainingJob
+from sfpo.trainer.run_store import RunStore
 
 if __name__ == "__main__":
     settings, out = map(Path, sys.argv[1:])
     with Grader(workers=1) as grader:
-        ranks = join()
-        job = TrainingJob(load_settings(RunSettings, settings), out / "run", grader, ranks)
-        validation = job.settings.train.validation
+        ranks = init_distributed()
+        run = load_settings(RunSettings, settings)
+        job = TrainingJob(run, RunStore(run, out / "run", ranks, Background(threaded=False)), grader, ranks)
+        validation = run.recipe.train.validation
         seen = [job.collector.sample(job.validation_prompts, validation.samples, validation.sampling, (0, "validate"))]
         for step in (1, 2):
             rollouts = job.collector.training_groups(job.prompts, step)

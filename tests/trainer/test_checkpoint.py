@@ -7,15 +7,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sfpo.manifest import read_manifest
-from sfpo.trainer.checkpoint import KEPT_STATES, DiskFull, export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.background import Background
+from sfpo.trainer.checkpoint import DiskFull, export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.policy import Policy
 from sfpo.types import TrainBatch
+
+BLOCKING = Background(threaded=False)
 
 
 @pytest.fixture
 def make_policy(checkpoint, params):
     train = params.suites["tiny"].train.model_copy(update={"mini_batch_prompts": 1})
-    return lambda: Policy(checkpoint, params.objectives["grpo"], train, 40)
+    return lambda: Policy(checkpoint, params.objectives["grpo"], train, params.suites["tiny"].execution, 40)
 
 
 def descend(policy: Policy) -> None:
@@ -39,7 +42,7 @@ def test_an_export_opens_in_transformers_with_its_tokenizer(make_policy, checkpo
 def test_a_loaded_state_goes_on_bit_for_bit(make_policy, tmp_path):
     through = make_policy()
     descend(through)
-    save_state(through, tmp_path, 1, {"rule": {}})
+    save_state(through, tmp_path, 1, {"rule": {}}, BLOCKING)
     descend(through)
     resumed = make_policy()
     path, state = newest_state(tmp_path)
@@ -53,7 +56,7 @@ def test_a_damaged_state_is_passed_over_and_said(make_policy, tmp_path, caplog):
     policy = make_policy()
     for step in (1, 2):
         descend(policy)
-        save_state(policy, tmp_path, step, {"step": step})
+        save_state(policy, tmp_path, step, {"step": step}, BLOCKING)
     (shards,) = (tmp_path / "step_000002").glob("*.safetensors")
     damaged = bytearray(shards.read_bytes())
     damaged[-1] ^= 1
@@ -64,21 +67,13 @@ def test_a_damaged_state_is_passed_over_and_said(make_policy, tmp_path, caplog):
     assert newest_state(tmp_path) is None
 
 
-def test_old_states_are_removed(make_policy, tmp_path):
-    policy = make_policy()
-    descend(policy)
-    for step in range(1, KEPT_STATES + 3):
-        save_state(policy, tmp_path, step, {})
-    assert [path.name for path in sorted(tmp_path.glob("step_*"))] == ["step_000003", "step_000004"]
-
-
 def test_a_full_disk_is_told_before_anything_is_touched(make_policy, tmp_path, monkeypatch):
     policy = make_policy()
     descend(policy)
-    save_state(policy, tmp_path, 1, {"step": 1})
+    save_state(policy, tmp_path, 1, {"step": 1}, BLOCKING)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(DiskFull, match=r"a save takes \d+ MiB, the disk has 0 MiB left") as error:
-        save_state(policy, tmp_path, 2, {"step": 2})
+        save_state(policy, tmp_path, 2, {"step": 2}, BLOCKING)
     with pytest.raises(DiskFull):
         export_checkpoint(policy, tmp_path, tmp_path / "best")
     # 3 float32 copies of the weights and a tenth.

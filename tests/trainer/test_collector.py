@@ -6,7 +6,7 @@ from sfpo.config import DynamicSampling, Objective, OverlongPenalty
 from sfpo.data.prompts import render
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grader
-from sfpo.settings import RunId, RunSettings
+from sfpo.settings import Recipe, RuleSettings
 from sfpo.trainer.collector import Collector, Grading, overlong_penalty
 from sfpo.trainer.metrics import PhaseClock
 from sfpo.types import Completion, Prompt
@@ -72,26 +72,28 @@ def test_grading_begins_while_the_engine_samples(engine, collect, monkeypatch):
 
 
 @pytest.fixture
-def collect(engine, grader, params, checkpoint, limits):
+def collect(engine, grader, params, limits):
     """Groups of a step under an objective. The random policy never boxes an answer and often runs into the token limit: rewards
     differ by the overlong penalty alone, so that some groups have variance and some have not."""
     prompts = [Prompt(f"p{k}", f"{k}+1=?", (str(k + 1),), render(engine.tokenizer, "{problem}", f"{k}+1=?")) for k in range(40)]
 
     def run(step=1, **objective):
-        train = params.suites["tiny"].train.model_copy(update={"prompts_per_step": 12, "completions_per_prompt": 5})
-        settings = RunSettings(
-            run=RunId(suite="test", model="tiny", dataset="sums", arm="dapo", seed=0),
-            model_path=str(checkpoint),
-            data_path="",
+        tiny = params.suites["tiny"]
+        train = tiny.train.model_copy(update={"prompts_per_step": 12, "completions_per_prompt": 5})
+        recipe = Recipe(
+            model="the random model",
+            data="sums",
             grader="math",
             limits=limits,
             instruction="{problem}",
-            arm=params.arms["dapo"],
+            seed=0,
+            rule=RuleSettings(name="grpo", settings={}),
+            learning_rate_scale=1.0,
             objective=Objective(**objective),
             train=train,
-            engine=params.suites["tiny"].engine,
+            sampler=tiny.sampler,
         )
-        return Collector(engine, grader, settings, PhaseClock()).training_groups(prompts, step)
+        return Collector(engine, grader, recipe, 1, PhaseClock()).training_groups(prompts, step)
 
     return run
 

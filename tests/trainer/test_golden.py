@@ -34,7 +34,7 @@ def test_losses_of_two_steps(arm, checkpoint, params):
     changes = {"prompts_per_step": 4, "mini_batch_prompts": 2}
     optimizer = params.suites["tiny"].train.optimizer.model_copy(update={"learning_rate": 1e-4})
     train = params.suites["tiny"].train.model_copy(update={**changes, "optimizer": optimizer})
-    policy = Policy(checkpoint, params.objectives["grpo"], train, 64)
+    policy = Policy(checkpoint, params.objectives["grpo"], train, params.suites["tiny"].execution, 64)
     batch = fixed_batch(policy)
     settings = params.arms[arm].rule_settings
     rule = make_update_rule(params.arms[arm].rule, **settings)

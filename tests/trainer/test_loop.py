@@ -1,50 +1,21 @@
 """A whole run with its real parts: vLLM samples, the grader grades, the policy learns, files appear."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from sfpo.config import Lora
-from sfpo.settings import RunSettings, to_json
+from sfpo.settings import to_json
+from tests.changes import changed
+from tests.trainer.jobs import PROJECT, finish, start, untimed, wait_for_lines
 
-PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.engine
-
-
-def start(folder: Path, settings: RunSettings, ranks: int = 1) -> subprocess.Popen:
-    """A training job in ``ranks`` processes of its own, as the workflow starts it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(to_json(settings))
-    log = (folder / "log.txt").open("a")
-    launch = ["-m", "workflow.launch", str(ranks), "sfpo.train"]
-    command = [sys.executable, *launch, str(folder / "settings.json"), "--threads", "1"]
-    return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env=dict(os.environ))
-
-
-def finish(process: subprocess.Popen, folder: Path) -> None:
-    assert process.wait(timeout=300) == 0, (folder / "log.txt").read_text()[-3000:]
-
-
-def wait_for_lines(process: subprocess.Popen, folder: Path, lines: int) -> None:
-    metrics = folder / "state/metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not (metrics.exists() and metrics.read_text().count("\n") >= lines):
-        assert process.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()[-3000:]
-        time.sleep(0.02)
-
-
-def untimed(folder: Path) -> list[dict]:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
@@ -57,7 +28,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     process.wait()
     assert not (killed / "summary.json").exists()
     finish(start(killed, settings), killed)
-    assert "going on after step 2" in (killed / "log.txt").read_text()
+    assert "continuing after step 2" in (killed / "log.txt").read_text()
 
     assert untimed(whole) == untimed(killed)
     for name in ("last", "best", "exports/step_3"):
@@ -79,11 +50,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["steps"] == 4 and summary["best_step"] in (2, 4)
     assert summary["trigger_fired_at"] == (4 if records[3]["trigger_fired"] else None) and summary["versions"]["torch"]
-    assert not (whole / "state").exists() and list((whole / "tensorboard").glob("events*"))
+    assert list((whole / "tensorboard").glob("events*"))
 
 
 def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings, tmp_path):
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 6, "save_every": 6})})
+    settings = changed(settings, recipe__train__steps=6, execution__save_every=6)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     finish(start(whole, settings), whole)
     process = start(stopped, settings)
@@ -98,21 +69,53 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     step = int(re.search(r"SIGTERM: saved after step (\d)", log)[1])
     assert 2 <= step < 6
     finish(start(stopped, settings), stopped)
-    assert f"going on after step {step}" in (stopped / "log.txt").read_text()
+    assert f"continuing after step {step}" in (stopped / "log.txt").read_text()
     assert untimed(whole) == untimed(stopped)
     one, other = (load_file(folder / "last/model.safetensors") for folder in (whole, stopped))
     assert all(one[key].equal(other[key]) for key in one)
 
 
+def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at_once(settings, tmp_path):
+    # Validation every 2 steps, exports every 3: a run of 5 steps validates after its last one too, a run of 7 does not then.
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    finish(start(whole, changed(settings, recipe__train__steps=7)), whole)
+    finish(start(grown, changed(settings, recipe__train__steps=5)), grown)
+    assert [line["step"] for line in untimed(grown, "validation")] == [0, 2, 4, 5]
+    computed = {"execution__engine__kv_cache_gib": 0.25, "execution__save_every": 3, "execution__tensorboard": False}
+    finish(start(grown, changed(settings, recipe__train__steps=7, **computed)), grown)
+    assert "continuing after step 5" in (grown / "log.txt").read_text()
+    assert untimed(whole) == untimed(grown) and untimed(whole, "validation") == untimed(grown, "validation")
+    for name in ("last", "best", "exports/step_3", "exports/step_6"):
+        one, other = (load_file(folder / name / "model.safetensors") for folder in (whole, grown))
+        assert all(one[key].equal(other[key]) for key in one)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, grown)]
+    for key in (
+        "settings_hash",
+        "recipe_hash",
+        "steps",
+        "trigger_fired_at",
+        "best_step",
+        "rollouts",
+        "tokens",
+        "backward_passes",
+    ):
+        assert summaries[0][key] == summaries[1][key], key
+
+    assert start(grown, changed(settings, recipe__train__steps=6)).wait(timeout=300) == 1
+    assert "train.steps = 6" in (grown / "log.txt").read_text()
+    finish(start(grown, changed(settings, recipe__train__steps=7)), grown)  # nothing to do: its files are linked again
+    assert "had finished with these settings" in (grown / "log.txt").read_text()
+
+
 def test_adapters_reach_the_engine_merged(settings, tmp_path):
-    optimizer = settings.train.optimizer.model_copy(update={"learning_rate": 1e-2})
-    train = settings.train.model_copy(update={"lora": Lora(rank=4, alpha=8.0), "optimizer": optimizer})
-    finish(start(tmp_path, settings.model_copy(update={"train": train})), tmp_path)
+    lora = {"rank": 4, "alpha": 8.0}
+    settings = changed(settings, recipe__train__lora=lora, recipe__train__optimizer__learning_rate=1e-2)
+    finish(start(tmp_path, settings), tmp_path)
     start_weights, last = (load_file(Path(path) / "model.safetensors") for path in (settings.model_path, tmp_path / "last"))
     assert last.keys() == start_weights.keys()
-    changed = {name for name in last if not last[name].equal(start_weights[name])}
-    assert changed and all("_proj.weight" in name for name in changed)
-    assert max((last[name] - start_weights[name]).abs().max().item() for name in changed) > 1e-2
+    moved = {name for name in last if not last[name].equal(start_weights[name])}
+    assert moved and all("_proj.weight" in name for name in moved)
+    assert max((last[name] - start_weights[name]).abs().max().item() for name in moved) > 1e-2
     assert all(record["sampler_gap_max"] < 1e-3 for record in untimed(tmp_path))
 
 
@@ -131,8 +134,7 @@ def test_a_machine_without_vllm_trains_with_transformers(settings, tmp_path):
     command = [sys.executable, "-c", WITHOUT_VLLM, str(tmp_path / "settings.json")]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
     assert refused.returncode == 1 and "vllm" in refused.stderr
-    engine = settings.engine.model_copy(update={"library": "transformers"})
-    (tmp_path / "settings.json").write_text(to_json(settings.model_copy(update={"engine": engine})))
+    (tmp_path / "settings.json").write_text(to_json(changed(settings, recipe__sampler__library="transformers")))
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
     assert done.returncode == 0, done.stderr[-3000:]
     records = untimed(tmp_path)
@@ -145,7 +147,10 @@ from dataclasses import replace
 from pathlib import Path
 from sfpo.rewards.math_answer import Grader
 from sfpo.settings import RunSettings, load_settings
+from sfpo.ranks import SINGLE_PROCESS
+from sfpo.trainer.background import Background
 from sfpo.trainer.loop import TrainingJob
+from sfpo.trainer.run_store import RunStore
 
 class LosesAWorker(Grader):
     def grade_all(self, responses, golds):
@@ -155,7 +160,8 @@ class LosesAWorker(Grader):
 
 path = Path(sys.argv[1])
 with LosesAWorker(workers=1) as grader:
-    grader.job = TrainingJob(load_settings(RunSettings, path), path.parent, grader)
+    settings = load_settings(RunSettings, path)
+    grader.job = TrainingJob(settings, RunStore(settings, path.parent, SINGLE_PROCESS, Background(threaded=False)), grader)
     grader.job.run()
 """
 
@@ -166,24 +172,51 @@ def test_a_step_whose_graders_were_stopped_too_is_not_saved(settings, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
     assert done.returncode == 75, done.stderr
     assert "step 1 is not saved, since the grader gave up on answers in it" in done.stderr
-    assert not list((tmp_path / "state").glob("step_*"))
+    assert not list(tmp_path.glob("state/*/step_*"))
+
+
+FAILS_IN_VALIDATION = """
+import sys
+from sfpo.rollouts.engine import EngineFailure
+from sfpo.rollouts.vllm_engine import VLLMEngine
+from sfpo.train import main
+
+generate, calls = VLLMEngine.generate, []
+
+def fails_once(self, *arguments, **options):
+    calls.append(1)
+    if len(calls) == 1:  # the validation before the first step
+        raise EngineFailure("the device fell off the bus")
+    return generate(self, *arguments, **options)
+
+VLLMEngine.generate = fails_once
+main([sys.argv[1], "--threads", "1"])
+"""
+
+
+def test_an_engine_that_fails_in_validation_is_replaced(settings, tmp_path):
+    (tmp_path / "settings.json").write_text(to_json(changed(settings, recipe__train__steps=1)))
+    command = [sys.executable, "-c", FAILS_IN_VALIDATION, str(tmp_path / "settings.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "validation after step 0: the device fell off the bus; once more, with a fresh engine" in done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["engine_restarts"] == 1
+    assert [line["step"] for line in untimed(tmp_path, "validation")] == [0, 1]
 
 
 def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_path):
     # The first update throws the weights to infinity. What such a policy samples is all wrong: nothing would be skipped either.
-    optimizer = settings.train.optimizer.model_copy(update={"learning_rate": 1e38})
-    process = start(tmp_path, settings.model_copy(update={"train": settings.train.model_copy(update={"optimizer": optimizer})}))
+    process = start(tmp_path, changed(settings, recipe__train__optimizer__learning_rate=1e38))
     assert process.wait(timeout=300) == 1
     log = (tmp_path / "log.txt").read_text()
     assert "NonFiniteUpdates" in log and "the batch is in" in log, log[-2000:]
-    batch = json.loads((tmp_path / "state/poisoned_batch.json").read_text())
+    batch = json.loads(next(tmp_path.glob("state/*/poisoned_batch.json")).read_text())
     assert len(batch["completion_ids"]) == 16
 
 
 def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(settings, tmp_path, data):
     lengths = pd.read_parquet(data / "train.parquet").problem.str.len()
     assert lengths.nunique() == 1  # two-digit sums: all prompts are as long, so a limit leaves all or none
-    limits = settings.limits.model_copy(update={"max_prompt_tokens": 3})
-    process = start(tmp_path, settings.model_copy(update={"limits": limits}))
+    process = start(tmp_path, changed(settings, recipe__limits__max_prompt_tokens=3))
     assert process.wait(timeout=300) != 0
     assert "no prompt is within max_prompt_tokens = 3" in (tmp_path / "log.txt").read_text()

@@ -6,8 +6,9 @@ from transformers import AutoModelForCausalLM
 
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.algorithms.weights import snapshot
-from sfpo.config import Lora
+from sfpo.config import Execution, Lora
 from sfpo.schema import ConfigError
+from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.policy import Policy
 from sfpo.types import TrainBatch
@@ -23,7 +24,9 @@ def make_policy(checkpoint, params):
         train = params.suites["tiny"].train
         optimizer = train.optimizer.model_copy(update={"learning_rate": 1e-2})
         changes = {"mini_batch_prompts": 1, "optimizer": optimizer, "lora": lora, **changes}
-        return Policy(checkpoint, objective, train.model_copy(update=changes), 32, seed=seed)
+        computing = {key: changes.pop(key) for key in set(changes) & set(Execution.model_fields)}
+        execution = params.suites["tiny"].execution.model_copy(update=computing)
+        return Policy(checkpoint, objective, train.model_copy(update=changes), execution, 32, seed=seed)
 
     return make
 
@@ -113,7 +116,7 @@ def test_the_gradient_is_the_full_gradients_share(make_policy):
 def test_a_loaded_state_goes_on_bit_for_bit(make_policy, tmp_path, changes):
     through = make_policy(**changes)
     step(through)
-    save_state(through, tmp_path, 1, {})
+    save_state(through, tmp_path, 1, {}, Background(threaded=False))
     step(through)
     resumed = make_policy(seed=3, **changes)
     load_state(resumed, newest_state(tmp_path)[0])

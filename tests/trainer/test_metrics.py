@@ -8,7 +8,7 @@ from sfpo.trainer.metrics import JsonLines, PhaseClock, _flat
 def test_lines_after_the_last_save_and_a_cut_line_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "rew')
-    lines = JsonLines(path, last_step=2)
+    lines = JsonLines(path, keeps=lambda step: step <= 2)
     lines.append({"step": 3, "reward": 0.5})
     lines.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [

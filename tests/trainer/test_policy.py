@@ -9,6 +9,7 @@ import torch
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from sfpo.algorithms.update_rules import make_update_rule
+from sfpo.config import Execution
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.types import TrainBatch
@@ -28,7 +29,9 @@ def make_policy(checkpoint, params):
         changes = {"prompts_per_step": 2, "mini_batch_prompts": 1, **changes}
         if optimizer:
             changes["optimizer"] = train.optimizer.model_copy(update=optimizer)
-        policy = Policy(checkpoint, objective or params.objectives["grpo"], train.model_copy(update=changes), 32)
+        computing = {key: changes.pop(key) for key in set(changes) & set(Execution.model_fields)}
+        execution = params.suites["tiny"].execution.model_copy(update=computing)
+        policy = Policy(checkpoint, objective or params.objectives["grpo"], train.model_copy(update=changes), execution, 32)
         # In float64, so that rounding, which Adam blows up where a gradient is nearly 0, does not hide a fault; the norms of
         # transformers round to float32 inside.
         policy.model.double()
@@ -149,8 +152,8 @@ def test_leaving_out_completions_without_advantage_changes_no_gradient(make_poli
 
 
 def test_the_learning_rate_scale_multiplies_every_rate(checkpoint, params):
-    train = params.suites["tiny"].train
-    scaled = Policy(checkpoint, params.objectives["grpo"], train, 32, learning_rate_scale=3.4)
+    train, execution = params.suites["tiny"].train, params.suites["tiny"].execution
+    scaled = Policy(checkpoint, params.objectives["grpo"], train, execution, 32, learning_rate_scale=3.4)
     assert scaled.set_learning_rate(1) == pytest.approx(3.4 * train.optimizer.learning_rate)
     assert scaled.optimizer.param_groups[0]["lr"] == scaled.set_learning_rate(1)
 
@@ -187,9 +190,9 @@ def test_the_sampler_correction_reaches_the_loss(make_policy, params):
 
 
 def test_offloading_without_torchrun_is_refused(checkpoint, params):
-    train = params.suites["tiny"].train.model_copy(update={"offload_to_host": True})
-    with pytest.raises(ValueError, match=r"train\.offload_to_host = true: .* start the job with torchrun"):
-        Policy(checkpoint, params.objectives["grpo"], train, 32)
+    execution = params.suites["tiny"].execution.model_copy(update={"offload_to_host": True})
+    with pytest.raises(ValueError, match=r"execution\.offload_to_host = true: .* start the job with torchrun"):
+        Policy(checkpoint, params.objectives["grpo"], params.suites["tiny"].train, execution, 32)
 
 
 def test_an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_stops_the_run(make_policy):

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from sfpo.config import DynamicSampling, OverlongPenalty
 from sfpo.seeding import rng
 from sfpo.settings import to_json
-from tests.trainer.test_loop import PROJECT, finish, start, untimed, wait_for_lines
+from tests.changes import changed
+from tests.trainer.jobs import PROJECT, finish, start, untimed, wait_for_lines
 
 pytestmark = pytest.mark.engine
 SOON = 60.0
@@ -40,14 +41,13 @@ def groups_of(folder: Path, settings, ranks: int) -> list[list[dict]]:
 @pytest.fixture
 def shaped(settings):
     """The random policy boxes nothing: rewards differ by the overlong penalty alone. 5 prompts do not fill two ranks evenly."""
-    objective = settings.objective.model_copy(
-        update={
-            "overlong_penalty": OverlongPenalty(buffer_tokens=20, penalty=1.0),
-            "dynamic_sampling": DynamicSampling(max_refills=1),
-        }
+    return changed(
+        settings,
+        recipe__objective__overlong_penalty=OverlongPenalty(buffer_tokens=20, penalty=1.0),
+        recipe__objective__dynamic_sampling=DynamicSampling(max_refills=1),
+        recipe__train__prompts_per_step=5,
+        recipe__train__mini_batch_prompts=5,
     )
-    train = settings.train.model_copy(update={"prompts_per_step": 5, "mini_batch_prompts": 5})
-    return settings.model_copy(update={"objective": objective, "train": train})
 
 
 def test_the_same_completions_and_rewards_at_one_rank_and_at_two(shaped, tmp_path):
@@ -60,8 +60,8 @@ def test_the_same_completions_and_rewards_at_one_rank_and_at_two(shaped, tmp_pat
 @pytest.mark.slow
 def test_one_engine_over_two_ranks_samples_the_same(shaped, tmp_path):
     alone = groups_of(tmp_path / "alone", shaped, 0)
-    together = shaped.engine.model_copy(update={"tensor_parallel": 2})
-    split = groups_of(tmp_path / "together", shaped.model_copy(update={"engine": together}), 2)
+    together = changed(shaped, execution__engine__tensor_parallel=2, execution__resources__processes=2)
+    split = groups_of(tmp_path / "together", together, 2)
     for groups, same in zip(alone, split, strict=True):
         for group, other in zip(groups, same, strict=True):
             assert group["rewards"] == other["rewards"] and group["prompt"] == other["prompt"]
@@ -83,7 +83,7 @@ def same_weights(one: Path, other: Path) -> None:
 @pytest.mark.slow
 def test_a_job_of_two_ranks_survives_a_stop_and_the_death_of_a_rank_with_the_same_bits(settings, tmp_path):
     whole, hurt, alone = tmp_path / "whole", tmp_path / "hurt", tmp_path / "alone"
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 6})})
+    settings = changed(settings, recipe__train__steps=6)
     finish(start(whole, settings, ranks=2), whole)
 
     process = start(hurt, settings, ranks=2)
@@ -110,7 +110,7 @@ def test_a_job_of_two_ranks_survives_a_stop_and_the_death_of_a_rank_with_the_sam
 
     # One process takes over what two have saved: the same run but for rounding.
     finish(start(alone, settings), alone)
-    assert "saved by 2 processes, now there are 1" in (alone / "log.txt").read_text()
+    assert "ranks: 2 -> 1 since that state was saved" in (alone / "log.txt").read_text()
     for one, other in zip(untimed(whole), untimed(alone), strict=True):
         for key in ("step", "rollouts", "tokens", "reward", "truncated", "trigger_fired", "backward_passes"):
             assert one[key] == other[key]
@@ -120,8 +120,7 @@ def test_a_job_of_two_ranks_survives_a_stop_and_the_death_of_a_rank_with_the_sam
 
 
 def test_engines_that_ranks_do_not_fill_are_refused(settings, tmp_path):
-    engine = settings.engine.model_copy(update={"tensor_parallel": 2})
-    process = start(tmp_path, settings.model_copy(update={"engine": engine}))
+    process = start(tmp_path, changed(settings, execution__engine__tensor_parallel=2, execution__resources__processes=2))
     assert process.wait(timeout=300) == 1
     log = (tmp_path / "log.txt").read_text()
     assert "engine.tensor_parallel = 2: must divide the number of processes, which is 1" in log

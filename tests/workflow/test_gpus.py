@@ -97,10 +97,25 @@ def test_the_command_is_the_job(start):
     assert failing.wait(LIMIT_SECONDS) == 75
 
 
-def test_a_job_on_the_cpu_is_left_alone(start, tmp_path):
-    assert "CUDA_VISIBLE_DEVICES" not in told(start(0))[1]
-    assert told(start(0, CUDA_VISIBLE_DEVICES="0,1"))[1]["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert not list(tmp_path.iterdir())
+def test_a_job_that_asks_for_no_gpu_sees_none(start, tmp_path):
+    for environment in ({}, {"CUDA_VISIBLE_DEVICES": "0,1"}, {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0"}):
+        assert gpus(start(0, **environment)) == [""]
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_auto_holds_one_gpu_where_there_is_one_and_else_none(start, tmp_path):
+    first, second = (start("auto", CUDA_VISIBLE_DEVICES="0,1") for _ in range(2))
+    assert sorted([*gpus(first), *gpus(second)]) == ["0", "1"]
+    third = start("auto", CUDA_VISIBLE_DEVICES="0,1")
+    assert third.stderr.readline().startswith("waiting for 1 of the GPUs 0, 1")
+    for job in (first, second, third):
+        finish(job)
+    for environment in ({"CUDA_VISIBLE_DEVICES": ""}, {"SLURM_JOB_ID": "7"}):
+        assert gpus(start("auto", **environment)) == [""]
+    broken = tmp_path / "nvidia-smi"  # as where the driver is not loaded
+    broken.write_text("#!/bin/sh\nexit 9\n")
+    broken.chmod(0o755)
+    assert gpus(start("auto", PATH=f"{tmp_path}:{os.environ['PATH']}")) == [""]
 
 
 def test_under_slurm_the_choice_is_slurms(start):

@@ -7,7 +7,8 @@ import sys
 import pandas as pd
 import pytest
 import yaml
-from test_pipeline import PROJECT, copy_of_the_project, run, two_steps
+
+from tests.workflow.pipeline import PROJECT, copy_of_the_project, run, two_steps
 
 pytestmark = pytest.mark.pipeline
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from benchmarks.chaos_jobs import differences
+from tests.workflow.pipeline import copy_of_the_project, two_steps
 from tests.workflow.slurm_node import NoSlurm, slurm_node
-from tests.workflow.test_pipeline import copy_of_the_project, two_steps
 
 PROFILE = [
     *("--profile", "workflow/profiles/slurm"),
@@ -46,9 +46,10 @@ def project(folder: Path, **resources: int) -> Path:
     tiny = params["suites"]["tiny"]
     tiny["items"] = {"table1": {"shows": "scores"}}
     tiny["benchmarks"] = ["sums", "chains"]
-    tiny["train"].update(steps=STEPS, save_every=STEPS)
+    tiny["train"]["steps"] = STEPS
+    tiny["execution"]["save_every"] = STEPS
     tiny["train"]["validation"]["every"] = STEPS // 2
-    tiny["resources"].update(resources)
+    tiny["execution"]["resources"].update(resources)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
 

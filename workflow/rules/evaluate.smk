@@ -1,49 +1,73 @@
 # lm-eval on every run's checkpoints, and on the untrained models.
 
+EVALUATION = EXECUTION.evaluation
+EVALUATION_FOLDER = f"evaluations/{SUITE}/{RUN}"
+BASE_FOLDER = f"evaluations/{SUITE}/{{model}}/{{base}}"
+BASES = jobs.union(item.base.values() for item in SCORED)
 
-def problems_of(settings_path):
+
+def problems_of(folder):
     """The benchmarks of one evaluation."""
-    return lambda wildcards: list(SETTINGS[settings_path.format(**wildcards)].benchmarks.values())
+
+    def problems(wildcards):
+        settings = SETTINGS[f"{folder.format(**wildcards)}/settings.json"]
+        return made_from(folder, *settings.benchmarks.values())(wildcards)
+
+    return problems
 
 
 rule evaluate_run:
     input:
-        settings=f"evaluations/{SUITE}/{RUN}/settings.json",
-        checkpoints=[rules.train_run.output.best, rules.train_run.output.last],  # and exports/, which are written with them
-        benchmarks=problems_of(f"evaluations/{SUITE}/{RUN}/settings.json"),
+        changed(EVALUATION_FOLDER),
+        # and exports/, which are written with them
+        checkpoints=made_from(EVALUATION_FOLDER, rules.train_run.output.best, rules.train_run.output.last),
+        benchmarks=problems_of(EVALUATION_FOLDER),
     output:
-        results=f"evaluations/{SUITE}/{RUN}/results.json",
-        scores=f"evaluations/{SUITE}/{RUN}/scores.parquet",
-        samples=f"evaluations/{SUITE}/{RUN}/samples.jsonl",
+        results=f"{EVALUATION_FOLDER}/results.json",
+        scores=f"{EVALUATION_FOLDER}/scores.parquet",
+        samples=f"{EVALUATION_FOLDER}/samples.jsonl",
+    params:
+        settings=settings_of(EVALUATION_FOLDER),
+        gpu=EXECUTION.evaluation_gpu,
+        python=python(EVALUATION.threads),
+        ranks=EXECUTION.engine.tensor_parallel,
+        threads_of_a_rank=max(1, EVALUATION.threads // EXECUTION.engine.tensor_parallel),
     log:
         f"logs/{SUITE}/{RUN}/evaluate.log",
     benchmark:
         f"logs/{SUITE}/{RUN}/evaluate.benchmark.tsv"
-    threads: RESOURCES.threads
+    threads: EVALUATION.threads
     resources:
-        gpu=min(1, RESOURCES.gpu),
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        gpu=min(EXECUTION.engine.tensor_parallel, RESOURCES.requested_gpus),
+        mem_mb=EVALUATION.mem_mb,
+        runtime=EVALUATION.runtime,
     shell:
-        "exec env {PYTHON} -m workflow.gpus {resources.gpu} {sys.executable} -m eval.evaluate_checkpoints {input.settings} --threads {threads} > {log} 2>&1"
+        "exec env {params.python} -m workflow.gpus {params.gpu} {sys.executable} -m workflow.launch {params.ranks} "
+        "eval.evaluate_checkpoints {params.settings} --threads {params.threads_of_a_rank} > {log} 2>&1"
 
 
 use rule evaluate_run as evaluate_base with:
     input:
-        settings=f"evaluations/{SUITE}/{{model}}/base/settings.json",
-        checkpoints=rules.prepare_model.output,
-        benchmarks=problems_of(f"evaluations/{SUITE}/{{model}}/base/settings.json"),
+        changed(BASE_FOLDER),
+        checkpoints=made_from(BASE_FOLDER, rules.prepare_model.output[0]),
+        benchmarks=problems_of(BASE_FOLDER),
     output:
-        results=f"evaluations/{SUITE}/{{model}}/base/results.json",
-        scores=f"evaluations/{SUITE}/{{model}}/base/scores.parquet",
-        samples=f"evaluations/{SUITE}/{{model}}/base/samples.jsonl",
+        results=f"{BASE_FOLDER}/results.json",
+        scores=f"{BASE_FOLDER}/scores.parquet",
+        samples=f"{BASE_FOLDER}/samples.jsonl",
+    params:
+        settings=settings_of(BASE_FOLDER),
+        gpu=EXECUTION.evaluation_gpu,
+        python=python(EVALUATION.threads),
+        ranks=EXECUTION.engine.tensor_parallel,
+        threads_of_a_rank=max(1, EVALUATION.threads // EXECUTION.engine.tensor_parallel),
     log:
-        f"logs/{SUITE}/{{model}}/base/evaluate.log",
+        f"logs/{SUITE}/{{model}}/{{base}}/evaluate.log",
     benchmark:
-        f"logs/{SUITE}/{{model}}/base/evaluate.benchmark.tsv"
+        f"logs/{SUITE}/{{model}}/{{base}}/evaluate.benchmark.tsv"
 
 
 rule evaluate:
     input:
         of_runs(jobs.runs(SCORED), rules.evaluate_run.output),
-        expand(rules.evaluate_base.output, model=jobs.union(item.models for item in SCORED)),
+        [f"{folder}/{name}" for folder in BASES for name in ("results.json", "scores.parquet", "samples.jsonl")],

@@ -1,62 +1,77 @@
 # Data sets, benchmarks and starting models.
 
+PREPARATION = EXECUTION.preparation
+DATASET = f"data/{SUITE}/train/{{dataset}}"
+BENCHMARK = f"data/{SUITE}/benchmarks/{{benchmark}}"
+MODEL = f"models/{SUITE}/{{model}}"
+
 
 rule prepare_dataset:
     input:
-        f"data/{SUITE}/train/{{dataset}}/settings.json",
+        changed(DATASET),
     output:
-        train=f"data/{SUITE}/train/{{dataset}}/train.parquet",
-        validation=f"data/{SUITE}/train/{{dataset}}/validation.parquet",
-        report=f"data/{SUITE}/train/{{dataset}}/report.json",
+        train=f"{DATASET}/train.parquet",
+        validation=f"{DATASET}/validation.parquet",
+        report=f"{DATASET}/report.json",
+    params:
+        settings=settings_of(DATASET),
     log:
         f"logs/{SUITE}/prepare/dataset-{{dataset}}.log",
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=PREPARATION.mem_mb,
+        runtime=PREPARATION.runtime,
     shell:
-        "{PYTHON} -m sfpo.data.prepare {input} --kind dataset > {log} 2>&1"
+        "{PYTHON} -m sfpo.data.prepare {params.settings} --kind dataset > {log} 2>&1"
 
 
 rule prepare_benchmark:
     input:
-        f"data/{SUITE}/benchmarks/{{benchmark}}/settings.json",
+        changed(BENCHMARK),
     output:
-        problems=f"data/{SUITE}/benchmarks/{{benchmark}}/problems.parquet",
-        report=f"data/{SUITE}/benchmarks/{{benchmark}}/report.json",
+        problems=f"{BENCHMARK}/problems.parquet",
+        report=f"{BENCHMARK}/report.json",
+    params:
+        settings=settings_of(BENCHMARK),
     log:
         f"logs/{SUITE}/prepare/benchmark-{{benchmark}}.log",
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=PREPARATION.mem_mb,
+        runtime=PREPARATION.runtime,
     shell:
-        "{PYTHON} -m sfpo.data.prepare {input} --kind benchmark > {log} 2>&1"
+        "{PYTHON} -m sfpo.data.prepare {params.settings} --kind benchmark > {log} 2>&1"
 
 
 def warm_up_data(wildcards):
     folder = SETTINGS[f"models/{SUITE}/{wildcards.model}/settings.json"].warm_up_data
-    return [f"{folder}/train.parquet", f"{folder}/validation.parquet"] if folder else []
+    files = [f"{folder}/train.parquet", f"{folder}/validation.parquet"] if folder else []
+    return made_from(MODEL, *files)(wildcards)
 
 
 rule prepare_model:
     input:
-        settings=f"models/{SUITE}/{{model}}/settings.json",
+        changed(MODEL),
         warm_up=warm_up_data,
     output:
-        f"models/{SUITE}/{{model}}/checkpoint/manifest.json",
+        f"{MODEL}/checkpoint/manifest.json",
+    params:
+        settings=settings_of(MODEL),
+        gpu=1 if RESOURCES.requested_gpus else RESOURCES.gpu,
+        python=python(PREPARATION.threads),
     log:
         f"logs/{SUITE}/prepare/model-{{model}}.log",
     benchmark:
         f"logs/{SUITE}/prepare/model-{{model}}.benchmark.tsv"
-    threads: RESOURCES.threads
+    threads: PREPARATION.threads
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=120,
+        gpu=min(1, RESOURCES.requested_gpus),
+        mem_mb=PREPARATION.mem_mb,
+        runtime=PREPARATION.runtime,
     shell:
-        "{PYTHON} -m sfpo.models.prepare {input.settings} > {log} 2>&1"
+        "exec env {params.python} -m workflow.gpus {params.gpu} {sys.executable} -m sfpo.models.prepare {params.settings} > {log} 2>&1"
 
 
 rule prepare:
     input:
-        expand(rules.prepare_dataset.output, dataset=jobs.union(item.datasets for item in ITEMS)),
+        expand(rules.prepare_dataset.output, dataset=jobs.datasets(PARAMS)),
         expand(rules.prepare_benchmark.output, benchmark=jobs.union(item.benchmarks for item in SCORED)),
         expand(rules.prepare_model.output, model=jobs.union(item.models for item in ITEMS)),

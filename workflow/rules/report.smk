@@ -1,43 +1,25 @@
 # Tables and figures by name: `snakemake --cores 1 table1`, `... figure2`: the items of the suite. Each asks for the runs that it
-# shows and no others. How what is shown is made stands in eval/report/.
+# shows and no others. What each kind of table or figure reads and writes is in eval/report/kinds/.
 
 RESULTS = f"results/{SUITE}"
-PAPER_VALUES = Path(workflow.basedir).parent / "eval/report/paper_values.yaml"
-PAPER_ITEMS = {row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"]}
-TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
-FILES = {
-    "scores": {"tables/{item}": ("scores", TABLE), "tables/{item}_pass_at_k": ("pass_at_k", TABLE)},
-    "arms": {"tables/{item}": ("arms", TABLE), "figures/{item}": ("arms_figure", FIGURE)},
-    "targets": {"tables/{item}": ("targets", TABLE), "figures/{item}": ("targets_figure", FIGURE)},
-    "contamination": {"tables/{item}": ("contamination", TABLE)},
-    "selection": {"tables/{item}": ("selection", TABLE)},
-    **{shows: {"figures/{item}": (shows, FIGURE)} for shows in ("curves", "dynamics", "costs", "memory")},
-}
-"""What is shown -> the files of an item, each with its caption and its forms."""
-
-
-def files_of(item):
-    """FILES, and those that depend on the item."""
-    more = {}
-    if item.shows in ("scores", "costs") and item.item in PAPER_ITEMS:
-        more = {"tables/{item}_beside_paper": ("beside_paper", TABLE)}
-    if item.shows == "contamination":
-        more = {f"tables/{{item}}_without_{dataset}": ("scores", TABLE) for dataset in item.datasets}
-    return {**FILES[item.shows], **more}
-
 
 def finished_jobs(item):
     """The files that an item reads."""
     of_training = of_runs(item.runs, [rules.train_run.output[name] for name in ("summary", "metrics", "validation")])
     if not item.scored:
         return of_training
-    base = expand(rules.evaluate_base.output.scores, model=item.models)
+    base = [f"{folder}/scores.parquet" for folder in item.base.values()]
     texts = [
         expand(rules.prepare_benchmark.output.problems, benchmark=item.benchmarks),
         expand([rules.prepare_dataset.output.train, rules.prepare_dataset.output.validation], dataset=item.datasets),
     ]
-    compared = texts if item.shows == "contamination" else []
+    compared = texts if find_kind(item.shows).reads_texts else []
     return [of_training, of_runs(item.runs, rules.evaluate_run.output.scores), base, compared]
+
+
+def flat(files):
+    """Lists of lists of files as one list."""
+    return [file for one in files for file in ([one] if isinstance(one, str) else flat(one))]
 
 
 def for_the_report(item, file, caption):
@@ -56,9 +38,9 @@ def command_of(target):
 def written(item):
     """The files of an item."""
     return [
-        for_the_report(item.item, f"{name.format(item=item.item)}.{kind}", caption)
-        for name, (caption, kinds) in files_of(item).items()
-        for kind in kinds
+        for_the_report(item.item, f"{name}.{form}", caption)
+        for name, (caption, forms) in find_kind(item.shows).files(item).items()
+        for form in forms
     ]
 
 
@@ -68,42 +50,52 @@ for item in ITEMS:
         name:
             item.item
         input:
-            settings=f"{RESULTS}/items/{item.item}/settings.json",
-            jobs=finished_jobs(item),
+            changed(f"{RESULTS}/items/{item.item}"),
+            jobs=made_from(f"{RESULTS}/items/{item.item}", *flat(finished_jobs(item))),
         output:
             written(item),
+            record=f"{RESULTS}/items/{item.item}/record.json",
         params:
             command=command_of(item.item),
+            settings=f"{RESULTS}/items/{item.item}/settings.json",
         log:
             f"logs/{SUITE}/report/{item.item}.log",
         shell:
-            "{PYTHON} -m eval.report.render {input.settings} > {log} 2>&1"
+            "{PYTHON} -m eval.report.render {params.settings} > {log} 2>&1"
+
+
+ITEM_SETTINGS = " ".join(f"{RESULTS}/items/{item.item}/settings.json" for item in ITEMS)
 
 
 rule metrics:
     input:
-        settings=[f"{RESULTS}/items/{item.item}/settings.json" for item in ITEMS],
-        jobs=[finished_jobs(item) for item in ITEMS if item.shows == "scores"],
+        changed(f"{RESULTS}/pages/metrics"),
+        jobs=made_from(f"{RESULTS}/pages/metrics", *flat(finished_jobs(item) for item in ITEMS if item.shows == "scores")),
     output:
         f"{RESULTS}/metrics.json",
+        f"{RESULTS}/pages/metrics/record.json",
+    params:
+        settings=ITEM_SETTINGS,
     log:
         f"logs/{SUITE}/report/metrics.log",
     shell:
-        "{PYTHON} -m eval.report.render {input.settings} --metrics > {log} 2>&1"
+        "{PYTHON} -m eval.report.render {params.settings} --metrics > {log} 2>&1"
 
 
 rule runs_page:
     input:
-        settings=[f"{RESULTS}/items/{item.item}/settings.json" for item in ITEMS],
-        runs=of_runs(RUNS, [rules.train_run.input.settings, rules.train_run.output.summary]),
+        changed(f"{RESULTS}/pages/runs_page"),
+        runs=made_from(f"{RESULTS}/pages/runs_page", *flat(of_runs(RUNS, rules.train_run.output.summary))),
     output:
         for_the_report("runs", "runs.html", "runs_page"),
+        f"{RESULTS}/pages/runs_page/record.json",
     params:
         command=command_of("runs_page"),
+        settings=ITEM_SETTINGS,
     log:
         f"logs/{SUITE}/report/runs_page.log",
     shell:
-        "{PYTHON} -m eval.report.render {input.settings} --runs > {log} 2>&1"
+        "{PYTHON} -m eval.report.render {params.settings} --runs > {log} 2>&1"
 
 
 rule report:

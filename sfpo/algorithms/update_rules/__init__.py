@@ -11,12 +11,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sfpo.algorithms.update_rules.base import Policy, StepReport, UpdateRule
+from sfpo.algorithms.update_rules.base import EXECUTION, Policy, StepReport, UpdateRule
 
-__all__ = ["Policy", "StepReport", "UpdateRule", "make_update_rule", "rule_names"]
+__all__ = ["Policy", "StepReport", "UpdateRule", "complete_settings", "make_update_rule", "rule_names"]
 
 
 def rule_names() -> list[str]:
@@ -24,12 +25,39 @@ def rule_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
-def make_update_rule(name: str, **settings: Any) -> UpdateRule:
+def make_update_rule(name: str, execution: Mapping[str, Any] | None = None, **settings: Any) -> UpdateRule:
     """The rule called ``name`` with its settings.
+
+    Args:
+        execution: settings of how it is computed, by name; those that the rule does not have are passed over.
 
     Raises:
         ValueError: there is no such rule or setting, or a value is impossible; the message names what is allowed.
     """
+    rule_class = _rule_class(name)
+    known = {field.name: field.metadata.get(EXECUTION, False) for field in fields(rule_class) if field.init}
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(f"{setting}: unknown setting of rule {name}; allowed are: {', '.join(known) or 'none'}")
+    computing = {key: value for key, value in (execution or {}).items() if known.get(key)}
+    return rule_class(**{**settings, **computing})
+
+
+def complete_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a rule that decide its result, defaults included.
+
+    Raises:
+        ValueError: as ``make_update_rule``; or a setting is one of how the rule is computed, which is the suite's.
+    """
+    rule = make_update_rule(name, **settings)
+    computing = [field.name for field in fields(rule) if field.metadata.get(EXECUTION)]
+    for setting in settings:
+        if setting in computing:
+            raise ValueError(f"{setting}: says how the rule is computed; set it in the suite's `execution`")
+    return {field.name: getattr(rule, field.name) for field in fields(rule) if field.init and field.name not in computing}
+
+
+def _rule_class(name: str) -> type[UpdateRule]:
     if name not in rule_names():
         raise ValueError(f"rule = {name!r}: allowed are {', '.join(rule_names())}")
     module = importlib.import_module(f"{__name__}.{name}")
@@ -40,8 +68,4 @@ def make_update_rule(name: str, **settings: Any) -> UpdateRule:
     ]
     if len(rule_classes) != 1:
         raise ValueError(f"{module.__file__}: must define one UpdateRule, defines {len(rule_classes)}")
-    known = [field.name for field in fields(rule_classes[0]) if field.init]
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(f"{setting}: unknown setting of rule {name}; allowed are: {', '.join(known) or 'none'}")
-    return rule_classes[0](**settings)
+    return rule_classes[0]

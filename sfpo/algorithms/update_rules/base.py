@@ -14,6 +14,8 @@ from sfpo.types import TrainBatch
 
 UpdateMetrics = dict[str, float]
 OPTIMIZER_STATES = ("keep", "restore")
+EXECUTION = "execution"
+"""Key in the metadata of a rule's field that says how the rule is computed and decides no result."""
 
 
 class Policy(Protocol):
@@ -51,8 +53,10 @@ class StepReport:
     """Metrics of each pass over the batch, in order."""
     alpha: float | None = None
     """Reposition factor in force; None for rules without one."""
+    slow_fast: bool = False
+    """The fast trajectory (stage I) was taken in this step."""
     trigger_fired: bool = False
-    """The slow-fast stages were skipped in this step."""
+    """The entropy trigger had fired before this step."""
     entropy_zscore: float | None = None
     passes: float | None = None
     """Passes over the batch, where some mini-batches took fewer than others; None: as many as ``updates``."""
@@ -79,7 +83,7 @@ class UpdateRule(ABC):
 
     @property
     def trigger_fired_at(self) -> int | None:
-        """First step (1-based) without the slow-fast stages; None: not yet, or the rule has no trigger."""
+        """First step (1-based) after the entropy trigger fired; None: not yet, or the rule has no trigger."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

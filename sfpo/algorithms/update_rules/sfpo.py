@@ -9,11 +9,12 @@ decay it does not print the length, which is a setting here (``alpha_decay_steps
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
 from sfpo.algorithms.update_rules.base import (
+    EXECUTION,
     Policy,
     StepReport,
     UpdateRule,
@@ -50,7 +51,7 @@ class SFPO(UpdateRule):
     reposition: bool = True
     slow_correction: bool = True
     alpha_decay_steps: int | None = None
-    snapshot_on_host: bool = False
+    snapshot_on_host: bool = field(default=False, metadata={EXECUTION: True})
     optimizer_state: str = "keep"
 
     def __post_init__(self) -> None:
@@ -63,10 +64,12 @@ class SFPO(UpdateRule):
         if self.alpha_decay_steps is not None and not (isinstance(self.alpha_decay_steps, int) and self.alpha_decay_steps > 0):
             raise ValueError(f"alpha_decay_steps = {self.alpha_decay_steps!r}: must be a whole number of at least 1, or null")
         self._trigger = EntropyTrigger.from_settings(self.entropy_trigger)
+        self.entropy_trigger = self._trigger.settings() if self._trigger else None
         self._decayed_steps = 0
 
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
-        alpha = self._alpha()
+        fired = self._trigger is not None and self._trigger.fired
+        alpha = self._alpha(fired)
         fast = alpha > 0.0
         updates = []
         if fast:
@@ -82,11 +85,10 @@ class SFPO(UpdateRule):
             updates.append(policy.descend(batch))                                       # stage III  slow correction
         if self._trigger is not None:
             self._trigger.observe(batch.entropy)                                        # may end the slow-fast phase
-        return StepReport(updates, alpha, not fast and self.alpha > 0.0, self._trigger.zscore if self._trigger else None)
+        return StepReport(updates, alpha, fast, fired, self._trigger.zscore if self._trigger else None)
 
-    def _alpha(self) -> float:
+    def _alpha(self, fired: bool) -> float:
         """Reposition factor of this step: alpha_0, and 0 or a linear fall to it once the trigger has fired."""
-        fired = self._trigger is not None and self._trigger.fired
         if self.alpha_decay_steps is None:
             return 0.0 if fired else self.alpha
         self._decayed_steps += fired or self._trigger is None

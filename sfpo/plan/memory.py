@@ -1,9 +1,9 @@
-"""How much memory a training job takes on each of its devices, by part and by moment, from shapes and settings alone.
+"""How much memory a training job takes on each of its devices, by part and by phase, from shapes and settings alone.
 
 Weights are float32, 4 bytes each; beside adapters the layers' matrices are frozen in the data type that they compute in, and
 gradients, moments and snapshot are of the adapters alone. On N ranks weights, gradients, moments and snapshot are 1/N (FSDP2: a
 layer, and the embeddings, are whole while they compute), or in the host's memory (``offload_to_host``); activations and the
-slices of the log-probs are each rank's own, and so is its engine, or its share of one. The largest moment is the plan:
+slices of the log-probs are each rank's own, and so is its engine, or its share of one. The largest phase is the plan:
 
     forward      activations of all layers (with checkpointing, each layer's input), bfloat16 copies of the weights
     log-probs    the same activations, slices of the logits, the gradient of the output layer
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sfpo.algorithms.logprobs import LOGITS_AT_ONCE
-from sfpo.config import Engine, Lora, ModelLimits, Train
-from sfpo.models.shapes import Shape
+from sfpo.config import Execution, Lora, ModelLimits, Sampler, Train
+from sfpo.plan.shapes import Shape
 
 FLOAT = 4
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -48,13 +48,14 @@ class Job:
 
     shape: Shape
     train: Train
+    execution: Execution
+    sampler: Sampler
     limits: ModelLimits
-    engine: Engine
     snapshots: int
     """Copies of the weights that the update rule keeps on the device during an update."""
     device: Literal["cpu", "cuda"]
     movable_snapshots: int = 0
-    """Of these, what the rule's ``snapshot_on_host`` would move to the host."""
+    """Of these, what ``execution.snapshot_on_host`` would move to the host."""
     ranks: int = 1
     """Processes that train together, each with a device of its own."""
     entropy_in_update: bool = False
@@ -79,7 +80,7 @@ class Job:
     @property
     def offloaded(self) -> bool:
         """Weights and moments are in the host's memory, not on the device."""
-        return self.train.offload_to_host and self.device == "cuda" and self.ranks > 1
+        return self.execution.offload_to_host and self.device == "cuda" and self.ranks > 1
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ class Packed:
         return sum(length * (prompt + length) for prompt, completions in self.shared for length in completions)
 
 
-def filled(train: Train, limits: ModelLimits, ranks: int = 1) -> Packed:
+def filled(train: Train, micro_batch_tokens: int, limits: ModelLimits, ranks: int = 1) -> Packed:
     """The micro-batch of full-length prompts and completions that fills ``micro_batch_tokens``, as far as a mini-batch's rows
     reach; its last completion as long as still fits. One completion with its prompt always fits."""
     prompt, longest = limits.max_prompt_tokens, limits.max_completion_tokens
     rows = max(1, train.mini_batch_prompts * train.completions_per_prompt // ranks)
-    left = max(train.micro_batch_tokens, prompt + longest)
+    left = max(micro_batch_tokens, prompt + longest)
     families: list[tuple[int, list[int]]] = []
     while rows and left > prompt:
         left -= prompt
@@ -157,11 +158,11 @@ def kept_by_layer(shape: Shape, packed: Packed, dtype: str, lora: Lora | None = 
     return kept + (2 * packed.masked_keys - sum(sum(lengths) for _, lengths in packed.shared)) * heads * size
 
 
-def moments(job: Job, device_memory: float) -> dict[str, Parts]:
-    """Moment -> what it takes on one device of ``device_memory`` bytes. A CPU's engine is awake while the policy trains."""
+def phases(job: Job, device_memory: float) -> dict[str, Parts]:
+    """Phase -> what it takes on one device of ``device_memory`` bytes. A CPU's engine is awake while the policy trains."""
     engine = _engine(job, device_memory)
     if job.device == "cpu":
-        return {moment: {**parts, **engine} for moment, parts in training(job).items()}
+        return {phase: {**parts, **engine} for phase, parts in training(job).items()}
     return {**training(job), "generation": {part: size for part, size in _held(job).items() if part != "snapshot"} | engine}
 
 
@@ -182,9 +183,9 @@ def _held(job: Job) -> Parts:
 
 
 def training(job: Job) -> dict[str, Parts]:
-    """Moment -> what the trainer takes on one device, from the second step on (the first makes the optimizer's moments)."""
+    """Phase -> what the trainer takes on one device, from the second step on (the first makes the optimizer's moments)."""
     shape, train, ranks = job.shape, job.train, job.ranks
-    packed = filled(train, job.limits, ranks)
+    packed = filled(train, job.execution.micro_batch_tokens, job.limits, ranks)
     size, tokens, width = BYTES[train.policy_dtype], packed.tokens, shape.hidden_size
     layers, held = shape.num_hidden_layers, _held(job)
     sharded = 0.0 if job.offloaded else FLOAT * job.trained / ranks
@@ -194,7 +195,7 @@ def training(job: Job) -> dict[str, Parts]:
 
     kept = kept_by_layer(shape, packed, train.policy_dtype, train.lora)
     outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # last norm; angles
-    if train.gradient_checkpointing:
+    if job.execution.gradient_checkpointing:
         all_layers, in_forward, in_backward = layers * tokens * width * FLOAT, kept, kept
     else:
         all_layers, in_forward, in_backward = layers * kept, 0.0, 0.0
@@ -231,7 +232,7 @@ def training(job: Job) -> dict[str, Parts]:
 
 
 def _copies(job: Job) -> dict[str, float]:
-    """Bytes of weights and gradients beside a rank's own, by moment.
+    """Bytes of weights and gradients beside a rank's own, by phase.
 
     Alone, under bfloat16: the copies that autocast makes of the layers' matrices; the backward pass keeps them unless it makes
     them anew, layer by layer. On several ranks: what is gathered. Layers in the data type they compute in, one ahead; the
@@ -253,7 +254,9 @@ def _copies(job: Job) -> dict[str, float]:
     of_layer = float((trained_by_layer(shape, train.lora) if train.lora else shape.linear_parameters) * size)
     every = of_layer * shape.num_hidden_layers
     after = (
-        {"log-probs": 0.0, "backward": of_layer} if train.gradient_checkpointing else {"log-probs": every, "backward": every}
+        {"log-probs": 0.0, "backward": of_layer}
+        if job.execution.gradient_checkpointing
+        else {"log-probs": every, "backward": every}
     )
     return {"forward": every, **after, **nothing}
 
@@ -271,22 +274,22 @@ def _engine(job: Job, device_memory: float) -> Parts:
     """On a GPU the engine takes its whole share; the KV cache gets what its weights leave, and never less than one sequence."""
     weights = engine_weights(job)
     if job.device == "cpu":
-        return {"engine weights": weights, "KV cache": job.engine.kv_cache_gib * 2**30}
-    cache = max(device_memory * job.engine.gpu_memory_utilization - weights, one_sequence(job))
+        return {"engine weights": weights, "KV cache": job.execution.engine.kv_cache_gib * 2**30}
+    cache = max(device_memory * job.execution.engine.gpu_memory_utilization - weights, one_sequence(job))
     return {"engine weights": weights, "KV cache": cache}
 
 
 def engine_weights(job: Job) -> float:
     """Bytes of the engine's copy of the weights on a rank: all of them, or a share where ranks hold an engine together."""
-    return job.shape.parameters * BYTES[job.engine.dtype] / job.engine.tensor_parallel
+    return job.shape.parameters * BYTES[job.sampler.dtype] / job.execution.engine.tensor_parallel
 
 
 def one_sequence(job: Job) -> float:
     """Bytes on a rank of the KV cache of a prompt and completion of full length. A key head is never split: where an engine
     has more ranks than the model has key heads, vLLM gives each rank one."""
     tokens = job.limits.max_prompt_tokens + job.limits.max_completion_tokens
-    widest = max(job.shape.head_dim, job.shape.key_width / job.engine.tensor_parallel)
-    return 2 * tokens * job.shape.num_hidden_layers * widest * BYTES[job.engine.dtype]
+    widest = max(job.shape.head_dim, job.shape.key_width / job.execution.engine.tensor_parallel)
+    return 2 * tokens * job.shape.num_hidden_layers * widest * BYTES[job.sampler.dtype]
 
 
 def total(parts: Parts) -> float:

@@ -10,16 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfpo import plan, train
-from sfpo.config import load_params
+from sfpo import train
+from sfpo.config import Execution, load_params
 from sfpo.jobs import resolve, write_settings
-from sfpo.models.shapes import PUBLISHED, shape_of
-from sfpo.plan import GB, Device, cannot_fit, device_of, fits, job_of, refusal, remedies, require_room, smallest
+from sfpo.plan import room
+from sfpo.plan.__main__ import device_of, main
+from sfpo.plan.memory import Job, phases, total
+from sfpo.plan.remedies import refusal, remedies, require_room
+from sfpo.plan.room import GB, Device, cannot_fit, fits, job_of, min_device_bytes, min_gpus
+from sfpo.plan.shapes import PUBLISHED, shape_of
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, to_json
-from sfpo.trainer.memory import moments, total
+from tests.changes import changed
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 SEVEN_B = "Qwen/Qwen2.5-Math-7B"
 GPU = Device("cuda", 80 * GB)
 
@@ -30,24 +34,28 @@ def run_of(suite: str, model: str, arm: str) -> RunSettings:
     return next(one for one in found if isinstance(one, RunSettings) and one.run.model == model and one.run.arm == arm)
 
 
-def seven_b(device: Device = GPU, arm: str = "sfpo", ranks: int = 1, **changes):
+def seven_b(device: Device = GPU, arm: str = "sfpo", ranks: int = 1, **execution) -> Job:
     settings = run_of("paper", "qwen2.5-math-7b", arm)
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
+    settings = settings.model_copy(update={"execution": settings.execution.model_copy(update=execution)})
     return job_of(settings, shape_of(PUBLISHED[SEVEN_B], SEVEN_B), device, ranks)
+
+
+def engine_share(execution: Execution, share: float) -> Execution:
+    return execution.model_copy(update={"engine": execution.engine.model_copy(update={"gpu_memory_utilization": share})})
 
 
 def test_what_is_held_bounds_the_number_of_gpus_from_below():
     # SFPO holds float32 weights, gradients, two moments and a snapshot: 20 bytes a weight, 152 GB, on two GPUs if nothing else
     # were. While the engine is awake 12 bytes a weight must fit beside 0.6 of the memory: 91 GB into n x 32 GB, n at least 3.
-    needed = smallest(seven_b(), GPU)
+    needed = min_gpus(seven_b(), GPU)
     assert 3 <= needed <= 5
     assert fits(seven_b(ranks=needed), GPU) and not fits(seven_b(ranks=needed - 1), GPU)
-    assert smallest(seven_b(), Device("cuda", 8 * GB)) is None  # one engine's bfloat16 weights alone take 15 GB
+    assert min_gpus(seven_b(), Device("cuda", 8 * GB)) is None  # one engine's bfloat16 weights alone take 15 GB
 
 
 def test_a_job_that_fits_cannot_be_refused_and_between_them_lies_the_accuracy():
     job = seven_b(ranks=4)
-    largest = max(total(parts) for parts in moments(job, 80 * GB).values())
+    largest = max(total(parts) for parts in phases(job, 80 * GB).values())
     assert fits(job, GPU) and not cannot_fit(job, GPU) and largest < 80 * GB
     sizes = [size for size in range(30, 120) if not fits(job, Device("cuda", size * GB))]
     refused = [size for size in range(30, 120) if cannot_fit(job, Device("cuda", size * GB))]
@@ -59,30 +67,30 @@ def test_every_remedy_is_one(name, memory, ranks, checkpointing):
     device = Device("cuda", memory * GB)
     job = replace(seven_b(device, ranks=ranks, gradient_checkpointing=checkpointing), shape=shape_of(PUBLISHED[name], name))
     for remedy in [] if fits(job, device) else remedies(job, device):
-        changed = job
+        other = job
         for part in remedy.split(", "):
-            key, _, value = part.partition(": ")
-            if key.startswith("train."):
-                update = {key.removeprefix("train."): json.loads(value)}
-                changed = replace(changed, train=changed.train.model_copy(update=update))
-            elif key == "engine.gpu_memory_utilization":
-                changed = replace(changed, engine=changed.engine.model_copy(update={"gpu_memory_utilization": float(value)}))
+            key, _, value = part.removeprefix("execution.").partition(": ")
+            if key == "engine.gpu_memory_utilization":
+                other = replace(other, execution=engine_share(other.execution, float(value)))
             elif key == "snapshot_on_host":
-                changed = replace(changed, snapshots=0)
+                assert value == "true"
+                other = replace(other, snapshots=0)
+            elif part.startswith("execution."):
+                other = replace(other, execution=other.execution.model_copy(update={key: json.loads(value)}))
             else:
-                changed = replace(changed, ranks=int(part.removesuffix(" GPUs")))
-        assert fits(changed, device) and changed != job
+                other = replace(other, ranks=int(part.removesuffix(" GPUs")))
+        assert fits(other, device) and other != job
 
 
 def test_one_remedy_for_each_bottleneck():
     # Only activations are too large: without checkpointing each layer of 28 keeps gigabytes.
     told = remedies(seven_b(ranks=8, gradient_checkpointing=False), GPU)
-    assert told[0] == "train.gradient_checkpointing: true" and told[1].startswith("train.micro_batch_tokens: ")
+    assert told[0] == "execution.gradient_checkpointing: true" and told[1].startswith("execution.micro_batch_tokens: ")
     # Only the engine's share is too large: 4 GPUs hold 12 bytes a weight in 23 GB, which 0.9 of 80 GB does not leave.
     job = seven_b(ranks=4)
-    greedy = replace(job, engine=job.engine.model_copy(update={"gpu_memory_utilization": 0.9}))
+    greedy = replace(job, execution=engine_share(job.execution, 0.9))
     told = remedies(greedy, GPU)
-    assert any(one.startswith("engine.gpu_memory_utilization: 0.") for one in told)
+    assert any(one.startswith("execution.engine.gpu_memory_utilization: 0.") for one in told)
     assert not any("checkpointing" in one or "micro_batch" in one for one in told)
     # Nothing helps: the engine's weights do not fit.
     assert remedies(seven_b(), Device("cuda", 8 * GB)) == []
@@ -92,14 +100,12 @@ def test_one_remedy_for_each_bottleneck():
 @pytest.mark.parametrize(("ranks", "checkpointing"), [(1, True), (1, False), (4, True)])
 def test_a_device_that_is_enough_is_just_enough(kind, ranks, checkpointing):
     job = seven_b(Device(kind, 0.0), ranks=ranks, gradient_checkpointing=checkpointing)
-    assert fits(job, Device(kind, plan.enough(job) * 1.001)) and not fits(job, Device(kind, plan.enough(job) * 0.999))
+    assert fits(job, Device(kind, min_device_bytes(job) * 1.001)) and not fits(job, Device(kind, min_device_bytes(job) * 0.999))
 
 
 def test_a_refusal_names_the_settings_the_parts_and_what_would_fit():
     lines = refusal(seven_b(), GPU).splitlines()
-    assert lines[0].startswith(
-        "train.micro_batch_tokens = 16384, train.gradient_checkpointing = true, GPUs 1: each GPU needs 17"
-    )
+    assert lines[0].startswith("execution.micro_batch_tokens = 16384, gradient_checkpointing = true, GPUs 1: each GPU needs 17")
     # 7.6156e9 weights: 30.5 GB in float32, twice that for the moments.
     assert "weights 30.5, gradients 30.5, optimizer 60.9, snapshot 30.5" in lines[1]
     assert lines[-1] == "  would fit: 4 GPUs"
@@ -127,8 +133,7 @@ def test_a_run_that_cannot_fit_is_stopped_and_one_that_may_is_not(settings):
 
 
 def test_on_a_cpu_lengths_that_may_never_come_refuse_nothing(settings):
-    long = settings.model_copy(update={"train": settings.train.model_copy(update={"micro_batch_tokens": 10**9})})
-    long = long.model_copy(update={"limits": long.limits.model_copy(update={"max_completion_tokens": 10**8})})
+    long = changed(settings, execution__micro_batch_tokens=10**9, recipe__limits__max_completion_tokens=10**8)
     require_room(long, Device("cpu", 40e6))
     with pytest.raises(ConfigError):
         require_room(long, Device("cuda", 1e9))
@@ -142,7 +147,7 @@ def test_a_model_of_another_kind_is_not_planned_for_and_not_refused(settings, ch
 
 
 def test_training_asks_before_it_loads_anything(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "_host_memory", lambda: 10e6)
+    monkeypatch.setattr(room, "host_memory", lambda: 10e6)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "settings.json").write_text(to_json(settings.model_copy(update={"data_path": "nowhere"})))
     with pytest.raises(ConfigError, match="would fit: processes with"):
@@ -150,7 +155,7 @@ def test_training_asks_before_it_loads_anything(settings, tmp_path, monkeypatch)
 
 
 def test_the_command_prints_a_suite(capsys):
-    plan.main(["--suite", "paper"])
+    main(["--suite", "paper"])
     out = capsys.readouterr().out
     assert out in (PROJECT / "docs/cluster.md").read_text()
     head, _, *rows = [line.strip("| ").split(" | ") for line in out.splitlines()]
@@ -168,13 +173,13 @@ def test_the_command_prints_a_run_before_its_model_is_there(capsys, tmp_path, mo
     write_settings(resolve(load_params("params.yaml", "paper")), tmp_path)
     monkeypatch.chdir(tmp_path)
     of_run = "runs/paper/qwen2.5-math-7b/dapo-math/sfpo/seed0/settings.json"
-    plan.main([of_run, "--device", "h100"])
+    main([of_run, "--device", "h100"])
     out = capsys.readouterr().out
     assert (
         "7615.6M weights, on 4 x 80 GB: fits" in out
         and "| GB | forward | log-probs | backward | embeddings | generation |" in out
     )
-    plan.main([of_run, "--gpus", "1"])
+    main([of_run, "--gpus", "1"])
     assert "is not sure to fit" in capsys.readouterr().out
 
 
@@ -182,11 +187,11 @@ def test_the_command_says_what_is_missing(checkpoint, settings, tmp_path, capsys
     path = tmp_path / "settings.json"
     path.write_text(to_json(settings.model_copy(update={"model_path": str(tmp_path / "models/none/checkpoint")})))
     with pytest.raises(SystemExit, match=r"config\.json: no such file; prepare the model first"):
-        plan.main([str(path)])
-    plan.main([str(path), "--config", str(checkpoint), "--device", "cpu"])
+        main([str(path)])
+    main([str(path), "--config", str(checkpoint), "--device", "cpu"])
     assert "on a CPU with" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--device tpu: allowed are cpu, GB of a GPU, a100-40gb"):
-        plan.main([str(path), "--device", "tpu"])
+        main([str(path), "--device", "tpu"])
 
 
 def test_devices_by_type_and_by_size():

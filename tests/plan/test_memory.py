@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sfpo.config import Engine, Lora, ModelLimits, load_params
-from sfpo.models.shapes import shape_of
-from sfpo.trainer.memory import Job, Packed, engine_weights, filled, kept_by_layer, moments, one_sequence, total, training
+from sfpo.config import Engine, Execution, Lora, ModelLimits, Sampler, load_params
+from sfpo.plan.memory import Job, Packed, engine_weights, filled, kept_by_layer, one_sequence, phases, total, training
+from sfpo.plan.shapes import shape_of
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import Policy
 
@@ -24,16 +24,20 @@ SIZES = {
     "max_position_embeddings": 128,
 }
 QWEN2 = {**SIZES, "model_type": "qwen2", "tie_word_embeddings": True}
-TRAIN = load_params().suites["tiny"].train
+TINY = load_params().suites["tiny"]
 
 
-def job(config=QWEN2, limits=(4, 6), snapshots=0, device="cpu", ranks=1, engine=None, **train) -> Job:
-    counts = {"mini_batch_prompts": 2, "completions_per_prompt": 2, "micro_batch_tokens": 16, **train}
+def job(config=QWEN2, limits=(4, 6), snapshots=0, device="cpu", ranks=1, dtype="bfloat16", **changes) -> Job:
+    """``changes`` are of ``train`` or of ``execution``; ``dtype`` is the engine's."""
+    of_execution = {key: value for key, value in changes.items() if key in Execution.model_fields}
+    of_train = {key: value for key, value in changes.items() if key not in of_execution}
+    counts = {"mini_batch_prompts": 2, "completions_per_prompt": 2, **of_train}
     return Job(
         shape=shape_of(config, "here"),
-        train=TRAIN.model_copy(update=counts),
+        train=TINY.train.model_copy(update=counts),
+        execution=TINY.execution.model_copy(update={"micro_batch_tokens": 16, "engine": Engine(), **of_execution}),
+        sampler=Sampler(dtype=dtype),
         limits=ModelLimits(max_prompt_tokens=limits[0], max_completion_tokens=limits[1]),
-        engine=engine or Engine(),
         snapshots=snapshots,
         device=device,
         ranks=ranks,
@@ -43,7 +47,7 @@ def job(config=QWEN2, limits=(4, 6), snapshots=0, device="cpu", ranks=1, engine=
 def test_a_micro_batch_is_filled_with_full_lengths():
     def families(tokens: int, ranks: int = 1, **train):
         one = job(micro_batch_tokens=tokens, **train)
-        packed = filled(one.train, one.limits, ranks)
+        packed = filled(one.train, tokens, one.limits, ranks)
         return packed.families, packed.is_whole
 
     assert families(16) == ([(4, [6, 6])], False)
@@ -60,13 +64,11 @@ def test_parts_by_hand():
     # A layer keeps of a token: 6 x 8 widths, 5 x 8 heads, 4 x 10 inside = 128 floats, 2 root mean squares, 4 logarithms: 134;
     # 16 x 134 = 2144. Beside: 2 x 20 x 8 = 320 copied keys and values, 120 of masks: 2584 floats.
     # After the layers: 2 x 8 + 1 of the norm, 2 x 2 of angles: 16 x 21 = 336 floats; 120 bytes of masks. 12 predictions of 8.
-    of_moments = {
-        moment: {part: size / 4 for part, size in parts.items()} for moment, parts in training(job(snapshots=1)).items()
-    }
+    of_phases = {phase: {part: size / 4 for part, size in parts.items()} for phase, parts in training(job(snapshots=1)).items()}
     held = {"weights": 1560, "optimizer": 3120, "snapshot": 1560}
-    assert of_moments["forward"] == {**held, "gradients": 1560, "compute copies": 0, "activations": 3 * 2584 + 336 + 30}
+    assert of_phases["forward"] == {**held, "gradients": 1560, "compute copies": 0, "activations": 3 * 2584 + 336 + 30}
     # The whole vocabulary fits into one slice: 12 x 20 logits, twice; gradients of 12 x 8 hidden values and a product of them.
-    assert of_moments["log-probs"] == {
+    assert of_phases["log-probs"] == {
         **held,
         "gradients": 1560 + 160,
         "compute copies": 0,
@@ -74,9 +76,9 @@ def test_parts_by_hand():
         "log-prob chunks": 480 + 192,
     }
     # The tied output layer's gradient waits (160); gradients of gate and up 2 x 16 x 10, of the layer's input 16 x 8.
-    assert of_moments["backward"]["gradients"] == 1560 + 160
-    assert of_moments["backward"]["activations"] == 3 * 2584 + 336 + 30 + 320 + 128
-    assert of_moments["embeddings"] == {**held, "gradients": 1560 + 2 * 160, "compute copies": 0}
+    assert of_phases["backward"]["gradients"] == 1560 + 160
+    assert of_phases["backward"]["activations"] == 3 * 2584 + 336 + 30 + 320 + 128
+    assert of_phases["embeddings"] == {**held, "gradients": 1560 + 2 * 160, "compute copies": 0}
 
 
 def test_checkpointing_keeps_the_input_of_each_layer_and_one_layer():
@@ -92,8 +94,8 @@ def test_under_bfloat16_the_layers_matrices_are_copied():
     plain, checkpointing = (
         training(job(policy_dtype="bfloat16", gradient_checkpointing=value)) for value in (False, True)
     )  # 448 weights of 2 bytes in each of 3 layers
-    assert [plain[moment]["compute copies"] for moment in ("forward", "log-probs", "backward")] == [2688, 2688, 2688]
-    assert [checkpointing[moment]["compute copies"] for moment in ("forward", "log-probs", "backward")] == [2688, 0, 896]
+    assert [plain[phase]["compute copies"] for phase in ("forward", "log-probs", "backward")] == [2688, 2688, 2688]
+    assert [checkpointing[phase]["compute copies"] for phase in ("forward", "log-probs", "backward")] == [2688, 0, 896]
 
 
 def test_on_two_ranks_what_is_sharded_is_half_and_what_computes_is_whole():
@@ -109,10 +111,10 @@ def test_on_two_ranks_what_is_sharded_is_half_and_what_computes_is_whole():
 def test_the_engine_takes_its_share_of_a_gpu():
     # bfloat16 weights: 3120 bytes. A token's keys and values: 2 x 3 layers x 4 x 2 bytes = 48; of 10 tokens 480.
     one = job(device="cuda", engine=Engine(gpu_memory_utilization=0.5))
-    awake = moments(one, 100_000)["generation"]
+    awake = phases(one, 100_000)["generation"]
     assert awake == {"weights": 6240, "optimizer": 12480, "engine weights": 3120, "KV cache": 50_000 - 3120}
-    assert one_sequence(one) == 480 == moments(one, 6500)["generation"]["KV cache"]
-    assert moments(job(engine=Engine(kv_cache_gib=0.5, dtype="float32")), 0)["forward"]["engine weights"] == 6240
+    assert one_sequence(one) == 480 == phases(one, 6500)["generation"]["KV cache"]
+    assert phases(job(engine=Engine(kv_cache_gib=0.5), dtype="float32"), 0)["forward"]["engine weights"] == 6240
 
 
 def test_a_snapshot_is_one_copy_of_the_weights_and_the_entropy_one_more_slice():
@@ -165,8 +167,8 @@ def policies(tmp_path_factory):
             folder = tmp_path_factory.mktemp("model")
             config = AutoConfig.for_model(**config_of(kind, key_heads), num_hidden_layers=layers)
             AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-            train = TRAIN.model_copy(update={"policy_dtype": dtype, "lora": lora})
-            made[key] = Policy(folder, load_params().objectives["grpo"], train, 64)
+            train = TINY.train.model_copy(update={"policy_dtype": dtype, "lora": lora})
+            made[key] = Policy(folder, load_params().objectives["grpo"], train, TINY.execution, 64)
         return made[key]
 
     return make
@@ -227,11 +229,14 @@ def peak(one: Job) -> float:
     return max(map(total, training(one).values()))
 
 
+def executed(one: Job, **changes) -> Job:
+    return replace(one, execution=one.execution.model_copy(update=changes))
+
+
 @given(jobs, st.integers(1, 2048))
 def test_more_tokens_never_take_less(one, more):
-    longer = one.train.model_copy(update={"micro_batch_tokens": one.train.micro_batch_tokens + more})
     # Gradients of earlier micro-batches go where all fits into one: what remains counts.
-    assert activations(replace(one, train=longer)) >= activations(one)
+    assert activations(executed(one, micro_batch_tokens=one.execution.micro_batch_tokens + more)) >= activations(one)
 
 
 def activations(one: Job) -> float:
@@ -240,9 +245,7 @@ def activations(one: Job) -> float:
 
 @given(jobs)
 def test_checkpointing_never_keeps_more_over_several_layers(one):
-    with_it, without = (
-        replace(one, train=one.train.model_copy(update={"gradient_checkpointing": value})) for value in (True, False)
-    )
+    with_it, without = (executed(one, gradient_checkpointing=value) for value in (True, False))
     assert peak(with_it) <= peak(without)
 
 

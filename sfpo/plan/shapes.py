@@ -80,7 +80,7 @@ class Shape:
 
 # From litgpt's table (github.com/Lightning-AI/litgpt/blob/0006c973aa7d6ace293e2a5fedaf1f8f804f960c/litgpt/config.py), which
 # names for each the config.json on the hub that it is from. That table does not say which embeddings are tied: the published
-# numbers of weights do, which are these shapes' own to the last one (tests/models/test_shapes.py).
+# numbers of weights do, which are these shapes' own to the last one (tests/plan/test_shapes.py).
 _QWEN2_1_5B = {
     "model_type": "qwen2",
     "hidden_size": 1536,

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sfpo.config import HubModel, LocalModel, PackageModel
-from sfpo.models.shapes import PUBLISHED, shape_of, shape_of_checkpoint, shape_of_model
+from sfpo.plan.shapes import PUBLISHED, shape_of, shape_of_checkpoint, shape_of_model
 from sfpo.schema import ConfigError
 
 SIZES = {

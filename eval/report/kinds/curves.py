@@ -1,0 +1,22 @@
+"""Validation accuracy over training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.report.kinds.base import FIGURE, Kind
+from sfpo.settings import ReportSettings
+
+if TYPE_CHECKING:
+    from eval.report.collect import Collected
+
+
+def write(collected: Collected, settings: ReportSettings, folder: Path) -> None:
+    from eval.report import figures
+    from eval.report.output import write_figure
+
+    write_figure(settings.item, figures.curves(collected.validation, collected.summaries, settings), folder)
+
+
+KIND = Kind(files=lambda item: {f"figures/{item.item}": ("curves", FIGURE)}, write=write)

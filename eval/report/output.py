@@ -1,0 +1,49 @@
+"""Tables and figures as files. Equal results give equal bytes, pictures included."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from eval.report.markup import html, html_page
+from eval.report.style import context
+from eval.report.tables import Table
+from sfpo.manifest import write_text
+
+# Without these entries the time of drawing would be in the file.
+UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+
+
+def write_table(name: str, table: Table, folder: Path) -> None:
+    """tables/<name> as csv, md and tex, and as a page that shows the md: the workflow's report opens no other form."""
+    write_text(folder / f"tables/{name}.csv", _csv(table.frame))
+    write_text(folder / f"tables/{name}.md", table.markdown)
+    write_text(folder / f"tables/{name}.tex", table.latex)
+    write_text(folder / f"tables/{name}.html", html_page(name, html(table.markdown)))
+
+
+def write_figure(name: str, drawn: tuple[Figure, pd.DataFrame], folder: Path) -> None:
+    """figures/<name> as png and pdf, and the data that it shows as csv."""
+    figure, data = drawn
+    write_text(folder / f"figures/{name}.csv", _csv(data))
+    for kind, metadata in UNDATED.items():
+        buffer = io.BytesIO()
+        with context():
+            figure.savefig(buffer, format=kind, metadata=metadata)
+        _write_bytes(folder / f"figures/{name}.{kind}", buffer.getvalue())
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.10g")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Atomic, as sfpo.manifest.write_text is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.rename(path)

@@ -1,0 +1,70 @@
+"""Methods: an update rule on an objective."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfpo.config.names import Count, Name
+from sfpo.schema import Schema
+
+
+class DynamicSampling(Schema):
+    """Refilling of groups without reward variance (DAPO, arXiv 2503.14476, Section 3.2)."""
+
+    max_refills: Count
+    """Further draws of prompts in a step. Places that they do not fill keep their group, so that batches stay of one size."""
+
+
+class OverlongPenalty(Schema):
+    """Soft overlong punishment (DAPO, arXiv 2503.14476, equation 13)."""
+
+    buffer_tokens: Count
+    """The penalty begins so many tokens before max_completion_tokens, and rises linearly."""
+    penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Taken off the reward of a completion that reaches max_completion_tokens."""
+
+
+class Objective(Schema):
+    """The policy loss, as settings of one function (sfpo.algorithms.objectives). GRPO, DAPO ... are values of these."""
+
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratio per token (GRPO), or one length-normalized ratio per completion (GSPO)."""
+    clip: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.2, 0.2)
+    """Lower and upper clip range: the ratio is clipped to [1 - lower, 1 + upper]."""
+    aggregation: Literal["sequence_mean", "token_mean", "constant"] = "sequence_mean"
+    """sequence_mean: mean over a completion's tokens, then over completions (paper). token_mean: over all tokens.
+    constant: sum over tokens divided by max_completion_tokens, then mean over completions (Dr.GRPO)."""
+    scale_by_std: bool = True
+    """Divide the group-centred reward by the group's standard deviation."""
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL penalty toward the policy that made the rollouts (k3 estimator)."""
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy bonus."""
+    sampler_correction_cap: Annotated[float, Field(gt=0)] | None = None
+    """Truncated importance sampling for the gap between engine and policy: each token's loss is multiplied by
+    min(pi_old / pi_sampler, cap). None: no correction."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Groups without reward variance are replaced by groups of further prompts (DAPO). None: they stay."""
+    overlong_penalty: OverlongPenalty | None = None
+    """Reward shaping of completions near the length limit (DAPO). None: none."""
+
+
+class Arm(BaseModel):
+    """An update rule on an objective. Every further key is a setting of the rule, checked by the rule's own class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    title: str | None = None
+    """Name in tables and figures (no result depends on it); without one, the arm's key in capitals."""
+    rule: str
+    """A module of sfpo.algorithms.update_rules."""
+    objective: Name
+    """A key of ``objectives``."""
+    learning_rate_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the suite's learning rate."""
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})

@@ -1,0 +1,26 @@
+"""Kinds of values that several rooms of the schema share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+"""A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+GraderName = Literal["math", "code"]
+"""math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the last fenced program pass the gold's
+tests (sfpo.rewards.code_tests)?"""
+Names = Annotated[list[Name], Field(min_length=1)]
+
+
+def _holds_the_problem(text: str) -> str:
+    if "{problem}" not in text:
+        raise ValueError("the instruction must hold {problem}")
+    return text
+
+
+Instruction = Annotated[str, AfterValidator(_holds_the_problem)]
+"""The user turn of a prompt; {problem} stands for the problem."""

@@ -1,0 +1,142 @@
+"""params.yaml as a whole: reading it, and names that must exist."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import model_validator
+
+from sfpo.config.data import Benchmark, Dataset
+from sfpo.config.methods import Arm, Objective
+from sfpo.config.models import Model, ScratchModel
+from sfpo.config.names import Name
+from sfpo.config.plain_yaml import SECTIONS, PlainLoader, extended, undefined
+from sfpo.config.suites import LISTS, Suite, merged
+from sfpo.schema import ConfigError, Schema, faults, parse
+
+log = logging.getLogger(__name__)
+
+
+class Params(Schema):
+    """params.yaml, whole."""
+
+    suite: Name
+    """The suite that is built."""
+    data_mirror: str | None = None
+    """A folder used in place of the hub: every hub data set is read from the file that its ``mirror`` key names."""
+    suites: dict[Name, Suite]
+    arms: dict[Name, Arm]
+    objectives: dict[Name, Objective]
+    models: dict[Name, Model]
+    datasets: dict[Name, Dataset]
+    benchmarks: dict[Name, Benchmark]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Params:
+        if self.suite not in self.suites:
+            raise ValueError(undefined("suite", self.suite, self.suites))
+        if "base" in self.arms:
+            raise ValueError("arms.base: the name 'base' is used for the untrained model; choose another")
+        used = _used(self.model_dump())
+        for entry, message in self.undefined_names():
+            if entry in used:
+                raise ValueError(message)
+        return self
+
+    def undefined_names(self) -> Iterator[tuple[tuple[str, str], str]]:
+        """(section, entry) and what is wrong, for each name in it that is not defined."""
+        for entry, key, value, known in self._references():
+            if value not in known:
+                yield entry, undefined(f"{'.'.join(entry)}.{key}", value, known)
+
+    def _references(self) -> Iterator[tuple[tuple[str, str], str, str, Mapping[str, Any]]]:
+        """(section, entry), key, name, and what it may name."""
+        for name, arm in self.arms.items():
+            yield ("arms", name), "objective", arm.objective, self.objectives
+        for name, model in self.models.items():
+            if isinstance(model, ScratchModel):
+                yield ("models", name), "warm_up.dataset", model.warm_up.dataset, self.datasets
+        for name, suite in self.suites.items():
+            places = {"": suite, **{f"items.{item}.": one for item, one in suite.items.items()}}
+            places |= {f"overrides[{place}].": override for place, override in enumerate(suite.overrides)}
+            for place, lists in places.items():
+                for key in LISTS:
+                    for value in getattr(lists, key, None) or []:
+                        yield ("suites", name), f"{place}{key}", value, getattr(self, key)
+
+    @property
+    def active(self) -> Suite:
+        """The suite that ``suite`` names."""
+        return self.suites[self.suite]
+
+
+def load_params(path: str | Path = "params.yaml", suite: str | None = None, changes: Mapping[str, Any] | None = None) -> Params:
+    """Read and check params.yaml. A fault in a part that the active suite does not use is logged as a warning.
+
+    Args:
+        suite: the active suite, in place of the file's.
+        changes: further keys in place of the file's, nested ones included.
+
+    Raises:
+        ConfigError: the file is missing, is not plain YAML (a repeated key, an anchor), or holds an unknown key or an
+            impossible value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; run from the project's folder, or name the file")
+    try:
+        raw = yaml.load(path.read_text(), Loader=PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        return parse(Params, raw, str(path))
+    raw = merged(raw, {**(changes or {}), **({"suite": suite} if suite is not None else {})})
+    return _parse_used(raw, str(path))
+
+
+def _parse_used(raw: dict[str, Any], where: str) -> Params:
+    """Check everything; drop faulty entries that the active suite does not use, with a warning each."""
+    raw, wrong = extended(raw)
+    used = _used(raw)
+    for entry in sorted(used & wrong.keys()):
+        raise ConfigError(f"{where}: {wrong[entry]}")
+    of_schema = [((str(loc[0]), str(loc[1])), text) for loc, text in faults(Params, raw) if len(loc) > 1 and loc[0] in SECTIONS]
+    told = [*wrong.items(), *((entry, text) for entry, text in of_schema if entry not in used and entry not in wrong)]
+    dropped = {entry for entry, _ in told}
+    params = parse(Params, {key: _without(value, key, dropped) for key, value in raw.items()}, where)
+    for _, text in [*told, *params.undefined_names()]:  # of what is used, no name is undefined
+        log.warning("%s: not used by suite %s, but wrong: %s", where, params.suite, text)
+    return params
+
+
+def _without(entries: Any, section: str, dropped: set[tuple[str, str]]) -> Any:
+    if section not in SECTIONS or not isinstance(entries, dict):
+        return entries
+    return {name: entry for name, entry in entries.items() if (section, str(name)) not in dropped}
+
+
+def _used(raw: dict[str, Any]) -> set[tuple[str, str]]:
+    """(section, name) of the active suite and of every entry that it names, directly or through another."""
+    used: set[tuple[str, str]] = set()
+    waiting = [("suites", str(raw.get("suite")))]
+    while waiting:
+        key = waiting.pop()
+        section = raw.get(key[0])
+        if key in used or not isinstance(section, dict) or key[1] not in section:
+            continue
+        used.add(key)
+        others = [one for one in SECTIONS if one not in ("suites", key[0])]  # nothing names a suite
+        waiting += [(one, name) for one in others for name in _strings(section[key[1]])]
+    return used
+
+
+def _strings(value: Any) -> list[str]:
+    """Every text inside a value: an entry is used where its name stands."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in _strings(part)]

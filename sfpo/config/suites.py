@@ -1,0 +1,162 @@
+"""Suites: tables and figures, and the runs that they need."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from sfpo.config.execution import Execution
+from sfpo.config.methods import Arm
+from sfpo.config.names import Count, Instruction, Name, Names
+from sfpo.config.recipe import Sampler, Sampling, Train
+from sfpo.schema import Schema, parse
+
+S = TypeVar("S", bound=Schema)
+
+
+CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_half"]
+"""Which checkpoint of a run is scored: the best on held-out rows of its training set; the last; the best of those that
+``train.export_every`` keeps, by its average over the very benchmarks that it is scored on (the paper's choice, which flatters);
+the same, with each half of the problems scored by the checkpoint that is best on the other half."""
+
+
+class Evaluate(Schema):
+    """Scoring of checkpoints on the suite's benchmarks."""
+
+    samples: Count
+    """k of avg@k and pass@k."""
+    sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
+    checkpoint: CheckpointChoice = "best"
+    limit: Count | None = None
+    """Only the first so many rows of each benchmark. None: all."""
+    seed: int = 0
+
+
+ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""A name that is also a target of the workflow: lower case letters, digits and '_'."""
+
+
+class Item(Schema):
+    """A table or figure, and the runs that it shows. A list that is left out is the suite's."""
+
+    shows: Name
+    """The kind of table or figure: a module of eval.report.kinds."""
+    title: str | None = None
+    """Stands over it (scores, curves, dynamics, arms); without one a table says what it shows."""
+    models: Names | None = None
+    datasets: Names | None = None
+    arms: Names | None = None
+    """The first is what the others are compared with."""
+    benchmarks: Names | None = None
+
+
+class Override(Schema):
+    """Settings of some of a suite's runs that differ from the rest. Later overrides take precedence."""
+
+    models: Names | None = None
+    """The runs concerned: those of these models, data sets and arms. A list that is left out means all."""
+    datasets: Names | None = None
+    arms: Names | None = None
+    rule: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Settings of the update rule (not the choice of a rule or of an objective: that is another arm)."""
+    objective: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keys of the objective, nested ones included."""
+    train: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keys of ``train``, nested ones included."""
+    execution: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keys of ``execution``, nested ones included, but not ``resources``: they are the suite's."""
+    instruction: Instruction | None = None
+    max_prompt_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _settings_alone(self) -> Override:
+        for key in self.rule:
+            if key in Arm.model_fields:
+                raise ValueError(
+                    f"rule.{key}: an override changes settings of the arm's own rule; for another {key} define an arm"
+                )
+        if "resources" in self.execution:
+            raise ValueError(
+                "execution.resources: they are the same for all jobs of a suite; make another suite for these runs"
+            )
+        return self
+
+    def concerns(self, model: str, dataset: str, arm: str | None) -> bool:
+        """Whether it changes this run; without an arm: whether it changes the runs of every arm."""
+        lists = ((self.models, model), (self.datasets, dataset), (self.arms, arm))
+        return all(names is None or name in names for names, name in lists)
+
+
+LISTS = ("models", "datasets", "arms", "benchmarks")
+"""Of names of other sections; an item may have its own."""
+
+
+class Suite(Schema):
+    """Tables and figures, and the runs that they need: models x datasets x arms x seeds, evaluated on benchmarks."""
+
+    items: Annotated[dict[ItemName, Item], Field(min_length=1)]
+    """Name -> table or figure. The suite's runs are those of its items, each trained once."""
+    models: Names
+    datasets: Names
+    arms: Names
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    benchmarks: Names
+    overrides: Annotated[list[Override], Field(default_factory=list)]
+    instruction: Instruction
+    """The user turn; {problem} stands for the problem. The same in training and evaluation."""
+    train: Train
+    evaluate: Evaluate
+    sampler: Sampler = Sampler()
+    execution: Execution
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Suite:
+        lists = {key: getattr(self, key) for key in (*LISTS, "seeds")}
+        lists |= {f"items.{name}.{key}": getattr(item, key) or [] for name, item in self.items.items() for key in LISTS}
+        for key, values in lists.items():
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"{key} names {', '.join(repeated)} twice")
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_checkpoints_to_choose_from(self) -> Suite:
+        if self.train.export_every is None and self.evaluate.checkpoint.startswith("best_on"):
+            choice = f"evaluate.checkpoint = {self.evaluate.checkpoint}"
+            raise ValueError(f"train.export_every must be set: {choice} chooses among the checkpoints that it keeps")
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Suite:
+        for place, override in enumerate(self.overrides):
+            for part in ("train", "execution"):
+                changed(getattr(self, part), getattr(override, part), f"overrides[{place}].{part}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_library_holds_whole_models(self) -> Suite:
+        together = self.execution.engine.tensor_parallel
+        if self.sampler.library == "transformers" and together > 1:
+            raise ValueError(f"execution.engine.tensor_parallel {together} needs sampler.library vllm")
+        return self
+
+
+def changed(settings: S, changes: dict[str, Any], key: str) -> S:
+    """``settings`` with some keys changed, nested ones included.
+
+    Raises:
+        ConfigError: the changed settings are impossible; the message begins with ``key``.
+    """
+    return parse(type(settings), merged(settings.model_dump(), changes), key) if changes else settings
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``settings`` with the changes, nested dicts key by key."""
+    both = {key: merged(settings[key], value) for key, value in changes.items() if _are_dicts(settings.get(key), value)}
+    return {**settings, **changes, **both}
+
+
+def _are_dicts(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)

@@ -1,0 +1,22 @@
+"""From params.yaml to the settings of every job, and how what is on disk stands to them: ``python -m sfpo.jobs``."""
+
+from pathlib import Path
+
+from sfpo.jobs.check import check
+from sfpo.jobs.resolve import datasets, reports, resolve, runs, union
+from sfpo.jobs.standing import describe
+from sfpo.manifest import write_text
+from sfpo.settings import JobSettings, to_json
+
+__all__ = ["check", "datasets", "describe", "reports", "resolve", "runs", "union", "write_settings"]
+
+
+def write_settings(settings: dict[str, JobSettings], root: Path = Path(".")) -> list[str]:
+    """Write each settings file whose content is not that already; returns the paths written."""
+    written = []
+    for path, content in settings.items():
+        text = to_json(content)
+        if not (root / path).is_file() or (root / path).read_text() != text:
+            write_text(root / path, text)
+            written.append(path)
+    return written

@@ -1,0 +1,344 @@
+"""From params.yaml to the settings of every job of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eval.report.kinds import Kind, find_kind
+from sfpo.algorithms.update_rules import complete_settings
+from sfpo.config import (
+    Benchmark,
+    CheckpointChoice,
+    Dataset,
+    GeneratedRows,
+    Item,
+    LocalModel,
+    ModelLimits,
+    Override,
+    Params,
+    ScratchModel,
+    TableRows,
+    Train,
+)
+from sfpo.config.suites import merged
+from sfpo.data.sources import mirror_file
+from sfpo.manifest import content_sha256
+from sfpo.schema import ConfigError, Schema, parse
+from sfpo.settings import (
+    BenchmarkSettings,
+    DatasetSettings,
+    EvaluationSettings,
+    JobSettings,
+    ModelSettings,
+    PageSettings,
+    Recipe,
+    ReportSettings,
+    RuleSettings,
+    RunId,
+    RunSettings,
+    settings_hash,
+)
+
+PAGES = ("metrics", "runs_page")
+"""Made of all tables and figures of a suite together."""
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Schema)
+
+
+def resolve(params: Params) -> dict[str, JobSettings]:
+    """Path of a settings file -> its content, for every job of the active suite, inputs before what is made from them.
+
+    Raises:
+        ConfigError: settings that are possible by themselves are impossible together, or a mirror file or local model is
+        missing.
+    """
+    resolver = _Resolver(params)
+    return dict(resolver.jobs())
+
+
+def reports(params: Params) -> list[ReportSettings]:
+    """The tables and figures of the active suite, without the identities of what they are made from."""
+    suite = params.active
+    items = [
+        ReportSettings(
+            suite=params.suite,
+            item=name,
+            shows=item.shows,
+            scored=_kind(params, name, item).scored,
+            title=item.title,
+            models=item.models or suite.models,
+            datasets=item.datasets or suite.datasets,
+            arms={arm: params.arms[arm].title or arm.upper() for arm in item.arms or suite.arms},
+            seeds=suite.seeds,
+            benchmarks={one: params.benchmarks[one].title for one in item.benchmarks or suite.benchmarks},
+            out_of_distribution=[
+                one for one in item.benchmarks or suite.benchmarks if params.benchmarks[one].out_of_distribution
+            ],
+            samples=suite.evaluate.samples,
+            checkpoint=suite.evaluate.checkpoint,
+            base={},
+        )
+        for name, item in suite.items.items()
+    ]
+    return [item.model_copy(update={"base": _bases(params, item)}) if item.scored else item for item in items]
+
+
+def _kind(params: Params, name: str, item: Item) -> Kind:
+    try:
+        kind = find_kind(item.shows)
+    except ValueError as error:
+        raise ConfigError(f"suites.{params.suite}.items.{name}.{error}") from None
+    if kind.all_checkpoints and params.active.train.export_every is None:
+        needs = f"items.{name} shows {item.shows}, which needs the checkpoints that it keeps"
+        raise ConfigError(f"suites.{params.suite}.train.export_every must be set: {needs}")
+    return kind
+
+
+def runs(items: Iterable[ReportSettings]) -> list[RunId]:
+    """The runs that these tables and figures show, each once."""
+    return union(item.runs for item in items)
+
+
+def union(lists: Iterable[Iterable[T]]) -> list[T]:
+    """Each element once, in the order of first appearance."""
+    return list(dict.fromkeys(chain.from_iterable(lists)))
+
+
+class _Resolver:
+    """The jobs of the active suite; ``identities`` knows those of the jobs before."""
+
+    def __init__(self, params: Params) -> None:
+        self.params, self.suite, self.items = params, params.active, reports(params)
+        self.scored = [item for item in self.items if item.scored]
+        self.identities: dict[str, str] = {}
+
+    def jobs(self) -> Iterator[tuple[str, JobSettings]]:
+        """Each job's settings file and settings."""
+        for folder, settings in self._jobs():
+            self.identities[folder] = settings_hash(settings)
+            yield f"{folder}/settings.json", settings
+
+    def _jobs(self) -> Iterator[tuple[str, JobSettings]]:
+        """Folder and settings."""
+        params, name_of_suite = self.params, self.params.suite
+        models = union(item.models for item in self.items)
+        for name in datasets(params):
+            yield self._data(name), _dataset(name, params.datasets[name], params.data_mirror)
+        for name in union(item.benchmarks for item in self.scored):
+            yield self._problems(name), _benchmark(name, params.benchmarks[name], params.data_mirror)
+        for name in models:
+            yield self._model_folder(name), self._model(name)
+        for run in runs(self.items):
+            yield f"runs/{run.path}", self._run(run)
+        for folder, run in self._untrained().items():
+            yield folder, self._evaluation(folder, run, trained=False)
+        for run in runs(self.scored):
+            yield f"evaluations/{run.path}", self._evaluation(f"evaluations/{run.path}", run, trained=True)
+        for item in self.items:
+            made_from = {folder: self.identities[folder] for folder in self._read_by(item)}
+            yield self._item(item.item), item.model_copy(update={"made_from": made_from})
+        for page in PAGES:
+            identities = {item.item: self.identities[self._item(item.item)] for item in self.items}
+            yield f"results/{name_of_suite}/pages/{page}", PageSettings(suite=name_of_suite, page=page, items=identities)
+
+    def _item(self, name: str) -> str:
+        return f"results/{self.params.suite}/items/{name}"
+
+    def _data(self, name: str) -> str:
+        return f"data/{self.params.suite}/train/{name}"
+
+    def _problems(self, name: str) -> str:
+        return f"data/{self.params.suite}/benchmarks/{name}"
+
+    def _model_folder(self, name: str) -> str:
+        return f"models/{self.params.suite}/{name}"
+
+    def _untrained(self) -> dict[str, RunId]:
+        """Folder of each evaluation of an untrained model -> one of the runs that it is compared with."""
+        return {item.base[run.model]: run for item in reversed(self.scored) for run in reversed(item.runs)}
+
+    def _read_by(self, item: ReportSettings) -> list[str]:
+        """Folders of the jobs whose products an item reads."""
+        read = [f"runs/{run.path}" for run in item.runs]
+        if item.scored:
+            read += [f"evaluations/{run.path}" for run in item.runs] + union([item.base.values()])
+        if find_kind(item.shows).reads_texts:
+            read += [*map(self._data, item.datasets), *map(self._problems, item.benchmarks)]
+        return read
+
+    def _model(self, name: str) -> ModelSettings:
+        model = self.params.models[name]
+        scratch = isinstance(model, ScratchModel)
+        dataset = model.warm_up.dataset if scratch else None
+        return ModelSettings(
+            name=name,
+            model=model,
+            instruction=self.suite.instruction,
+            warm_up_data=self._data(dataset) if dataset else None,
+            data=self.identities[self._data(dataset)] if dataset else None,
+            grader=self.params.datasets[dataset].grader if dataset else "math",
+            contents=_local_files(Path(model.path)) if isinstance(model, LocalModel) else {},
+        )
+
+    def _run(self, run: RunId) -> RunSettings:
+        params, arm = self.params, self.params.arms[run.arm]
+        concerning = _concerning(params, run.model, run.dataset, run.arm)
+        where = f"suites.{run.suite}.overrides, together, for {run.path}"
+        rule = reduce(merged, (one.rule for one in concerning), arm.rule_settings)
+        complete = checked_rule(arm.rule, rule, f"{where}: rule" if rule != arm.rule_settings else f"arms.{run.arm}")
+        recipe = Recipe(
+            model=self.identities[self._model_folder(run.model)],
+            data=self.identities[self._data(run.dataset)],
+            grader=params.datasets[run.dataset].grader,
+            limits=_limits(params, run.model, concerning),
+            instruction=_instruction(params, concerning),
+            seed=run.seed,
+            rule=RuleSettings(name=arm.rule, settings=complete),
+            learning_rate_scale=arm.learning_rate_scale,
+            objective=_overridden(params.objectives[arm.objective], concerning, "objective", where),
+            train=_train(params, concerning, where),
+            sampler=self.suite.sampler,
+        )
+        return RunSettings(
+            run=run,
+            model_path=f"{self._model_folder(run.model)}/checkpoint",
+            data_path=self._data(run.dataset),
+            recipe=recipe,
+            execution=_overridden(self.suite.execution, concerning, "execution", where),
+        )
+
+    def _evaluation(self, folder: str, run: RunId, trained: bool) -> EvaluationSettings:
+        """Of a run, or of the untrained model with the prompts and limits of that run."""
+        params, of_model = self.params, self._model_folder(run.model)
+        concerning = _concerning(params, run.model, run.dataset, run.arm)
+        showing = [item for item in self.scored if (run in item.runs if trained else item.base.get(run.model) == folder)]
+        names = union(item.benchmarks for item in showing)
+        return EvaluationSettings(
+            model=run.model,
+            run=run if trained else None,
+            policy=self.identities[f"runs/{run.path}" if trained else of_model],
+            checkpoints=_checkpoints(params, run, showing) if trained else {"base": f"{of_model}/checkpoint"},
+            benchmarks={name: f"{self._problems(name)}/problems.parquet" for name in names},
+            problems={name: self.identities[self._problems(name)] for name in names},
+            graders={name: params.benchmarks[name].grader for name in names},
+            limits=_limits(params, run.model, concerning),
+            instruction=_instruction(params, concerning),
+            evaluate=self.suite.evaluate,
+            sampler=self.suite.sampler,
+            engine=self.suite.execution.engine,
+        )
+
+
+def checked_rule(name: str, settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """All settings of an update rule, defaults included.
+
+    Raises:
+        ConfigError: one is impossible; the message begins with ``key``.
+    """
+    try:
+        return complete_settings(name, settings)
+    except ValueError as error:
+        raise ConfigError(f"{key}.{error}") from None
+    except TypeError as error:
+        raise ConfigError(f"{key} = {settings}: a value has the wrong type ({error})") from None
+
+
+def datasets(params: Params) -> list[str]:
+    """Data sets that runs are trained on or scratch models warmed up on."""
+    items = reports(params)
+    models = [params.models[name] for name in union(item.models for item in items)]
+    warming = [model.warm_up.dataset for model in models if isinstance(model, ScratchModel)]
+    return union([*(item.datasets for item in items), warming])
+
+
+def _dataset(name: str, dataset: Dataset, data_mirror: str | None) -> DatasetSettings:
+    contents = {part: digest for part, rows in dataset.parts.items() if (digest := _digest(rows, data_mirror))}
+    return DatasetSettings(name=name, dataset=dataset, data_mirror=data_mirror, contents=contents)
+
+
+def _benchmark(name: str, benchmark: Benchmark, data_mirror: str | None) -> BenchmarkSettings:
+    digest = _digest(benchmark.rows, data_mirror)
+    contents = {"rows": digest} if digest else {}
+    return BenchmarkSettings(name=name, benchmark=benchmark, data_mirror=data_mirror, contents=contents)
+
+
+def _digest(rows: GeneratedRows | TableRows, data_mirror: str | None) -> str | None:
+    path = mirror_file(rows, data_mirror)
+    return content_sha256(path) if path else None
+
+
+def _local_files(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of a local model")
+    return {path.name: content_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _concerning(params: Params, model: str, dataset: str, arm: str | None) -> list[Override]:
+    """The overrides of a run; without an arm those of all arms."""
+    return [one for one in params.active.overrides if one.concerns(model, dataset, arm)]
+
+
+def _overridden(settings: S, concerning: list[Override], part: str, where: str) -> S:
+    changes = [getattr(one, part) for one in concerning if getattr(one, part)]
+    return parse(type(settings), reduce(merged, changes, settings.model_dump()), f"{where}: {part}") if changes else settings
+
+
+def _train(params: Params, concerning: list[Override], where: str) -> Train:
+    return _overridden(params.active.train, concerning, "train", where)
+
+
+def _bases(params: Params, item: ReportSettings) -> dict[str, str]:
+    """Model -> folder of the evaluation of the untrained model, with the prompts and limits of the runs beside it."""
+    found: dict[str, str] = {}
+    for model in item.models:
+        first, *others = (run for run in item.runs if run.model == model)
+        for other in others:
+            if _prompts(params, model, other.dataset, other.arm) != _prompts(params, model, first.dataset, first.arm):
+                raise ConfigError(
+                    f"suites.{params.suite}.items.{item.item}: its runs {first.dataset}/{first.arm} and {other.dataset}/"
+                    f"{other.arm} have other prompts or limits, so the untrained {model} has no single score beside them; make "
+                    "an item for each"
+                )
+        found[model] = f"evaluations/{params.suite}/{model}/{_base(params, model, first.dataset, first.arm)}"
+    return found
+
+
+def _base(params: Params, model: str, dataset: str, arm: str) -> str:
+    own = _prompts(params, model, dataset, arm)
+    if own == (_limits(params, model, []), params.active.instruction):
+        return "base"
+    return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}-{arm}"
+
+
+def _prompts(params: Params, model: str, dataset: str, arm: str | None) -> tuple[ModelLimits, str]:
+    """Limits and instruction of runs; without an arm, as far as they are the same for every arm."""
+    concerning = _concerning(params, model, dataset, arm)
+    return _limits(params, model, concerning), _instruction(params, concerning)
+
+
+def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> dict[str, str]:
+    """Those that the tables and figures show, or choose from."""
+    train = _train(params, _concerning(params, run.model, run.dataset, run.arm), run.path)
+    among = [f"exports/step_{step}" for step in train.exported_steps] + ["last"]
+    choices: dict[CheckpointChoice, list[str]] = {"best": ["best"], "last": ["last"]}
+    asked = union(
+        ["best", *among] if find_kind(item.shows).all_checkpoints else choices.get(item.checkpoint, among) for item in showing
+    )
+    return {Path(name).name: f"runs/{run.path}/{name}" for name in asked}
+
+
+def _instruction(params: Params, concerning: list[Override]) -> str:
+    changed = [override.instruction for override in concerning if override.instruction]
+    return changed[-1] if changed else params.active.instruction
+
+
+def _limits(params: Params, model: str, concerning: list[Override]) -> ModelLimits:
+    limits: dict[str, Any] = params.models[model].model_dump(include=set(ModelLimits.model_fields))
+    for override in concerning:
+        limits |= override.model_dump(include=set(limits), exclude_none=True)
+    return ModelLimits.model_validate(limits)

@@ -1,0 +1,1 @@
+"""The planner of a training job's memory: ``python -m sfpo.plan``."""

@@ -1,0 +1,60 @@
+"""The lines of metrics.jsonl and validation.jsonl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sfpo.algorithms.advantages import zero_variance
+from sfpo.algorithms.update_rules import StepReport
+from sfpo.rollouts.weight_sync import sampler_gap
+from sfpo.trainer.batching import rewards_of
+from sfpo.trainer.collector import Rollouts
+from sfpo.trainer.metrics import peak_memory_mb
+from sfpo.trainer.run_store import Progress
+from sfpo.types import RolloutGroup, TrainBatch
+
+
+def step_record(
+    progress: Progress, rollouts: Rollouts, batch: TrainBatch, report: StepReport, learning_rate: float
+) -> dict[str, Any]:
+    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the batch."""
+    gap = sampler_gap(batch.old_logprobs, batch.sampler_logprobs)
+    rewards = rewards_of(rollouts.drawn)
+    completions = [completion for group in rollouts.drawn for completion in group.completions]
+    correct = [verdict for group in rollouts.drawn for verdict in group.correct]
+    return {
+        "step": progress.step,
+        "reward": rewards.mean().item(),
+        "accuracy": sum(correct) / len(correct),
+        "zero_variance_groups": zero_variance(rewards).float().mean().item(),
+        "zero_variance_groups_trained": zero_variance(rewards_of(rollouts.groups)).float().mean().item(),
+        "response_length": sum(len(completion.token_ids) for completion in completions) / len(completions),
+        "truncated": sum(completion.truncated for completion in completions) / len(completions),
+        "entropy": batch.entropy,
+        "entropy_zscore": report.entropy_zscore,
+        "alpha": report.alpha,
+        "slow_fast": report.slow_fast,
+        "trigger_fired": report.trigger_fired,
+        "updates": report.updates,
+        "sampler_gap_mean": gap.mean,
+        "sampler_gap_max": gap.max,
+        "learning_rate": learning_rate,
+        "rollouts": progress.rollouts,
+        "tokens": progress.tokens,
+        "backward_passes": progress.backward_passes,
+        "seconds": progress.clock.report(),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+
+
+def validation_record(progress: Progress, step: int, groups: list[RolloutGroup]) -> dict[str, Any]:
+    """avg@k and pass@k over the groups of the held-out prompts."""
+    verdicts = [verdict for group in groups for verdict in group.correct]
+    return {
+        "step": step,
+        "accuracy": sum(verdicts) / len(verdicts),
+        "pass_at_k": sum(any(group.correct) for group in groups) / len(groups),
+        "rollouts": progress.rollouts,
+        "backward_passes": progress.backward_passes,
+        "seconds": round(progress.clock.total, 3),
+    }

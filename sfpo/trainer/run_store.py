@@ -1,0 +1,283 @@
+"""A run's folder on disk: the states from which it continues, its metrics and exports, and the finished files.
+
+    <folder>/state/<key>/   recipe.json, step_<n>/, metrics.jsonl, validation.jsonl, best_<n>/, exports/step_<n>/, last/,
+    tensorboard/ <folder>/               of the finished run: summary.json, metrics.jsonl, validation.jsonl, best/, last/,
+    exports/, tensorboard/
+
+``<key>`` stands for the recipe (but for its number of steps) and the content of the inputs: a run of other settings works in
+another folder, and nothing of this one is touched. The finished files are hard links into it. What a state says about the best
+checkpoint is saved with the state, so that what is continued and what is published belong to one trajectory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sfpo.algorithms.update_rules import UpdateRule
+from sfpo.config import ROUNDING
+from sfpo.manifest import content_sha256, read_manifest, write_json
+from sfpo.ranks import Ranks
+from sfpo.schema import ConfigError
+from sfpo.settings import RunSettings, differences, settings_hash
+from sfpo.trainer.background import Background
+from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.metrics import JsonLines, PhaseClock, TensorBoard
+from sfpo.trainer.policy import Policy
+from sfpo.types import RolloutGroup
+
+log = logging.getLogger(__name__)
+
+KEPT_STATES = 2
+"""States on disk: the newest, and the one before it in case the newest is damaged."""
+FINISHED = "summary.json"
+LINKED = ("last", "exports", "metrics.jsonl", "validation.jsonl", "tensorboard")
+
+
+@dataclass
+class Progress:
+    """How far a run has come; saved with its weights."""
+
+    step: int = 0
+    rollouts: int = 0
+    tokens: int = 0
+    backward_passes: float = 0.0
+    engine_restarts: int = 0
+    best_step: int | None = None
+    """Step of the best validation so far; the untrained policy is none."""
+    best_accuracy: float = -1.0
+    clock: PhaseClock = field(default_factory=PhaseClock)
+
+    def count(self, step: int, drawn: list[RolloutGroup], backward_passes: float) -> None:
+        """A step is done."""
+        completions = [completion for group in drawn for completion in group.completions]
+        self.step = step
+        self.rollouts += len(completions)
+        self.tokens += sum(len(completion.token_ids) for completion in completions)
+        self.backward_passes += backward_passes
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Progress:
+        """The opposite of ``to_json``."""
+        return cls(**{**saved, "clock": PhaseClock(saved["clock"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """A copy as plain values; ``clock`` as seconds by phase."""
+        return {**vars(self), "clock": dict(self.clock.seconds)}
+
+
+class RunStore:
+    """Saves, exports and publishes one run, and finds where to continue it.
+
+    Args:
+        settings: of the run.
+        folder: of the run; its settings file is there.
+        ranks: the processes that train it; the first one writes.
+        background: does the writing of states and exports.
+    """
+
+    def __init__(self, settings: RunSettings, folder: Path, ranks: Ranks, background: Background) -> None:
+        self.settings, self.folder, self.ranks, self.background = settings, folder, ranks, background
+        self.inputs = input_digests(settings)
+        self.state = folder / "state" / _state_key(settings.recipe_hash, self.inputs)
+        self._sinks: list[JsonLines | TensorBoard] = []
+        self._validation_sinks: list[JsonLines] = []
+
+    # ------------------------------------------------------------------------------------------ continuing
+
+    def continue_from(self, policy: Policy, rule: UpdateRule) -> Progress:
+        """Put the newest whole state of these settings, if there is one, into ``policy`` and ``rule``.
+
+        Raises:
+            ConfigError: more steps are done than the settings ask for.
+        """
+        if self.ranks.first:
+            self._begin()
+        found = self.ranks.gather(newest_state(self.state) if self.ranks.first else None)[0]
+        if found is None:
+            return Progress()
+        path, saved = found
+        progress = Progress.from_json(saved["progress"])
+        asked = self.settings.recipe.train.steps
+        if progress.step > asked:
+            raise ConfigError(f"train.steps = {asked}: {path} is of step {progress.step}; steps can be added, not taken away")
+        load_state(policy, path)
+        rule.load_state_dict(saved["rule"])
+        policy.skipped_in_a_row = saved["skipped_in_a_row"]
+        if self.ranks.first:
+            self._remove_after(progress.step)
+        log.warning("%s: continuing after step %d", path, progress.step)
+        for change in differences(saved["rounding"], self._rounding()):
+            log.warning(
+                "%s since that state was saved: sums may be rounded differently, and so the last bits of results", change
+            )
+        return progress
+
+    def _begin(self) -> None:
+        for other in sorted(self.state.parent.glob("*/recipe.json")):
+            if other.parent != self.state:
+                changes = list(differences(json.loads(other.read_text()), self.settings.recipe.model_dump(mode="json")))
+                log.warning("%s is of other settings and kept: %s", other.parent, "; ".join(changes) or "other input files")
+        write_json(self.state / "recipe.json", self.settings.recipe.model_dump(mode="json"))
+
+    def open_logs(self, progress: Progress) -> None:
+        """Continue the files of metrics; lines after the saved state are cut off, and so is a validation off the schedule,
+        which the last step of a shorter run had."""
+        if not self.ranks.first:
+            return
+        step, every = progress.step, self.settings.recipe.train.validation.every
+        self._sinks = [JsonLines(self.state / "metrics.jsonl", lambda at: at <= step)]
+        if self.settings.execution.tensorboard:
+            self._sinks.append(TensorBoard(self.state / "tensorboard", step))
+        self._validation_sinks = [JsonLines(self.state / "validation.jsonl", lambda at: at <= step and at % every == 0)]
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    def log_step(self, record: dict[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+        for sink in self._sinks:
+            sink.append(record)
+
+    def log_validation(self, record: dict[str, Any]) -> None:
+        """A line of validation.jsonl."""
+        for sink in self._validation_sinks:
+            sink.append(record)
+
+    def save(self, policy: Policy, rule: UpdateRule, progress: Progress) -> None:
+        """Write the state of this step; states beyond KEPT_STATES go, and best checkpoints that none of the kept ones names."""
+        for sink in (*self._sinks, *self._validation_sinks):
+            sink.flush()
+        saved = {
+            "settings_hash": settings_hash(self.settings),
+            "recipe_hash": self.settings.recipe_hash,
+            "progress": progress.to_json(),
+            "rule": rule.state_dict(),
+            "skipped_in_a_row": policy.skipped_in_a_row,
+            "rounding": self._rounding(),
+        }
+        save_state(policy, self.state, progress.step, saved, self.background)
+        if self.ranks.first:
+            self.background.run(lambda: self._prune(progress.best_step))
+
+    def export(self, policy: Policy, name: str, step: int) -> None:
+        """Write the policy as a Hugging Face folder, ``state``/<name>."""
+        facts = {"step": step, "settings_hash": settings_hash(self.settings)}
+        export_checkpoint(policy, self.settings.model_path, self.state / name, self.background, **facts)
+
+    def export_best(self, policy: Policy, step: int) -> None:
+        """The best policy so far, beside earlier ones that a state may still name."""
+        self.export(policy, f"best_{step:06d}", step)
+        if self.ranks.first:
+            self.background.run(lambda: self._prune(step))
+
+    def export_kept(self, policy: Policy, step: int) -> None:
+        """A checkpoint that is kept because of ``train.export_every``."""
+        self.export(policy, f"exports/step_{step}", step)
+
+    def lacks_export(self, step: int) -> bool:
+        """Whether ``train.export_every`` asks for a checkpoint of this step that is not there, since it was the last step of a
+        run that is now continued."""
+        path = self.state / f"exports/step_{step}" / "manifest.json"
+        return step in self.settings.recipe.train.exported_steps and not path.is_file()
+
+    def _prune(self, best_step: int | None) -> None:
+        states = sorted(self.state.glob("step_*"))
+        for old in states[:-KEPT_STATES]:
+            shutil.rmtree(old)
+        named = {json.loads((one / "trainer.json").read_text())["progress"]["best_step"] for one in states[-KEPT_STATES:]}
+        for best in self.state.glob("best_*"):
+            if _step_of(best) not in {best_step, *named}:
+                shutil.rmtree(best)
+
+    def _remove_after(self, step: int) -> None:
+        """Exports of later steps: the steps are taken again, and may round differently."""
+        for folder in (*self.state.glob("best_*"), *self.state.glob("exports/step_*")):
+            if _step_of(folder) > step:
+                shutil.rmtree(folder)
+
+    def _rounding(self) -> dict[str, Any]:
+        values = {**self.settings.execution.model_dump(mode="json"), "ranks": self.ranks.size}
+        return {key: _nested(values, key) for key in ROUNDING}
+
+    # ------------------------------------------------------------------------------------------ the finished run
+
+    def publish(self, policy: Policy, progress: Progress, summary: dict[str, Any]) -> None:
+        """Export the last policy and link the finished files to their places; summary.json comes last, when all are there."""
+        self.export(policy, "last", progress.step)
+        self.background.wait()
+        if not self.ranks.first:
+            return
+        for sink in (*self._sinks, *self._validation_sinks):
+            sink.close()
+        settings = self.settings
+        identity = {"settings_hash": settings_hash(settings), "recipe_hash": settings.recipe_hash, "inputs": self.inputs}
+        recipe = settings.recipe.model_dump(mode="json")
+        write_json(self.state / FINISHED, {**identity, "steps": progress.step, **summary, "recipe": recipe})
+        self._link(progress.best_step)
+        states = sorted(self.state.glob("step_*"))
+        for state in states[:-1] if settings.execution.keep_final_state else states:
+            shutil.rmtree(state)
+
+    def publish_again(self) -> bool:
+        """Link the files of a run that had finished under these very settings; whether it had.
+
+        The workflow removes a job's products before it runs the job, and other settings' products may be in their places.
+        """
+        path = self.state / FINISHED
+        summary = json.loads(path.read_text()) if path.is_file() else {}
+        if summary.get("settings_hash") != settings_hash(self.settings):
+            return False
+        try:
+            for folder in self._exports(summary["best_step"]):
+                read_manifest(folder)
+        except (FileNotFoundError, ValueError) as fault:
+            log.warning("%s had finished, but is damaged: %s", self.state, fault)
+            return False
+        log.warning("%s had finished with these settings; its files are linked to their places", self.state)
+        self._link(summary["best_step"])
+        return True
+
+    def _exports(self, best_step: int | None) -> Iterator[Path]:
+        yield self.state / f"best_{best_step:06d}"
+        yield self.state / "last"
+        yield from (self.state / f"exports/step_{step}" for step in self.settings.recipe.train.exported_steps)
+
+    def _link(self, best_step: int | None) -> None:
+        (self.folder / FINISHED).unlink(missing_ok=True)  # until the end there is no finished run
+        places = {"best": f"best_{best_step:06d}", **{name: name for name in LINKED}, FINISHED: FINISHED}
+        for name, within in places.items():
+            source, target = self.state / within, self.folder / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            target.unlink(missing_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, copy_function=os.link)
+            elif source.exists():
+                os.link(source, target)
+
+
+def input_digests(settings: RunSettings) -> dict[str, str]:
+    """Path -> sha256 of the files that the run starts from; a checkpoint is known by its manifest, which lists its files'."""
+    paths = [f"{settings.data_path}/{name}.parquet" for name in ("train", "validation")]
+    paths += [f"{settings.model_path}/manifest.json"]
+    return {path: content_sha256(Path(path)) for path in paths if Path(path).is_file()}
+
+
+def _state_key(recipe_hash: str, inputs: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps([recipe_hash, sorted(inputs.values())]).encode()).hexdigest()[:12]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("_")[2])
+
+
+def _nested(values: dict[str, Any], key: str) -> Any:
+    first, _, rest = key.partition(".")
+    return _nested(values[first], rest) if rest else values[first]

@@ -1,0 +1,51 @@
+"""How the workflow learns what is stale: by content, not by modification times."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from sfpo.settings import JobSettings, settings_hash
+from sfpo.staleness import RECORDS, record_of, stale_reason
+
+MARKERS = Path(".snakemake/changed")
+"""Folder of the markers; Snakemake has its own files beside it, also for a dry run."""
+LATER_THAN_ANY = 4_102_444_800
+"""Modification time of a marker: the year 2100."""
+FROZEN = "SFPO_PARAMS"
+"""Environment variable: params.yaml as it was when the workflow started, for jobs that read it on other machines."""
+
+
+def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
+    """Folder of each product that is stale -> its marker; of each that is not there -> None. All others are current.
+
+    A marker is an input that is newer than any product, so that Snakemake makes the product again. Its name says of what, and
+    differs for each version of the product and of the settings: Snakemake passes over an input that the product had before.
+    """
+    markers: dict[str, str | None] = {}
+    for path, one in settings.items():
+        folder = str(Path(path).parent)
+        if record_of(folder) is None:
+            markers[folder] = None
+        elif reason := stale_reason(folder, one):
+            product = (Path(folder) / RECORDS[Path(folder).parts[0]]).read_bytes()
+            version = hashlib.sha256(b"%b %b %b" % (product, settings_hash(one).encode(), reason.encode())).hexdigest()[:12]
+            marker = MARKERS / version / folder / reason.replace("/", "-").replace(" ", "-")
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+            os.utime(marker, (LATER_THAN_ANY, LATER_THAN_ANY))
+            markers[folder] = str(marker)
+    return markers
+
+
+def freeze(params: str) -> None:
+    """Keep a copy of params.yaml for the jobs of this workflow that read it themselves."""
+    content = Path(params).read_bytes()
+    kept = Path(".snakemake/params", f"{hashlib.sha256(content).hexdigest()[:12]}.yaml").absolute()
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(params, kept)
+    os.environ[FROZEN] = str(kept)
