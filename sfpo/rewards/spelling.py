@@ -140,7 +140,6 @@ _FUNCTIONS = "arc(?:sin|cos|tan|cot|sec|csc)h?|ar(?:sin|cos|tan)h|sinh?|cosh?|ta
 _WORDS = [
     (re.compile(rf"(?<![A-Za-z\\]){pattern}(?![A-Za-z])"), replacement)
     for pattern, replacement in [
-        (r"(?:math\.|np\.|numpy\.)(?=[a-z])", ""),
         (r"a((?:sin|cos|tan)h?)(?= ?\()", r"\\arc\1"),
         (rf"({_FUNCTIONS})(?= ?[\w(\\^])", r"\\\1"),
         (r"(sin|cos|tan|ln|log)x", r"\\\1 x"),
@@ -150,7 +149,6 @@ _WORDS = [
     ]
 ]
 _MARKS = [
-    (re.compile(r"(?:math\.|np\.|numpy\.)(?=[a-z])"), ""),
     (re.compile(r"(?<=\d)\.(?= ?[/*])"), ""),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\+/?-(?= ?[\d\\a-z(])"), r"\\pm "),
@@ -162,6 +160,7 @@ _MARKS = [
     (re.compile(r"=="), "="),
     (re.compile(r"(?<=[\])}]) ?U ?(?=[\[({\\])"), r"\\cup "),
 ]
+_MODULE = re.compile(r"(?<![A-Za-z\\])(?:math|np|numpy)\.(?=[a-z])")
 _TEXT_PART = re.compile(rf"(\\(?:{_TEXTS}|operatorname)\*? ?\{{[^{{}}]*\}})")
 _CALL = re.compile(
     r"(?:(?<![A-Za-z\\])|(?<=(?<![A-Za-z\\])[A-Za-z])(?=sqrt))(sqrt|cbrt|abs|floor|ceil) ?\("
@@ -175,7 +174,7 @@ _BRACKETS = {
 
 def latex_of_plain(text: str) -> str:
     r"""Formulas as they are typed without LaTeX: pi/2, x**2+1, sqrt(2), e^(2x), x <= 3; what stands in \text stays."""
-    parts = _TEXT_PART.split(_calls(text))
+    parts = _TEXT_PART.split(_calls(_MODULE.sub("", text)))
     for index in range(0, len(parts), 2):
         for pattern, replacement in _MARKS + _WORDS:
             parts[index] = pattern.sub(replacement, parts[index])
