@@ -226,6 +226,8 @@ def quick_verdict(answer: str, gold: str) -> bool | None:
         return None
     if given.units and wanted.units and not given.units & wanted.units:
         return False
+    if (given.units and "%" in wanted.body) or (wanted.units and "%" in given.body):
+        return False
     if given.key == wanted.key or ((given.words or wanted.words) and given.key.casefold() == wanted.key.casefold()):
         return given.key != ""
     if (verdict := _words_verdict(given, wanted)) is not None:

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import kind_pairs
@@ -171,6 +172,40 @@ def test_a_known_verdict_takes_no_worker_and_the_memory_is_bounded(monkeypatch):
     assert grader.grade_all([box(r"\sqrt{9 \cdot 2}")], [ALGEBRA])[0].correct
     with pytest.raises(RuntimeError, match="closed"):
         grader.grade_all([box(r"\sqrt{18}")], [ALGEBRA])
+
+
+@contextmanager
+def at_half_speed():
+    """All workers stand still for half of the time, as under a quota of half a processor."""
+    ends = threading.Event()
+
+    def throttle():
+        while not ends.is_set():
+            stopped = [process.pid for process in multiprocessing.active_children()]
+            for one in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in stopped:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, one)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=throttle)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+def test_verdicts_are_the_same_at_half_speed():
+    tables = [getattr(kind_pairs, name) for name in ("HELD_OUT_RIGHT", "HELD_OUT_WRONG")]
+    pairs = [pair for table in tables for rows in table.values() for pair in rows] + [(COSTLY, ALGEBRA)]
+    responses, golds = [box(answer) for answer, _ in pairs], [gold for _, gold in pairs]
+    with Grader(workers=2) as grader:
+        expected = grader.grade_all(responses, golds)
+    with Grader(workers=2) as grader, at_half_speed():
+        assert grader.grade_all(responses, golds) == expected
+    assert expected[-1].timed_out
 
 
 # ---------------------------------------------------------------------------------------------- hostile answers
