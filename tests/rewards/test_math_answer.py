@@ -45,7 +45,7 @@ GOLD_FILES = {
 """File -> its rows: 27,582 together."""
 ALGEBRA = r"3\sqrt{2}"
 """A gold that takes algebra: an answer of another form reaches a worker."""
-COSTLY = r"3\sqrt{2}" + r"+\lfloor x\rfloor-\lfloor x\rfloor" * 60
+COSTLY = r"3\sqrt{2}" + r"+\lfloor x\rfloor-\lfloor x\rfloor" * 55
 """Equal to ALGEBRA, which takes more operations to see than an answer may."""
 
 
