@@ -29,18 +29,25 @@ _VARIABLE = r"(?:[A-Za-z]|\\[a-z]{2,8})(?:_\s*(?:\{\w+\}|\w))?'?(?:\([a-z]\))?|\
 _NAME = rf"(?:(?:{_VARIABLE})\s*&?=)?\s*"
 _JOIN = r"(?:[,;]?\s*(?:\\text\s*\{\s*)?(?:,\s*)?(?:and|or|as well as)(?![A-Za-z])\s*\}?|[,;&])"
 _JOINED = re.compile(rf"{_CLOSERS}{_JOIN}{_OPENERS}(?P<name>{_NAME}){_OPENERS}")
-_NEXT_LINE = re.compile(
-    rf"{_CLOSERS}\.?{_CLOSERS}{_OPENERS}(?:[A-Z][a-z]*(?: [a-z]+){{0,3}}:{_OPENERS})?(?P<name>{_NAME}){_OPENERS}"
+_NEXT_LINE = re.compile(rf"{_CLOSERS}\.?{_CLOSERS}{_OPENERS}(?P<name>{_NAME}){_OPENERS}")
+# Two boxes of one sentence, or of two lines, each with a label of its own: the smallest is ... and the largest is ...
+_LABEL = r"the [a-z]+(?: [a-z]+)? (?:is|are|equals|=)"
+_LINE_LABEL = r"[-* ]*[A-Z]?[a-z]+(?: [a-z]+){0,2}:"
+_LABELLED = (
+    (re.compile(rf"(?i:{_LABEL})[\s$]*$"), re.compile(rf"{_CLOSERS}{_JOIN}\s*{_LABEL}[\s$]*")),
+    (re.compile(rf"(?:^|\n){_LINE_LABEL}[\s$]*$"), re.compile(rf"{_CLOSERS}\.?{_CLOSERS}\n\s*{_LINE_LABEL}[\s$]*")),
 )
-_NEXT_PART = re.compile(rf"{_CLOSERS}{_JOIN}[A-Za-z ,$=\\()]*")
 _ANOTHER_MIND = re.compile(
-    r"\b(?:wait|no|not|actually|but|so|thus|hence|therefore|then|instead|rather|correct\w*|sorry|check\w*|final\w*|revis\w*|answer"
-    r"|should|wrong|mistake|update\w*|total|sum|giv\w+|mean\w*|implies|equal\w*|from|since|because|which|that|more|less|than|if)\b",
+    r"\b(?:wait|no|not|actual|but|so|thus|hence|therefore|then|instead|rather|correct\w*|sorry|check\w*|final\w*|revis\w*|answer"
+    r"|should|wrong|mistake|update\w*|total|sum|result|value|reflection|better|improved|review|initial\w*|attempt|guess|hmm|oops"
+    r"|verif\w*|double|recheck\w*|right|true|real|proper|exact|later|again|new|old|first|previous|original|solution)\b",
     re.IGNORECASE,
 )
 _NAME_BEFORE = re.compile(rf"(?:^|[\s$(\[,;])(?P<name>{_NAME})[\s$]*$")
 MAX_BETWEEN = 80
 """Characters between two boxes that belong together, at most."""
+MAX_LABEL = 60
+"""Characters before a box that may be its label."""
 MAX_JOINED = 32
 """Boxes of one answer, at most."""
 
@@ -72,14 +79,12 @@ def find_boxes(text: str) -> Boxes | None:
     filled = [box for box in boxes if text[box[1] : box[2]].strip()] or boxes[-1:]
     group, listed = [filled[-1]], True
     for earlier in reversed(filled[:-1]):
-        if group[0][0] - earlier[3] > MAX_BETWEEN or len(group) == MAX_JOINED:
+        if len(group) == MAX_JOINED:
             break
-        between = re.sub(r"\s+", " ", text[earlier[3] : group[0][0]])
-        if not _JOINED.fullmatch(between):
-            part = _NEXT_LINE.fullmatch(between) or _NEXT_PART.fullmatch(between)
-            if not part or _ANOTHER_MIND.search(between):
-                break
-            listed = False
+        joined = _join(text[max(0, earlier[0] - MAX_LABEL) : earlier[0]], text[earlier[3] : group[0][0]])
+        if joined is None:
+            break
+        listed &= joined
         group.insert(0, earlier)
     contents = [text[start:end].strip() for _, start, end, _ in group]
     if len(set(contents)) == 1 and len(group) > 1:
@@ -89,6 +94,22 @@ def find_boxes(text: str) -> Boxes | None:
     names = [_name_before(text[max(0, begin - 40) : begin]) for begin, *_ in group]
     named = [content if "=" in content else name + content for name, content in zip(names, contents, strict=True)]
     return Boxes(contents[-1], "; ".join(named), listed)
+
+
+def _join(before: str, between: str) -> bool | None:
+    """How two boxes belong together, from the texts before the first and between them: True by a sign of a list, False by a new
+    line or a label for each. None: they do not."""
+    if len(between) > MAX_BETWEEN:
+        return None
+    plain = re.sub(r"\s+", " ", between)
+    if _JOINED.fullmatch(plain):
+        return True
+    if _NEXT_LINE.fullmatch(plain):
+        return False
+    for first, second in _LABELLED:
+        if (label := first.search(before)) and second.fullmatch(between) and not _ANOTHER_MIND.search(label[0] + between):
+            return False
+    return None
 
 
 def extract_boxed(text: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from string import ascii_letters
 
 from sfpo.rewards.answer_text import MAX_CHARACTERS, angles, claim, enclosed, in_radians, quick_verdict, read, split_list
 from sfpo.rewards.expression import Unread, parse
@@ -76,9 +77,9 @@ def _distinct(names: list[str]) -> bool:
 
 
 def _by_variable(items: list[str]) -> list[str]:
-    """y = 4, x = -7 as x = -7, y = 4; the order stays where the variables have no order that is beyond doubt."""
+    """y = 4, x = -7 as x = -7, y = 4; the order stays where the variables are no neighbours in the alphabet."""
     names = [claim(item)[0] for item in items]
-    if not _distinct(names) or not all(re.fullmatch("[A-Za-z]", name) for name in names):
+    if "".join(sorted(names)) not in ascii_letters:
         return items
     return sorted(items, key=lambda item: claim(item)[0])
 

@@ -156,7 +156,7 @@ _MARKS = [
     (re.compile(r"(?<=[\w)}\]!]) ?\* ?(?=[\w(\\{+-])"), r" \\cdot "),
     (re.compile(r"(?<!<)<=(?!>)"), r"\\le "),
     (re.compile(r"(?<!=)>="), r"\\ge "),
-    (re.compile(r"!="), r"\\ne "),
+    (re.compile(r"^([a-z]) ?!= ?(?=-?\d)|(?<= )!=(?= )"), r"\1\\ne "),  # 5!=120 is an equation
     (re.compile(r"=="), "="),
     (re.compile(r"(?<=[\])}]) ?U ?(?=[\[({\\])"), r"\\cup "),
 ]

@@ -110,6 +110,12 @@ def test_no_text_breaks_the_search(text):
         (r"\boxed{3}, no, \boxed{5}", Boxes("5")),
         (r"\boxed{3} no. \boxed{5}", Boxes("5")),
         (r"\boxed{3} or rather \boxed{5}", Boxes("5")),
+        (r"The smallest is \boxed{3} and the largest is \boxed{5}.", Boxes("5", "3; 5", False)),
+        ("Minimum: \\boxed{3}\nMaximum: \\boxed{5}", Boxes("5", "3; 5", False)),
+        (r"The smallest is \boxed{3} and the sum is \boxed{5}.", Boxes("5")),
+        (r"At first \boxed{3}. On reflection: \boxed{5}", Boxes("5")),
+        ("Guess: \\boxed{3}\nMore careful: \\boxed{5}", Boxes("5")),
+        (r"I found \boxed{3} and the largest is \boxed{5}", Boxes("5")),
         (r"\boxed{3}" + "\n" * 200 + r"\boxed{5}", Boxes("5")),  # far apart
     ],
 )
