@@ -13,7 +13,8 @@ The points are the same on every machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from sfpo.rewards.expression import Tree
@@ -27,6 +28,8 @@ _WHOLE_TRIES = 160
 _EXACT = 1e-25
 _ZERO = 1e-40
 _SMALL = 1e-25
+_MAX_POWER = 6
+"""Of a letter, in the factor between two equations."""
 _STEPS = frozenset(("floor", "ceil", "max", "min", "sign"))
 
 
@@ -85,7 +88,9 @@ class _Comparison:
 
 
 def proportional(given: Tree, wanted: Tree) -> int | None:
-    """The sign of the number that one formula is times the other, at every point; None: there is no such number.
+    """The sign of the factor that one formula is times the other at every point; None: there is no such factor.
+
+    The factor is a number, or, with three letters and more, a product of powers of quantities (PV - nRT is V times P - nRT/V).
 
     Raises:
         GaveUp: the budget of operations is used up.
@@ -95,20 +100,42 @@ def proportional(given: Tree, wanted: Tree) -> int | None:
     if not names or "oo" in functions:
         return None
     tolerance = float(TOLERANCE) if has_decimal(given) or has_decimal(wanted) else _EXACT
-    evaluator, ratio, counted = Evaluator(complex_values="i" in functions), None, 0
-    for point in points(names, signed=True):
+    evaluator = Evaluator(complex_values="i" in functions)
+
+    def ratio(point: dict[str, Any]) -> Any | None:
         left, right = evaluator.value(given, point), evaluator.value(wanted, point)
-        if left is None or right is None or abs(right) < _SMALL:
-            continue
-        ratio = left / right if ratio is None else ratio
-        if abs(ratio) < _SMALL or abs(left / right - ratio) > tolerance * abs(ratio):
+        if left is None or right is None or abs(right) <= _SMALL or abs(left) <= _SMALL:
             return None
-        counted += 1
-        if counted == _ENOUGH + len(names):
-            break
-    if ratio is None or counted < _ENOUGH // 2 or getattr(ratio, "imag", 0):
+        return left / right
+
+    signed = "abs" in functions or "sign" in functions
+    known = ((point, value) for point in points(names, signed) if (value := ratio(point)) is not None)
+    found = list(islice(known, _ENOUGH + len(names)))
+    if len(found) < _ENOUGH // 2:
         return None
-    return 1 if ratio.real > 0 else -1
+    first, start = found[0]
+    quantities = [name for name in names if not (signed or len(names) < 3 or _may_be_negative(name, names))]
+    powers = _powers(ratio, first, start, quantities)
+    for point, value in found:
+        expected = start
+        for name, power in powers.items():
+            expected *= (point[name] / first[name]) ** power
+        if abs(value - expected) > tolerance * abs(expected):
+            return None
+    return None if getattr(start, "imag", 0) else 1 if start.real > 0 else -1
+
+
+def _powers(
+    ratio: Callable[[dict[str, Any]], Any | None], point: dict[str, Any], start: Any, names: list[str]
+) -> dict[str, int]:
+    """By what power of each letter the ratio grows, where it is a whole one: told from the point with this letter doubled."""
+    found = {}
+    for name in names:
+        value = ratio(point | {name: 2 * point[name]})
+        for power in range(-_MAX_POWER, _MAX_POWER + 1):
+            if value is not None and abs(value - start * exact(2) ** power) < _SMALL * abs(value):
+                found[name] = power
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- points

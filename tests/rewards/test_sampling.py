@@ -65,6 +65,10 @@ def test_polynomials_are_equal_when_their_coefficients_are(a, b, c):
         ("x^{2}-16", "x-4", None),
         ("2", "4", None),
         ("0x", "x", None),
+        ("PV-nRT", r"P-\frac{nRT}{V}", 1),  # V times
+        ("zx-zy", "x-y", None),  # z may be zero
+        ("a^{2}-5a", "a-5", None),
+        ("y-|k|x", "y-kx", None),
     ],
 )
 def test_one_formula_is_a_number_times_the_other(left, right, sign):
