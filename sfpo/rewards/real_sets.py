@@ -23,8 +23,11 @@ _BUILDER = re.compile(
     r"(?P<condition>.*)\\\}",
     re.DOTALL,
 )
+_BUILDER_WITHOUT_BRACES = re.compile(
+    r"[A-Za-z](?: ?\\in ?[^|:]*?)? ?(?:\\mid(?![A-Za-z])|[|:])(?=.*(?:[<>=]|\\(?:le|ge|ne|in)(?![A-Za-z]))).*", re.DOTALL
+)
 _REALS = re.compile(
-    r"\\(?:mathbb|mathbf) ?\{? ?R ?\}?|\\R(?![A-Za-z])|(?:\\text\{ ?)?(?:all )?real numbers?(?: ?\})?"
+    r"R|\\(?:mathbb|mathbf|Bbb) ?\{? ?R ?\}?|\\R(?![A-Za-z])|(?:\\text\{ ?)?(?:all )?real numbers?(?: ?\})?"
     r"|(?:\\text\{ ?)?all reals?(?: ?\})?",
     re.IGNORECASE,
 )
@@ -83,6 +86,8 @@ class _Reader(Line):
         text = _bare(text)
         if len(_split(text, _CUP)) > 1 and not _OR.search(text):
             return self.union(text)
+        if _BUILDER_WITHOUT_BRACES.fullmatch(text):
+            text = rf"\{{{text}\}}"
         if match := _BUILDER.fullmatch(text):
             inner = _Reader(self.tolerance)
             inner.name = match["name"]

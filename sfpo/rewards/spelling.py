@@ -158,6 +158,7 @@ _MARKS = [
     (re.compile(r"(?<!=)>="), r"\\ge "),
     (re.compile(r"^([a-z]) ?!= ?(?=-?\d)|(?<= )!=(?= )"), r"\1\\ne "),  # 5!=120 is an equation
     (re.compile(r"=="), "="),
+    (re.compile(r"(?<![A-Za-z\\])([a-z]) in (?=[\[({\\]|[RZN]\b)"), r"\1 \\in "),
     (re.compile(r"(?<=[\])}]) ?U ?(?=[\[({\\])"), r"\\cup "),
 ]
 _MODULE = re.compile(r"(?<![A-Za-z\\])(?:math|np|numpy)\.(?=[a-z])")
