@@ -22,6 +22,7 @@ _TOKEN = re.compile(
 )
 _SPACE = r"\s|\$|\*\*|\\[,;:! ]|\\q?quad(?![A-Za-z])|~"
 _UNIT = r"\^ ?\{?\\circ\}?|°|\\%|%|\\text\s*\{[a-z /.]*\}|(?:mm|cm|km|m|kg|g|s|degrees|units|dollars)(?![A-Za-z])"
+_FRAME = re.compile(rf"\\(?:{_FRAMES}|colorbox|fcolorbox)(?![A-Za-z])")
 _CLOSERS = rf"(?:{_SPACE}|\\[\])]|\}}|{_UNIT})*"
 _MARKER = r"[-*•](?=\s)|\(?(?:[a-h]|\d{1,2}|[ivx]{1,4})[.)](?=\s)|\\item(?![A-Za-z])|\\\\|&"
 _OPENERS = rf"(?:{_SPACE}|\\[\[(]|{_MARKER})*"
@@ -120,11 +121,11 @@ def extract_boxed(text: str) -> str | None:
 
 def _spans(text: str) -> list[tuple[int, int, int, int]]:
     """Of every complete box that holds no other: where its command, its content, the content's end and its own end are."""
-    if "\\" not in text:
+    if (first := _FRAME.search(text)) is None:
         return []
     found: list[tuple[int, int, int, int]] = []
     opened: list[tuple[int, int, bool]] = []
-    for token in _TOKEN.finditer(text):
+    for token in _TOKEN.finditer(text, first.start()):
         if token.lastgroup:
             found.append((token.start(), *_without_stop(text, *token.span(token.lastgroup)), token.end()))
         elif token[0] == "}":
