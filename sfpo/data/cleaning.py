@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from math_verify import parse, verify
 
+from sfpo.rewards import equivalence
 from sfpo.rewards.code_tests import check_tests
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def _faulty_tests(row: Row) -> str | None:
 def read_as_text(row: Row) -> bool:
     """Math-Verify reads a gold of this (usable) row as a text only, not as mathematics."""
     return any(not is_integer(gold) and all(isinstance(reading, str) for reading in parsed(gold)) for gold in row.answer)
+
+
+def in_a_sentence(row: Row) -> bool:
+    """A gold of this row says more than an answer does ('The answer is 5.'), so that the grader accepts no plain one."""
+    return any(equivalence.in_a_sentence(gold) for gold in row.answer)
 
 
 def same_gold(one: Row, other: Row, grader: GraderName = "math") -> bool:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from sfpo.config import Dataset, GeneratedRows, GraderName
-from sfpo.data.cleaning import fault, read_as_text, repeats, surplus
+from sfpo.data.cleaning import fault, in_a_sentence, read_as_text, repeats, surplus
 from sfpo.data.rows import Row, write_rows
 from sfpo.data.sources import read_rows
 from sfpo.manifest import write_json
@@ -30,7 +31,8 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
     """Write the training and validation rows of a data set, and return the report.
 
     Report: settings_hash; kept and validation (rows in train.parquet, validation.parquet); parts (the same for each, and rows
-    read); excluded (reason -> count and ids); golds_read_as_text (kept rows whose gold Math-Verify reads as a text only).
+    read); excluded (reason -> count and ids); golds_read_as_text (kept rows whose gold Math-Verify reads as a text only);
+    golds_in_a_sentence (kept rows whose gold no plain answer meets, such as 'The answer is 5.').
 
     Raises:
         ConfigError: a source cannot be read, or too few rows are left to hold out ``validation_rows``.
@@ -58,7 +60,8 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
         "validation": len(validation),
         "parts": _parts(read=candidates, kept=train, validation=validation),
         "excluded": _by_reason(reasons),
-        "golds_read_as_text": _golds_read_as_text(usable, dataset.grader),
+        "golds_read_as_text": _golds(read_as_text, usable, dataset.grader),
+        "golds_in_a_sentence": _golds(in_a_sentence, usable, dataset.grader),
     }
     write_json(folder / "report.json", report)
     return report
@@ -84,7 +87,8 @@ def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, An
         "kept": len(problems),
         "parts": _parts(read=rows, kept=problems),
         "excluded": _by_reason(reasons),
-        "golds_read_as_text": _golds_read_as_text(problems, settings.benchmark.grader),
+        "golds_read_as_text": _golds(read_as_text, problems, settings.benchmark.grader),
+        "golds_in_a_sentence": _golds(in_a_sentence, problems, settings.benchmark.grader),
         "repeats": [[row.id for row in group] for group in repeats(problems)],
     }
     write_json(folder / "report.json", report)
@@ -149,8 +153,8 @@ def _by_reason(reasons: dict[str, str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _golds_read_as_text(rows: list[Row], grader: GraderName) -> dict[str, Any]:
-    return _listed(row.id for row in rows if grader == "math" and read_as_text(row))
+def _golds(odd: Callable[[Row], bool], rows: list[Row], grader: GraderName) -> dict[str, Any]:
+    return _listed(row.id for row in rows if grader == "math" and odd(row))
 
 
 def _listed(ids: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sfpo.config import GeneratedRows, TableRows
 from sfpo.data import arithmetic, programs
 from sfpo.data.arithmetic import Split
 from sfpo.data.rows import Row
+from sfpo.rewards.boxes import extract_boxed
 from sfpo.schema import ConfigError
 
 
@@ -223,18 +224,8 @@ def _hub_id(rows: TableRows) -> str:
 
 
 def _last_boxed(where: str, solution: Any) -> str:
-    """Content of the last \\boxed{...} (braces balanced) or of '\\boxed 7'; empty where there is none."""
-    text = _text(where, solution)
-    content = text[text.rindex("\\boxed") + len("\\boxed") :].lstrip() if "\\boxed" in text else ""
-    if not content.startswith("{"):
-        return re.split(r"[\s$]", content, maxsplit=1)[0]
-    depth = 0
-    for position, character in enumerate(content):
-        if content[position - 1] != "\\" or position == 0:
-            depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return content[1:position]
-    return ""
+    """What the grader would find in this solution; empty where there is no box."""
+    return extract_boxed(_text(where, solution)) or ""
 
 
 def _first_of_list(where: str, answers: Any) -> str:

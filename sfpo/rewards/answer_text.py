@@ -1,4 +1,4 @@
-r"""Reading answers as text: the last box, one normal form, and the verdicts that take no algebra. No sympy in here.
+r"""Reading answers as text: one normal form, and the verdicts that take no algebra.
 
 What counts as equal, here and in sfpo.rewards.equivalence:
 - A gold that is a number takes a number, exactly; a decimal is held to six digits (0.333333 is 1/3, 0.33 is not). A computation
@@ -16,74 +16,56 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sfpo.rewards.numerals import equal_numbers, number
+from sfpo.rewards.numerals import Number, equal_numbers, number
+from sfpo.rewards.spelling import latex_of_plain, plain_unicode, without_looks
+from sfpo.rewards.words import NUMBERS, folded, in_words, same_words, scrambled
 
 MAX_CHARACTERS = 2_000
 """A longer answer is wrong unread."""
 
-# ---------------------------------------------------------------------------------------------- the box
-
-_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-
-
-def extract_boxed(text: str) -> str | None:
-    r"""Content of the last \boxed{...} whose braces close (of nested boxes the inner one); None where there is none."""
-    first = text.find(r"\boxed")
-    if first < 0:
-        return None
-    best, opened = None, []
-    for token in _BRACES.finditer(text, first):
-        match token[0][-1], len(token[0]):
-            case "{", length if length != 2:  # "{" or "\boxed{"; an escaped brace has length 2
-                opened.append((token.end(), length > 1))
-            case "}", 1 if opened:
-                start, boxed = opened.pop()
-                if boxed and (best is None or start > best[0]):
-                    best = (start, token.start())
-    return best and text[best[0] : best[1]].strip()
-
-
 # ---------------------------------------------------------------------------------------------- the normal form
 
-_SIGNS = ("times", "cdot", "cdot", "pm", "cup", "in", "le", "ge", "ne")
-_UNICODE = str.maketrans(
-    dict(zip("−–÷√²³，（）", ["-", "-", "/", r"\sqrt", "^2", "^3", ",", "(", ")"], strict=True))
-    | dict(zip("½¼¾", [r"\frac{1}{2}", r"\frac{1}{4}", r"\frac{3}{4}"], strict=True))
-    | dict(zip("×·⋅±∪∈≤≥≠", [rf"\{name} " for name in _SIGNS], strict=True))
-    | dict(zip("πθ∞°", [r"\pi ", r"\theta ", r"\infty ", r"^\circ "], strict=True))
-)
 _ROW_END = re.compile(r"\\\\(?: ?\[[\d.]+ ?(?:pt|em|ex|mm)\])?")
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|up|normal)?|mbox|hbox|mathrm) ?\{ ?([^{}]*?) ?\}"
 _STEPS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z]) ?\.?", ""),
+        (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z]) ?\.?", ""),
+        (r"\\(?:[lr]?vert)(?![A-Za-z]) ?", "|"),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\neq(?![A-Za-z])", r"\\ne"),
+        (r"\\lbrace(?![A-Za-z]) ?", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"(?<=\d),\\! ?(?=\d{3})|(?<=\d)\{,\}(?=\d{3})", ""),  # thousands, beyond doubt
         (r"\\! ?", ""),
         (r"\\(?:[,;:> ]|q?quad(?![A-Za-z]))|~", " "),
-        (r"\\(?:displaystyle|textstyle|limits)(?![A-Za-z])|\\phantom ?(?:\{[^{}]*\}|.)", ""),
         (r"(\\(?:text|mathrm) ?\{[^{}^]*)\^ ?(?:\{(-?\d)\}|(-?\d)) ?\}", r"\1}^{\2\3}"),  # \mathrm{cm^2}
-        (r"\\(?:math(?:bf|it|sf)|boldsymbol|bm|underline) ?\{([^{}]*)\}|\\mathrm ?\{ ?([eid]) ?\}", r"\1\2"),
+        (r"\\mathrm ?\{ ?([eid]) ?\}", r"\1"),
         (_TEXT, r"\\text{\1}"),
+        (r"^\\text\{(\$?-?\d[\d.,:/]*) ([^{}\d]*)\}$", r"\1\\text{ \2}"),  # \text{3:15 p.m.}
         (r"\\text\{(?:degrees?|deg)\.?\}|\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", r"\\text{degree}"),
+        (r"(?<=[\d}]) ?(?:degrees?|deg)(?![A-Za-z])", r"\\text{degree}"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\frac ?(\d|\\pi(?![A-Za-z])) ?", r"\\frac{\1}"),
         (r"(\\frac ?\{(?:[^{}]|\{[^{}]*\})*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
         (r"(?<![\w}^./])(\d+) ?/ ?(\d+)(?! ?[\^/.!\d])", r"\\frac{\1}{\2}"),  # 5/2 x is (5/2)x; Math-Verify reads 5/(2x)
         (r"([_^]) ?(-?\d+)", r"\1{\2}"),
         (r"\\(times|cdot) ?\{10\}", r"\\\1 10"),
-        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
+        (r"\\varnothing(?![A-Za-z])|^\\\{ ?\\\}$", r"\\emptyset"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
         (r"\\(l|g)eq(?:slant)?(?![A-Za-z])", r"\\\1e"),
         (r"\\?\$|\\[()\[\]]", ""),
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r" ?(?:\\?%|\\text\{(?:percent|pct|%)\}|(?<![A-Za-z])percent(?![A-Za-z]))", "%"),
-        (r" ?,? ?(?:\\text\{,? ?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?", ", "),
         (r"\\p?mod ?\{[^{}]*\}$|\(\\text\{mod\}[^()]*\)$|\\pmod \d+$", ""),
         (r" +", " "),
     ]
 ]
+_JOIN = re.compile(r" ?,? ?(?:\\text\{,? ?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?")
+"""What stands between the members of a list, other than a comma."""
 _EDGES = re.compile(r"^(?:\\approx|[=,;: ])+|(?<![\\.,;: ])[.,;: ]+$")
 _UNIT_WORDS = (
     "mm millimeter|cm centimeter|m meter metre|km kilometer|in inch|ft foot feet|yd yard|mi mile|g gram|kg kilogram"
@@ -97,7 +79,7 @@ _BARE_UNITS = "|".join(sorted(word for word in _UNITS if len(word) > 2 or word i
 _UNIT = re.compile(
     r"(?<=[\w}!)\]%]) ?((?:(?:\\cdot|/)? ?\\text\{(?!(?:if|is|for|when|where|even|odd)\b)[^{}]*\}(?: ?\^ ?\{-?\d\})? ?)++)$"
     rf"|(?<=[\d}}]) ?((?:(?:square|sq|cubic|cu)\.? )?(?:{_BARE_UNITS})(?: ?\^ ?\{{[23]\}})?)$"
-    r"|(?<=\d)((?: [a-z]{3,}\.?)+)$|(?<=:\d\d) ?([ap]\.?m\.?)$"
+    r"|(?<=\d)((?: [a-z]{3,}\.?)+)$|(?<=:\d\d) ?((?i:[ap]\.?m\.?))$"
 )
 """What follows a quantity: \\text{ cm}^2 and any other text; cm^2; the words of '7 distinct ways'; the p.m. of 8:34 p.m."""
 
@@ -114,18 +96,21 @@ class Answer:
     """The known units in it. 5 cm is not 5 m; 5 alone is either."""
     words: bool
     """It was all text, such as \\text{even}."""
+    source: str
+    r"""The body before its units, degrees and the words between its members went: 'x<1\text{ or }x>3', '60\text{degree}'."""
 
 
 @lru_cache(maxsize=4096)
 def read(latex: str) -> Answer:
     """The normal form of a LaTeX answer of at most MAX_CHARACTERS."""
-    body = " ".join(latex.translate(_UNICODE).split())
+    body = " ".join(plain_unicode(latex).split())
+    body = _rows_as_list(body)
     body = _ROW_END.sub("\n", body) if r"\begin" in body else re.sub(r"\\\\(?=[A-Za-z])", r"\\", body)
+    body = latex_of_plain(without_looks(body))
     for pattern, replacement in _STEPS:
         body = pattern.sub(replacement, body)
-    body = _EDGES.sub("", body.strip(" "))
-    while enclosed(body) == ("{", "}"):
-        body = body[1:-1].strip(" ")
+    source = body = re.sub(r"^0(?=\d:\d\d(?!\d))", "", _unbraced(_EDGES.sub("", body.strip(" "))))
+    body = _unbraced(re.sub(" +", " ", _JOIN.sub(", ", body)).strip(" "))
     units = frozenset()
     if unit := _UNIT.search(body):
         body = body[: unit.start()]
@@ -133,10 +118,31 @@ def read(latex: str) -> Answer:
         units = frozenset(_UNITS[word] for word in words if word in _UNITS)
     body = _EDGES.sub("", body.replace(r"\text{degree}", " "))  # a blank: 60^\circ,120^\circ is not 60,120
     unwrapped = re.sub(r"\\text\{([^{}]*)\}", r"\1", body)
+    if (number_word := NUMBERS.get(unwrapped.strip(" ").casefold())) is not None:
+        body = unwrapped = number_word
     words = r"\text" in body and re.fullmatch(r"(?:\\text\{[^{}]*\}|[ ,().])*", body) is not None
     key = re.sub(r"([_^]) ?\{ ?(\w) ?\}", r"\1\2", unwrapped)
     key = re.sub(r"(?<!\d) +| +(?!\d)", "", key)
-    return Answer(unwrapped if words else body, key.casefold().rstrip(".") if words else key, units, words)
+    return Answer(unwrapped if words else body, key.casefold().rstrip(".") if words else key, units, words, source)
+
+
+_ROWS = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split|cases|equation\*?)\} ?(.*?) ?\\end ?\{\1\}")
+
+
+def _rows_as_list(body: str) -> str:
+    r"""x = 3; y = 5 for \begin{cases} x = 3 \\ y = 5 \end{cases}; a column of conditions stays."""
+
+    def as_list(match: re.Match[str]) -> str:
+        rows = re.sub(r"& ?(?==)|^&", "", match[2])
+        return match[0] if "&" in rows else _ROW_END.sub("; ", rows)
+
+    return _ROWS.sub(as_list, body) if r"\begin" in body else body
+
+
+def _unbraced(body: str) -> str:
+    while enclosed(body) == ("{", "}"):
+        body = body[1:-1].strip(" ")
+    return body
 
 
 _OPEN, _CLOSE = "([{", ")]}"
@@ -164,12 +170,25 @@ def split_list(body: str) -> list[str]:
             parts.append(body[start:position])
             start = position + 1
     parts.append(body[start:])
-    return [
-        variant
-        for part in parts
-        if part.strip()
-        for variant in ([part.replace(r"\pm", "+"), part.replace(r"\pm", "-")] if part.count(r"\pm") == 1 else [part])
-    ]
+    return [variant for part in parts if part.strip() for variant in _both_signs(part)]
+
+
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
+MAX_SIGNS = 3
+"""Signs \\pm in one expression that are written out, at most."""
+
+
+def _both_signs(part: str) -> list[str]:
+    r"""Every \pm as + and as -, each by itself; a \mp as the opposite of the one \pm beside it."""
+    count = len(_PLUS_MINUS.findall(part))
+    if not 1 <= count <= MAX_SIGNS or (r"\mp" in part and count > 1):
+        return [part]
+    variants = [part]
+    for _ in range(count):
+        variants = [_PLUS_MINUS.sub(sign, one, count=1) for one in variants for sign in "+-"]
+    if r"\mp" in part:
+        return [re.sub(r"\\mp(?![A-Za-z])", sign, one) for one, sign in zip(variants, "-+", strict=True)]
+    return variants
 
 
 # ---------------------------------------------------------------------------------------------- verdicts
@@ -180,14 +199,16 @@ _CLAIM = re.compile(
     r"|\([A-Za-z0-9, ]*\))++)"  # a name: x, m_{max}, f(x), (x,y), \angle ABC
     r"|(?:\\(?:frac|sqrt|cdot|times|binom|pi)(?![a-z])|[^A-Za-z\\])*+"  # or a computation: 3+4
 )
+_LONE_NAME = re.compile(r"[A-Za-z](?: ?_ ?(?:\{[^{}]*\}|\w))?")
 _UNDONE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim)(?![A-Za-z])")
 
 
 def claim(body: str) -> tuple[str, str]:
     r"""What is claimed, and of what: ('x', '5') for 'x = 5', ('', '7') for '3+4=7', ('f(t)', '2t') for 'f(t) = 4t/2 = 2t'."""
-    body = body.split(r"\approx")[0].strip(" ")
     first, *others = re.split(r"=|\\in(?![A-Za-z])", body)
     match = _CLAIM.fullmatch(first)
+    if len(others) == 1 and not (match and match[1]) and _LONE_NAME.fullmatch(others[0].strip(" ")):
+        return others[0].replace(" ", ""), first.strip(" ")  # 5 = x
     if not (others and match) or re.search("[,;]", "".join(others[:-1])):
         return "", body
     return (match[1] or "").replace(" ", ""), others[-1].strip(" ")
@@ -201,19 +222,69 @@ def quick_verdict(answer: str, gold: str) -> bool | None:
     if left and right:
         return _digits(left) == _digits(right)
     given, wanted = read(answer), read(gold)
+    if angles(given, wanted):
+        return None
     if given.units and wanted.units and not given.units & wanted.units:
+        return False
+    if (given.units and "%" in wanted.body) or (wanted.units and "%" in given.body):
         return False
     if given.key == wanted.key or ((given.words or wanted.words) and given.key.casefold() == wanted.key.casefold()):
         return given.key != ""
-    if wanted.words:
-        return _words(given) == _words(wanted)
+    if (verdict := _words_verdict(given, wanted)) is not None:
+        return verdict
     (given_name, given_value), (wanted_name, wanted_value) = claim(given.body), claim(wanted.body)
     if (wanted_number := number(read(wanted_value).body)) and not (given_name and wanted_name and given_name != wanted_name):
         given_number = number(_unbracketed(given_value))
+        if given_number and any(other and not equal_numbers(other, given_number) for other in _other_sides(given.body)):
+            return False  # 0.57 = 56%
         return given_number is not None and equal_numbers(given_number, wanted_number)
     if _UNDONE.search(given.body) and not _UNDONE.search(wanted.body):
         return False
     return None
+
+
+def _other_sides(body: str) -> list[Number | None]:
+    return [number(side.strip(" ")) for side in body.split("=")[:-1]]
+
+
+def angles(given: Answer, wanted: Answer) -> bool:
+    r"""One is in degrees and the other in radians, by what is written: 60^\circ and \frac{\pi}{3}, or 'radians' and 60^\circ.
+
+    An answer \frac{\pi}{3} without a unit is not 60^\circ, and 60 is not \frac{\pi}{3}. Degrees of a sine are in radians too.
+    """
+    in_degrees = _DEGREE in given.source, _DEGREE in wanted.source
+    if all(in_degrees):
+        return _OF_ANGLE.search(given.source) is not None and _OF_ANGLE.search(wanted.source) is not None
+    if in_degrees[0]:
+        return r"\pi" in wanted.source or "rad" in wanted.units
+    return in_degrees[1] and "rad" in given.units
+
+
+def in_radians(source: str) -> str:
+    """An answer's ``source`` with its degrees multiplied out, and without the word radians."""
+    without_unit = re.sub(r" ?(?:\\text\{ ?rad(?:ians?)?\.? ?\}|(?<![A-Za-z\\])rad(?:ians?)?$)", "", source)
+    without_unit = re.sub(r"(?<![\d.])0 ?\\text\{degree\}", "0", without_unit)
+    bracketed = re.sub(r"(\d+(?:\.\d+)?) ?\\text\{degree\}", r"(\1\\cdot\\frac{\\pi}{180})", without_unit)
+    return bracketed.replace(_DEGREE, r"\cdot\frac{\pi}{180}")
+
+
+_DEGREE = r"\text{degree}"
+_OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+
+
+def _words_verdict(given: Answer, wanted: Answer) -> bool | None:
+    """Where the gold is words."""
+    loose, wanted_loose = in_words(given.body), in_words(wanted.body)
+    if wanted.words:
+        return same_words(given.body.casefold(), wanted.body.casefold())
+    if not wanted_loose:
+        lone = given.words and re.fullmatch("[A-Za-z]", wanted.body)
+        return True if lone and same_words(given.body.casefold(), wanted.body.casefold()) else None
+    if given.words:
+        return same_words(given.body.casefold(), wanted.body.casefold())
+    if same_words(folded(given.body), folded(wanted.body)):
+        return True
+    return False if loose or scrambled(given.body, wanted.body) else None
 
 
 def _digits(match: re.Match[str]) -> tuple[bool, str]:
@@ -226,9 +297,3 @@ def _unbracketed(body: str) -> str:
     r"""5 of (5) and of \{5\}."""
     brackets = enclosed(body)
     return read(body[len(brackets[0]) : -len(brackets[1])] if brackets in ((r"\{", r"\}"), ("(", ")")) else body).body
-
-
-def _words(answer: Answer) -> list[str]:
-    """Words in their order, letters (of a choice of several) in any: B for \\text{(B)}, [A, C] for C,A."""
-    words = [word.strip("(). ") for word in answer.key.casefold().split(",")]
-    return sorted(words) if all(len(word) == 1 for word in words) else words

@@ -1,55 +1,50 @@
-r"""Whether two answers are equal where it takes algebra: lists, tuples, intervals, and Math-Verify for the rest.
+r"""Whether two answers are equal where it takes more than their text: lists, tuples, sets, families, angles, and formulas.
 
-Runs in the grader's worker processes only: it imports sympy at once, and what it is given may hang it. Settings that differ
-from math_verify.parse's own, each because the default takes a wrong answer for a right one:
-- symbols keep their case (else GmM = GMm);
-- no letter is dropped as a unit (else 6m = 6); units are read by sfpo.rewards.answer_text;
-- equality is checked again at sample points (else 1.6e-19 = 9.1e-31: both round to 0).
-Only LaTeX is parsed: math_verify's reader of plain expressions goes through sympy's parse_expr, which calls eval.
+Formulas are read by sfpo.rewards.expression and compared at points by sfpo.rewards.sampling. What these two cannot read is not
+equal. Runs in the grader's worker processes, so that no answer can hold up or kill the process that asks.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from string import ascii_letters
 
-import sympy
-from latex2sympy2_extended import NormalizationConfig, latex2sympy
-from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-from latex2sympy2_extended.math_normalization import normalize_latex
-from math_verify import verify
-from math_verify.grader import should_treat_as_complex
+from sfpo.rewards.answer_text import MAX_CHARACTERS, angles, claim, enclosed, in_radians, quick_verdict, read, split_list
+from sfpo.rewards.expression import Unread, parse
+from sfpo.rewards.families import Condition, renamed, same_family, split_condition
+from sfpo.rewards.real_sets import as_interval, same_set
+from sfpo.rewards.sampling import equal_formulas, proportional
+from sfpo.rewards.values import budget, constant
 
-from sfpo.rewards.answer_text import claim, enclosed, quick_verdict, read, split_list
-from sfpo.rewards.numerals import TOLERANCE
-
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeout is off
-_NORMALIZATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-_CONVERSION = ConversionConfig(lowercase_symbols=False)
 _MATRIX = re.compile(
-    r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[^{}]*\})?((?:[^\\]|\\(?!begin|end))*)\\end\{(?:[pbB]?matrix|array)\}", re.DOTALL
+    r"\\begin\{(?:[pbBvV]?matrix|array)\}(?:\{[^{}]*\})?((?:[^\\]|\\(?!begin|end))*)\\end\{(?:[pbBvV]?matrix|array)\}",
+    re.DOTALL,
 )
-_SAMPLES = (0.7310585, 1.3132617, 2.1269280)
-"""Where two expressions must agree: the k-th free symbol of a sample is the sample plus k/7."""
-_WARM_UP = (
-    (r"\frac{1}{2} \sqrt{3} x^{2} - \sin{x} \cos(2 t) + \log_{2} n", r"\frac{\sqrt{3}}{2} x^2 - \sin(x) \cos 2t + \log_2 n"),
-    (r"\left\lfloor \frac{n}{2} \right\rfloor + e^{-\frac{t}{R C}} |a|", r"|a| e^{-t/(RC)} + \lfloor n/2 \rfloor"),
-    (r"\binom{2n}{n} (n-1)!", r"\omega_{n}^{2} e^{-\zeta \omega_{n} t}"),
-    (r"(2,\infty) \cup [3, 4]", r"(-\infty, 2] \cup \{3\}"),
-    ("y = 2x + 3", "y - 3 = 2x"),
-    (r"-1 < x \le 5", "(-1, 5]"),
-    ("(2+i)^2", "3+4i"),
-)
-"""Compared on import, in the server process: the parser builds tables as it goes, and the first use of a form is slow."""
+_RELATION = re.compile(r"\\(?P<word>le|ge|ne)(?![A-Za-z])|(?P<sign>[<>=])")
+_LETTER_OF_A_FAMILY = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+MAX_MEMBERS = 40
+"""Members of a list that is compared with another in any order, at most."""
 
 
-def equivalent(answer: str, golds: Sequence[str]) -> bool:
-    """True if the answer gives every gold and nothing else, in any order."""
+def equivalent(answers: Sequence[str], golds: Sequence[str]) -> bool:
+    """True if one of the readings of an answer gives every gold and nothing else, in any order.
+
+    Raises:
+        GaveUp: the comparison takes more operations than an answer may.
+    """
+    with budget():
+        return any(_equivalent(answer, golds) for answer in answers if len(answer) <= MAX_CHARACTERS)
+
+
+def _equivalent(answer: str, golds: Sequence[str]) -> bool:
     if len(golds) == 1 and _same(answer, golds[0]):
         return True
+    family = _same_as_family(answer, golds)
+    if family is not None:
+        return family
+    if len(golds) > 1 and all(angles(read(answer), read(gold)) for gold in golds):
+        answer, golds = in_radians(read(answer).source), [in_radians(read(gold).source) for gold in golds]
     return _same_list(_items(answer), [item for gold in golds for item in _items(gold)])
 
 
@@ -61,9 +56,12 @@ def _items(latex: str) -> list[str]:
 
 
 def _same_list(given: list[str], wanted: list[str]) -> bool:
-    """One to one, in any order. Takes the first match: equality is transitive."""
-    if len(given) != len(wanted) or len(wanted) < 2:
+    """One to one, in any order; where one side says x = ..., y = ... and the other names nothing, in the variables' order."""
+    if len(given) != len(wanted) or len(wanted) < 2 or len(wanted) > MAX_MEMBERS:
         return False
+    given_names, wanted_names = ([claim(item)[0] for item in items] for items in (given, wanted))
+    if (_distinct(given_names) and not any(wanted_names)) or (_distinct(wanted_names) and not any(given_names)):
+        return all(map(_same, _by_variable(given), _by_variable(wanted)))
     left = list(given)
     for gold in wanted:
         match = next((index for index, item in enumerate(left) if _same(item, gold)), None)
@@ -73,14 +71,91 @@ def _same_list(given: list[str], wanted: list[str]) -> bool:
     return True
 
 
+def _distinct(names: list[str]) -> bool:
+    """Different variables, such as x and y; x_1 and x_2 are values of one."""
+    return len({re.split("[_']", name)[0] for name in names}) == len(names) and all(names)
+
+
+def _by_variable(items: list[str]) -> list[str]:
+    """y = 4, x = -7 as x = -7, y = 4; the order stays where the variables are no neighbours in the alphabet."""
+    names = [claim(item)[0] for item in items]
+    if "".join(sorted(names)) not in ascii_letters:
+        return items
+    return sorted(items, key=lambda item: claim(item)[0])
+
+
+def _same_as_family(answer: str, golds: Sequence[str]) -> bool | None:
+    """None: the gold is no family of solutions."""
+    given, wanted = read(answer), [read(gold) for gold in golds]
+    texts = [given.source, *(one.source for one in wanted)]
+    if any(map(_in_degrees, texts)):
+        texts = [in_radians(text) for text in texts]
+    given_names, given_items, given_condition = _family(texts[0])
+    parts = [_family(text) for text in texts[1:]]
+    wanted_items = [item for _, items, _ in parts for item in items]
+    wanted_names = set().union(*(names for names, _, _ in parts))
+    condition = next((found for _, _, found in parts if found), None)
+    if not all(_LETTER_OF_A_FAMILY.search(item) for item in wanted_items):
+        return None
+    if given_names and wanted_names and not given_names & wanted_names:
+        return None  # x = ... and y = ...
+    verdict = same_family(given_items, given_condition, wanted_items, condition)
+    if verdict is None and (given_condition or condition):
+        return _without_conditions(given_items, given_condition, wanted_items, condition)
+    return verdict
+
+
+def _in_degrees(source: str) -> bool:
+    return r"\text{degree}" in source
+
+
+def _family(source: str) -> tuple[set[str], list[str], Condition | None]:
+    """The names, formulas and condition of a text that may be a family."""
+    text, condition = split_condition(source)
+    claims = [claim(item) for item in split_list(read(text).body)]
+    return {name for name, _ in claims if name}, [value for _, value in claims], condition
+
+
+def _without_conditions(given, given_condition, wanted, condition) -> bool:
+    r"""Members with the letter of the gold: k\pi, k \in \mathbb{Z} for k\pi, (2n, 3n) for (2k, 3k), k \in \mathbb{N}.
+
+    A condition on whole numbers may be said or left out; another one may be left out, and must be the gold's where it is said.
+    """
+    if given_condition and given_condition.whole != (condition is None or condition.whole):
+        return False
+    if condition:
+        letter = given_condition.letter if given_condition else _only_letter(given)
+        given = renamed(given, letter, condition.letter) if letter else given
+    if len(given) == len(wanted) == 1:
+        return _same(given[0], wanted[0])
+    return _same_list(given, wanted)
+
+
+def _only_letter(items: list[str]) -> str | None:
+    letters = set(_LETTER_OF_A_FAMILY.findall(" ".join(items))) - {"e", "i"}
+    return letters.pop() if len(letters) == 1 else None
+
+
 def _same(answer: str, gold: str) -> bool:
     """One answer, one gold."""
     if (verdict := quick_verdict(answer, gold)) is not None:
         return verdict
-    answer, gold = read(answer).body, read(gold).body
+    given_answer, wanted_answer = read(answer), read(gold)
+    if angles(given_answer, wanted_answer):
+        return _same(in_radians(given_answer.source), in_radians(wanted_answer.source))
+    if (verdict := same_set(given_answer.source, wanted_answer.source)) is not None:
+        return verdict
+    intervals = as_interval(given_answer.source), as_interval(wanted_answer.source)
+    if (intervals[0] is None) != (intervals[1] is None):
+        return _same(intervals[0] or answer, intervals[1] or gold)
+    if r"\approx" in given_answer.body or r"\approx" in wanted_answer.body:
+        return _sound(given_answer.body) and _same(_exact(given_answer.body), _exact(wanted_answer.body))
+    answer, gold = given_answer.body, wanted_answer.body
     (given_name, given), (wanted_name, wanted) = claim(answer), claim(gold)
+    if given_name.startswith("(") and not wanted_name and (letters := re.findall("[A-Za-z]", given_name)) != sorted(letters):
+        return False  # (y,x) = ...
     if (wanted_name and "=" not in answer) or (given_name and "=" not in gold):
-        answer, gold = given, wanted  # a name on one side alone is dropped; two names, or an equation, are for Math-Verify
+        answer, gold = given, wanted  # a name on one side alone is dropped; two names, or an equation, are compared as such
         if (verdict := quick_verdict(answer, gold)) is not None:
             return verdict
     if (brackets := enclosed(wanted)) and (verdict := _same_brackets(given, wanted, brackets)) is not None:
@@ -89,7 +164,24 @@ def _same(answer: str, gold: str) -> bool:
         return _same_rows(_rows(given), matrix)
     if len(items := split_list(gold)) > 1:
         return _same_list(_items(answer), items)
-    return _same_algebra(answer, gold)
+    return _same_formula(answer, gold)
+
+
+def _exact(body: str) -> str:
+    return body.split(r"\approx")[0].strip(" ")
+
+
+def _sound(body: str) -> bool:
+    r"""Whether the number after \approx is the value before it, to the digits that are written."""
+    value, *rounded = [part.split("=")[-1] for part in body.split(r"\approx")]
+    try:
+        exact, decimals = constant(parse(value)), [constant(parse(part)) for part in rounded]
+    except Unread:
+        return True
+    if exact is None or None in decimals:
+        return True
+    unit = [10.0 ** -len(part.partition(".")[2].strip()) for part in rounded]
+    return all(abs(exact - decimal) <= one for decimal, one in zip(decimals, unit, strict=True))
 
 
 def _same_brackets(given: str, wanted: str, brackets: tuple[str, str]) -> bool | None:
@@ -98,8 +190,8 @@ def _same_brackets(given: str, wanted: str, brackets: tuple[str, str]) -> bool |
     if len(items) < 2:
         return None
     found = enclosed(given)
-    if found is None and brackets == ("(", ")") and len(split_list(given)) > 1:
-        found, given = brackets, f"({given})"
+    if found is None and brackets == ("(", ")") and len(loose := split_list(given)) > 1:
+        found, given = brackets, f"({','.join(_by_variable(loose))})"
     if found is None:
         return None
     if found != brackets:
@@ -122,53 +214,54 @@ def _same_rows(given: list[list[str]] | None, wanted: list[list[str]]) -> bool:
     return all(_same(*cells) for rows in zip(given, wanted, strict=True) for cells in zip(*rows, strict=True))
 
 
-# ---------------------------------------------------------------------------------------------- Math-Verify
+# ---------------------------------------------------------------------------------------------- golds
 
 
-def _same_algebra(answer: str, gold: str) -> bool:
-    real = not (should_treat_as_complex(answer) or should_treat_as_complex(gold))
+_OF_A_SENTENCE = re.compile(
+    r"(?<![A-Za-z\\])(?:is|are|was|were|be|equals?|has|have|where|such|that|which|because|answer|if|when|for|with|can|must)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+
+
+def in_a_sentence(gold: str) -> bool:
+    """A gold that no plain answer meets, since it says more than one: 'The answer is 5.', or 'x = 5 if y > 0'."""
+    body = read(split_condition(read(gold).source)[0]).body
+    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", re.sub(r"\\(?:begin|end)\{\w+\}", "", body))
+    words = re.findall(r"(?<![A-Za-z\\])[A-Z]?[a-z]{2,}(?![A-Za-z])", text)
+    formula = re.search(r"[\d=+^<>\\]", text) is not None
+    if _OF_A_SENTENCE.search(text):
+        return formula or len(words) > 1
+    return formula and len([word for word in words if len(word) > 2 and re.search("[aeiou]", word)]) > 1
+
+
+# ---------------------------------------------------------------------------------------------- formulas and relations
+
+
+def _same_formula(answer: str, gold: str) -> bool:
     try:
-        given, wanted = _parsed(answer, real), _parsed(gold, real)
-        if not _agree(given, wanted):
-            return False
-        # timeout_seconds=None: no SIGALRM in here, the worker's budget ends what hangs
-        if verify(wanted, given, timeout_seconds=None, allow_set_relation_comp=True):
-            return True
-        return isinstance(given, sympy.Eq) and isinstance(wanted, sympy.Eq) and _proportional(given, wanted)
-    except MemoryError:
-        raise  # no verdict: the grader counts it as given up
-    except Exception:  # untrusted text: whatever the parser or sympy make of it, it is not the gold
+        given, wanted = _sides(answer), _sides(gold)
+        if len(given) == 1 and len(wanted) == 1:
+            return equal_formulas(parse(answer), parse(gold)) is True
+        if len(given) == len(wanted) == 3:
+            return _same_relation(given, wanted)
+    except Unread:
+        pass
+    return False
+
+
+def _sides(body: str) -> list[str]:
+    """'x+1 < 2' as its left side, its sign and its right side."""
+    parts, start = [], 0
+    for match in _RELATION.finditer(body):
+        parts += [body[start : match.start()], match["word"] or match["sign"]]
+        start = match.end()
+    return [*parts, body[start:]]
+
+
+def _same_relation(given: list[str], wanted: list[str]) -> bool:
+    """2x - y + 3 = 0 and y = 2x + 3, y > 2x and 2x - y < 0: one difference is the other times a number."""
+    sign = proportional(*(("add", parse(left), ("mul", parse("-1"), parse(right))) for left, _, right in (given, wanted)))
+    if sign is None:
         return False
-
-
-@lru_cache(maxsize=256)
-def _parsed(body: str, real: bool) -> Any:
-    """The sympy object; i is the imaginary unit, unless ``real``."""
-    body = re.sub(r"(?<![A-Za-z\\])E(?=_)", r"\\text{E}", body.replace("\n", r"\\"))
-    latex = normalize_latex(body, _NORMALIZATION)
-    parsed = latex2sympy(latex, is_real=real or None, normalization_config=None, conversion_config=_CONVERSION)
-    return parsed if real else parsed.subs(sympy.Symbol("i"), sympy.I)
-
-
-def _agree(given: Any, wanted: Any) -> bool:
-    """False if two expressions differ at a sample point. Settles most wrong answers, and what Math-Verify rounds too far."""
-    if not (isinstance(given, sympy.Expr) and isinstance(wanted, sympy.Expr)) or wanted.has(sympy.Derivative):
-        return True
-    symbols = sorted(given.free_symbols | wanted.free_symbols, key=str)
-    for sample in _SAMPLES[: 3 if symbols else 1]:
-        point = {symbol: sympy.Float(sample + index / 7) for index, symbol in enumerate(symbols)}
-        left, right = given.subs(point).evalf(20), wanted.subs(point).evalf(20)
-        known = left.is_number and right.is_number and left.is_finite and right.is_finite
-        if known and abs(left - right) > float(TOLERANCE) * (1 + 1e-6) * abs(right):
-            return False
-    return True
-
-
-def _proportional(given: sympy.Eq, wanted: sympy.Eq) -> bool:
-    """2x - y + 3 = 0 and y = 2x + 3: one is the other times a number."""
-    ratio = sympy.simplify((given.lhs - given.rhs) / (wanted.lhs - wanted.rhs))
-    return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
-
-
-for _pair in _WARM_UP:
-    _same_algebra(*_pair)
+    opposite = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
+    return (given[1] if sign > 0 else opposite.get(given[1], given[1])) == wanted[1]

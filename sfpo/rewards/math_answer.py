@@ -1,13 +1,13 @@
-r"""The grader of mathematical answers: is the last \boxed{...} of a response equivalent to the gold?
+r"""The grader of mathematical answers: is what a response boxes at its end equivalent to the gold?
 
 Training rewards, validation and the benchmarks all ask here. Most answers are decided as text (sfpo.rewards.answer_text, which
-says what counts as equal); what takes algebra goes to Math-Verify 0.9.0 in worker processes (sfpo.rewards.equivalence), since
-sympy can hang or eat all memory over a short line of LaTeX, and Math-Verify's own timeout works in a main thread alone.
+says what counts as equal); what takes algebra goes to worker processes (sfpo.rewards.equivalence).
 
-A worker has a budget of processor time for each answer, held to by the kernel, so that no verdict depends on how busy the
-machine is; behind it stands a deadline on the clock, several times longer. A worker that oversteps is killed and replaced.
-Workers are forked from a small server process that has sympy loaded (multiprocessing's forkserver), never from this process,
-which may hold the threads of torch and vLLM: so a replacement is there in milliseconds.
+No verdict depends on how fast the machine is: an answer is given up on when its comparison takes more operations than
+sfpo.rewards.values.MAX_OPERATIONS, which are counted, and no respelling of a real gold comes near. Behind that stand limits on
+processor time, held to by the kernel, on the clock and on memory, for what nobody foresaw. Every answer given up on counts as
+wrong, is counted in its Grade and named in the log. Workers are forked from a small server process (multiprocessing's
+forkserver), never from this process, which may hold the threads of torch and vLLM: so a replacement is there in milliseconds.
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ from types import ModuleType
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from sfpo.rewards.answer_text import extract_boxed, quick_verdict
+from sfpo.rewards.answer_text import MAX_CHARACTERS, quick_verdict
+from sfpo.rewards.boxes import extract_boxed, find_boxes
+from sfpo.rewards.expression import GaveUp
 
 __all__ = ["Grade", "Grader", "extract_boxed", "grade", "reward_of"]
 
-TIME_LIMIT_SECONDS = 0.4
-"""Processor time for one answer. A hang is over within a second of the clock; 95% of right answers take under 0.15 s."""
+TIME_LIMIT_SECONDS = 1.0
+"""Processor time for one answer, which no answer known takes: the budget of operations is used up in a third of it."""
 CLOCK_FACTOR = 20
 """The deadline on the clock, in time limits: for what hangs without computing, or a machine this busy."""
 MEMORY_LIMIT_BYTES = 2 * 2**30
 RECURSION_LIMIT = 2_000
 TASKS_PER_WORKER = 1_000
-"""A worker is replaced after so many answers, since the parser's tables grow with each new form."""
+"""A worker is replaced after so many answers, so that nothing that one leaves behind piles up."""
 CACHE_SIZE = 65_536
 SHARED_WORKERS = 2
 
 logger = logging.getLogger(__name__)
 
-Question = tuple[str, tuple[str, ...]]
-"""What was boxed, and the golds."""
+Question = tuple[tuple[str, ...], tuple[str, ...]]
+"""The readings of what was boxed (none: there is no box), and the golds."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Grade:
     boxed: bool
     """There is a complete box, whatever is in it."""
     timed_out: bool
-    """Given up on: the answer took too much time or memory, or killed its worker. Counts as wrong."""
+    """Given up on: the answer took too many operations, time or memory, is too long, or killed its worker. Counts as wrong."""
 
 
 # ---------------------------------------------------------------------------------------------- processes
@@ -89,7 +91,7 @@ def _main_hidden() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    import sfpo.rewards.equivalence  # noqa: F401  (the server has it already; if not, now, outside any answer's budget)
+    import sfpo.rewards.equivalence  # noqa: F401  (the server has it already; if not, now, outside any answer's time)
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's Python handler would wait for a long multiplication to end
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -98,12 +100,12 @@ def _start_worker() -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
 
 
-def _equivalent(answer: str, golds: tuple[str, ...], time_limit_seconds: float) -> bool:
+def _equivalent(answers: tuple[str, ...], golds: tuple[str, ...], time_limit_seconds: float) -> bool:
     from sfpo.rewards.equivalence import equivalent
 
     signal.setitimer(signal.ITIMER_PROF, time_limit_seconds)  # when it runs out, the kernel kills this process
     try:
-        return equivalent(answer, golds)
+        return equivalent(answers, golds)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -139,41 +141,39 @@ class Grader:
         """One grade for each response, in order.
 
         Args:
-            responses: whole completions; the last box counts.
+            responses: whole completions; the last box counts, or the last boxes that belong together.
             golds: each response's gold, LaTeX without dollar signs; of several golds all must be given, in any order.
 
         Raises:
             ValueError: not as many golds as responses.
             RuntimeError: the grader is closed, or its workers cannot start.
         """
-        answers = [extract_boxed(response) for response in responses]
+        boxes = [find_boxes(response) for response in responses]
+        answers = [found.answers if found else () for found in boxes]
         wanted = [(gold,) if isinstance(gold, str) else tuple(gold) for gold in golds]
         questions = list(zip(answers, wanted, strict=True))
         verdicts: dict[Question, bool | None] = {}
         waiting: dict[Question, ProcessFuture[bool]] = {}
         for question in dict.fromkeys(questions):
-            if question[0] is None:
+            if not question[0]:
                 verdicts[question] = False
+            elif all(len(answer) > MAX_CHARACTERS for answer in question[0]):
+                verdicts[question] = None
             elif (verdict := self._known(question)) is not None:
                 verdicts[question] = verdict
             else:
                 waiting[question] = self._schedule(question)
         for question, future in waiting.items():
             verdicts[question] = self._outcome(question, future)
-        grades = [Grade(verdicts[one] is True, one[0] is not None, verdicts[one] is None) for one in questions]
-        if given_up := sum(one.timed_out for one in grades):
-            logger.warning(
-                "%d of %d answers counted as wrong: over %g s of processor time, out of memory, or their worker died",
-                given_up,
-                len(grades),
-                self._time_limit_seconds,
-            )
+        grades = [Grade(verdicts[one] is True, bool(one[0]), verdicts[one] is None) for one in questions]
+        _log_given_up([question for question, one in zip(questions, grades, strict=True) if one.timed_out], len(grades))
         return grades
 
     def _known(self, question: Question) -> bool | None:
         """A verdict that takes no algebra, or one from before."""
-        answer, golds = question
-        verdict = quick_verdict(answer, golds[0]) if len(golds) == 1 else None
+        answers, golds = question
+        quick = [quick_verdict(answer, golds[0]) if len(golds) == 1 else None for answer in answers]
+        verdict = True if True in quick else None if None in quick else False
         if verdict is None:
             with self._lock:
                 verdict = self._verdicts.get(question)
@@ -203,7 +203,7 @@ class Grader:
         """The worker's verdict, remembered; None (not remembered) if the answer was given up on."""
         try:
             verdict = future.result()
-        except (TimeoutError, ProcessExpired, MemoryError):
+        except (GaveUp, TimeoutError, ProcessExpired, MemoryError, RecursionError):
             return None
         with self._lock:
             self._verdicts[question] = verdict
@@ -212,11 +212,18 @@ class Grader:
         return verdict
 
 
+def _log_given_up(questions: list[Question], graded: int) -> None:
+    if questions:
+        logger.warning("%d of %d answers were given up on and count as wrong:", len(questions), graded)
+    for answers, golds in questions:
+        logger.warning("given up on: %s (gold: %s)", " | ".join(answers)[:200], ", ".join(golds)[:200])
+
+
 _shared = Grader(SHARED_WORKERS)
 
 
 def grade(response: str, gold: str | Sequence[str]) -> bool:
-    r"""True if the last \boxed{...} of ``response`` is equivalent to ``gold`` (several golds: to all, in any order).
+    r"""True if what ``response`` boxes at its end is equivalent to ``gold`` (several golds: to all, in any order).
 
     From any thread. The pool behind it is one for the whole process, and starts when first needed.
     """

@@ -1,6 +1,6 @@
 import pytest
 
-from sfpo.data.cleaning import fault, normalized, read_as_text, repeats, same_gold, surplus
+from sfpo.data.cleaning import fault, in_a_sentence, normalized, read_as_text, repeats, same_gold, surplus
 from sfpo.data.rows import Row
 
 
@@ -69,6 +69,37 @@ def test_golds_that_hold_no_mathematics():
     assert read_as_text(row("a", "p", "???"))
     assert not read_as_text(row("a", "p", "\\sqrt{2}"))
     assert not read_as_text(row("a", "p", "12"))
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "The answer is 5.",
+        "It is 3 cm",
+        "\\text{x is 5}",
+        "x = 5 \\text{ if } y > 0",
+        "f(x)=ax+b, where b is an integer and a is positive",
+    ],
+)
+def test_golds_that_no_plain_answer_meets(gold):
+    assert in_a_sentence(row("a", "p", "1", gold))
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "5",
+        "5 apples",
+        "\\text{no real solutions}",
+        "k\\pi, k \\text{ is an integer}",
+        "-(ab + ac + bc)",
+        "\\text{Evelyn}",
+        "240\\text{ ways}",
+        *["\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "3:15 \\text{ p.m.}", "\\sin 2x", "864 \\mbox{ inches}^2", "MR=SRMC"],
+    ],
+)
+def test_golds_that_a_plain_answer_meets(gold):
+    assert not in_a_sentence(row("a", "p", gold))
 
 
 @pytest.mark.parametrize(

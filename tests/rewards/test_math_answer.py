@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,16 +12,21 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import kind_pairs
 import pytest
 from answer_pairs import ACCEPTED_THOUGH_WRONG, REJECTED_THOUGH_RIGHT, RIGHT, WRONG
+from hanging import HANG, equivalent_or_hang
 
 from sfpo.config import TableRows
 from sfpo.data.sources import read_rows
 from sfpo.rewards import math_answer
-from sfpo.rewards.answer_text import MAX_CHARACTERS, read
+from sfpo.rewards.answer_text import MAX_CHARACTERS, Answer, read
+from sfpo.rewards.expression import Unread, parse
 from sfpo.rewards.math_answer import Grade, Grader, grade, reward_of
+from sfpo.rewards.numerals import number
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY.parent / "shared/data"
@@ -39,10 +45,14 @@ GOLD_FILES = {
 """File -> its rows: 27,582 together."""
 ALGEBRA = r"3\sqrt{2}"
 """A gold that takes algebra: an answer of another form reaches a worker."""
-HANG = "9^{9^{9^{9}}}"
+COSTLY = r"3\sqrt{2}" + r"+\lfloor x\rfloor-\lfloor x\rfloor" * 55
+"""Equal to ALGEBRA, which takes more operations to see than an answer may."""
 
 
 def box(answer: str) -> str:
+    """A response that boxes the answer; a response as it is."""
+    if re.search(r"\\(?:\w*box|boxed)", answer):
+        return answer
     return rf"So the answer is $\boxed{{{answer}}}$."
 
 
@@ -76,10 +86,10 @@ def test_the_tables_are_large():
 
 
 def test_accuracy_over_all_pairs(grader):
-    """Known misjudgements count: 718 of 744 pairs are judged rightly, 96.5%; what is let in is ACCEPTED_THOUGH_WRONG alone."""
+    """Known misjudgements count: 730 of 745 pairs are judged rightly, 98.0%; what is let in is ACCEPTED_THOUGH_WRONG alone."""
     tables = [(RIGHT, True), (REJECTED_THOUGH_RIGHT, True), (WRONG, False), (ACCEPTED_THOUGH_WRONG, False)]
     judged = [(pair, one.correct, right) for table, right in tables for pair, one in verdicts(grader, table)]
-    assert sum(verdict == right for _, verdict, right in judged) / len(judged) >= 0.96
+    assert sum(verdict == right for _, verdict, right in judged) / len(judged) >= 0.975
     let_in = [pair for pair, verdict, right in judged if verdict and not right]
     assert let_in == [pair for rows in ACCEPTED_THOUGH_WRONG.values() for pair in rows]
 
@@ -94,6 +104,21 @@ def test_every_answer_of_the_tables_is_judged_rightly(grader, table, correct):
 )
 def test_the_known_misjudgements_are_these(grader, table, correct):
     assert [pair for pair, one in verdicts(grader, table) if one.correct != correct] == []
+
+
+def test_the_pairs_of_each_kind_are_many_and_balanced():
+    assert kind_pairs.RIGHT.keys() == kind_pairs.WRONG.keys()
+    for kind, pairs in kind_pairs.RIGHT.items():
+        assert len(kind_pairs.WRONG[kind]) >= 0.9 * len(pairs), kind
+    tables = [kind_pairs.RIGHT, kind_pairs.WRONG, kind_pairs.HELD_OUT_RIGHT, kind_pairs.HELD_OUT_WRONG]
+    assert sum(len(pairs) for table in tables for pairs in table.values()) >= 500
+
+
+@pytest.mark.parametrize("name", ["RIGHT", "WRONG", "HELD_OUT_RIGHT", "HELD_OUT_WRONG"])
+def test_every_pair_of_each_kind_is_judged_rightly(grader, name):
+    correct = name.endswith("RIGHT")
+    judged = verdicts(grader, getattr(kind_pairs, name))
+    assert [pair for pair, one in judged if one.correct != correct or one.timed_out] == []
 
 
 def test_a_response_without_a_box_is_wrong_even_if_it_says_the_answer(grader):
@@ -149,12 +174,46 @@ def test_a_known_verdict_takes_no_worker_and_the_memory_is_bounded(monkeypatch):
         grader.grade_all([box(r"\sqrt{18}")], [ALGEBRA])
 
 
+@contextmanager
+def at_half_speed():
+    """All workers stand still for half of the time, as under a quota of half a processor."""
+    ends = threading.Event()
+
+    def throttle():
+        while not ends.is_set():
+            stopped = [process.pid for process in multiprocessing.active_children()]
+            for one in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in stopped:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, one)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=throttle)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+def test_verdicts_are_the_same_at_half_speed():
+    tables = [getattr(kind_pairs, name) for name in ("HELD_OUT_RIGHT", "HELD_OUT_WRONG")]
+    pairs = [pair for table in tables for rows in table.values() for pair in rows] + [(COSTLY, ALGEBRA)]
+    responses, golds = [box(answer) for answer, _ in pairs], [gold for _, gold in pairs]
+    with Grader(workers=2) as grader:
+        expected = grader.grade_all(responses, golds)
+    with Grader(workers=2) as grader, at_half_speed():
+        assert grader.grade_all(responses, golds) == expected
+    assert expected[-1].timed_out
+
+
 # ---------------------------------------------------------------------------------------------- hostile answers
 
 HOSTILE = {
     "a million digits": "9" * 10**6,
     "as many digits as are read": "9" * MAX_CHARACTERS,
-    "tower": HANG,
+    "tower": "9^{9^{9^{9}}}",
     "tower without braces": "9^9^9^9",
     "tower of e": "e^{e^{e^{e^{e}}}}",
     "nested braces": "{" * 10_000 + "1" + "}" * 10_000,
@@ -219,7 +278,23 @@ def test_a_box_in_the_wrong_place_is_wrong(response):
     assert grade(response, "42") is False
 
 
-def test_a_hang_is_killed_counted_logged_and_the_rest_is_graded(caplog):
+def test_what_takes_too_many_operations_is_given_up_counted_and_named(grader, caplog):
+    before = workers()
+    with caplog.at_level(logging.WARNING, logger="sfpo.rewards"):
+        grades = grader.grade_all([box(COSTLY), box("9" * 10**4), box(r"\sqrt{18}")], [ALGEBRA] * 3)
+    assert [(one.correct, one.timed_out) for one in grades] == [(False, True), (False, True), (True, False)]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "2 of 3 answers were given up on and count as wrong:"
+    assert [message[:30] for message in messages[1:]] == [r"given up on: 3\sqrt{2}+\lfloor", "given up on: " + "9" * 17]
+    assert workers() == before  # it was counted, not killed
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    monkeypatch.setattr(math_answer, "_equivalent", equivalent_or_hang)
+
+
+def test_a_hang_is_killed_counted_logged_and_the_rest_is_graded(hanging, caplog):
     answers = [HANG, r"\sqrt{18}", HANG + "+1", r"\sqrt{17}", r"9\sqrt{2}-6\sqrt{2}"]
     before = workers()
     with Grader(workers=1) as grader:
@@ -232,11 +307,11 @@ def test_a_hang_is_killed_counted_logged_and_the_rest_is_graded(caplog):
     assert [one.correct for one in grades] == [False, True, False, False, True]
     assert all(one.boxed for one in grades)
     assert first != last
-    assert [record.getMessage()[:8] for record in caplog.records] == ["2 of 5 a"]
+    assert [record.getMessage()[:8] for record in caplog.records] == ["2 of 5 a", "given up", "given up"]
     assert workers() == before
 
 
-def test_a_worker_that_dies_at_work_loses_its_answer_alone():
+def test_a_worker_that_dies_at_work_loses_its_answer_alone(hanging):
     before = workers()
     with Grader(workers=1, time_limit_seconds=5.0) as grader:
         grader.grade_all([box("2^{0.5}")], [ALGEBRA])
@@ -258,7 +333,7 @@ def test_a_worker_that_dies_idle_is_replaced():
 
 
 @pytest.mark.slow
-def test_a_worker_that_stands_still_is_killed_by_the_clock():
+def test_a_worker_that_stands_still_is_killed_by_the_clock(hanging):
     before = workers()
     with Grader(workers=1, time_limit_seconds=0.2) as grader:  # 4 s on the clock
         grader.grade_all([box("2^{0.5}")], [ALGEBRA])
@@ -317,18 +392,45 @@ def test_every_gold_is_right_in_a_box(grader, file, count):
     assert len(golds) == count
 
 
-@needs_data
-@pytest.mark.slow
-def test_algebra_reads_all_golds_but_two():
-    from sfpo.rewards import equivalence
+WIDE = str.maketrans({chr(code): chr(code + 0xFEE0) for code in [*range(0x30, 0x3A), *map(ord, "+-(),=[]")]})
+"""ASCII characters to their full-width forms."""
 
-    unread = set()
-    for name in ["math500", "minerva_math", "olympiadbench", "math_train"]:
-        for row, golds in golds_of(name).items():
-            bodies = [answer.body for answer in map(read, golds) if not answer.words and "," not in answer.body]
-            unread |= {row for body in bodies if not equivalence._same_algebra(body, body)}
-    # a derivative of a product with an astronomical index, and a clock time; both are right as text
-    assert unread == {"minerva_math/027", "math_train/06148"}
+
+def respellings(golds: tuple[str, ...]) -> list[str]:
+    r"""Responses that give the golds otherwise, by rule: in colour and bold, in full-width characters, and one of
+    boxes for each (several golds), twice the formula over two (a formula), or a box without braces (anything else)."""
+    answer = ", ".join(golds).replace(r"\left", "").replace(r"\right", "")
+    parts = re.split(r"(\\(?:[A-Za-z]+|.))", answer)
+    wide = "".join(part if part.startswith("\\") else part.translate(WIDE) for part in parts)
+    styled = answer.replace(r"\frac", r"\dfrac")
+    found = [rf"\boxed{{\textcolor{{blue}}{{\mathbf{{{styled}}}}}}}", rf"\boxed{{{wide}}}"]
+    if len(golds) > 1:
+        return [*found, " and ".join(rf"$\boxed{{{gold}}}$" for gold in reversed(golds))]
+    reading = read(golds[0])
+    if is_formula(reading):
+        return [*found, rf"\boxed{{\frac{{2\left({reading.body}\right)}}{{2}}}}"]
+    return [*found, rf"$\boxed {golds[0]}$" if " " not in golds[0] else rf"\fbox{{${golds[0]}$}}"]
+
+
+def is_formula(reading: Answer) -> bool:
+    if reading.words or number(reading.body):
+        return False
+    try:
+        return bool(parse(reading.body))
+    except Unread:
+        return False
+
+
+@needs_data
+@pytest.mark.parametrize("file", GOLD_FILES)
+def test_three_respellings_of_every_gold_are_right_and_none_is_given_up(grader, file):
+    golds = golds_of(Path(file).stem)
+    if "dapo" in file or "gsm8k" in file:  # whole numbers alone: the first ones stand for all
+        golds = dict(list(golds.items())[:200])
+    asked = [(row, response, gold) for row, gold in golds.items() for response in respellings(gold)]
+    grades = grader.grade_all([response for _, response, _ in asked], [gold for *_, gold in asked])
+    assert [(row, response) for (row, response, _), one in zip(asked, grades, strict=True) if not one.correct] == []
+    assert not any(one.timed_out for one in grades)
 
 
 @needs_data
@@ -338,5 +440,4 @@ def test_plain_text_golds_of_minerva_are_read_as_their_latex():
     with Grader(workers=2) as grader:
         grades = grader.grade_all(*zip(*pairs.values(), strict=True))
     assert len(pairs) == 64
-    # np.arcsin(10/13), -1./3 and -3./2 are Python
-    assert [row[-3:] for row, one in zip(pairs, grades, strict=True) if not one.correct] == ["005", "038", "049"]
+    assert [row for row, one in zip(pairs, grades, strict=True) if not one.correct] == []

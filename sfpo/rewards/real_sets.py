@@ -1,0 +1,265 @@
+r"""Sets of real numbers, however they are written: intervals, inequalities, set-builders, unions, differences, single points.
+
+``same_set`` reads both texts into sorted, merged pieces and compares these: (-1, 4), -1 < x < 4, \{x \mid -1 < x < 4\} and
+(-1, 2) \cup [2, 4) are one set, [-1, 4) another. Bounds are constants; what holds a letter in a bound, whole numbers alone, or
+two variables is not read (None), and is for others to judge.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sfpo.rewards.expression import Unread, parse
+from sfpo.rewards.numerals import TOLERANCE
+from sfpo.rewards.pieces import EVERYTHING, INFINITE, Line, Piece, Pieces
+from sfpo.rewards.values import real_constant
+
+_LIKE_A_SET = re.compile(
+    r"\\(?:cup|cap|setminus|backslash|mathbb|le|ge|ne|mid|in|infty)(?![A-Za-z])|[<>]|^[\[(].*,.*[\])]$|\\\{.*[:|]"
+)
+_BUILDER = re.compile(
+    r"\\\{ ?(?P<name>[A-Za-z])(?: ?\\in ?(?P<domain>.*?))? ?(?:\\(?:mid|vert|colon)(?![A-Za-z])|\\text\{ ?such that ?\}|[:|]) ?"
+    r"(?P<condition>.*)\\\}",
+    re.DOTALL,
+)
+_BUILDER_WITHOUT_BRACES = re.compile(
+    r"[A-Za-z](?: ?\\in ?[^|:]*?)? ?(?:\\mid(?![A-Za-z])|[|:])(?=.*(?:[<>=]|\\(?:le|ge|ne|in)(?![A-Za-z]))).*", re.DOTALL
+)
+_REALS = re.compile(
+    r"R|\\(?:mathbb|mathbf|Bbb) ?\{? ?R ?\}?|\\R(?![A-Za-z])|(?:\\text\{ ?)?(?:all )?real numbers?(?: ?\})?"
+    r"|(?:\\text\{ ?)?all reals?(?: ?\})?",
+    re.IGNORECASE,
+)
+_EXCEPT = re.compile(r"(.*?),? ?(?:\\text\{ ?)?(?:,? ?except(?: for)?)(?: ?\})? ?(.*)", re.DOTALL)
+_RELATION = re.compile(r"\\(le|ge|ne)(?![A-Za-z])|([<>=])")
+_OR = re.compile(r"\\text\{,? ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
+_AND = re.compile(r"\\text\{,? ?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
+_CUP = re.compile(r"\\cup(?![A-Za-z])")
+_WHOLE_NUMBERS = re.compile(r"\\(?:mathbb|mathbf) ?\{? ?[ZN] ?\}?|\\[ZN](?![A-Za-z])")
+
+
+def same_set(answer: str, gold: str) -> bool | None:
+    """Whether two normalized texts are the same set of real numbers. None: not both are read as one."""
+    if not _LIKE_A_SET.search(gold) and not _BUILDER.fullmatch(_bare(answer)):
+        return None
+    if _tuple_like(gold) and _tuple_like(answer):
+        return None  # (1,2) may be a point: bracket by bracket, in sfpo.rewards.equivalence
+    tolerance = float(TOLERANCE) if re.search(r"\d\.\d", answer + gold) else 1e-15
+    try:
+        given, wanted = _Reader(tolerance), _Reader(tolerance)
+        left, right = given.read(answer), wanted.read(gold)
+    except (Unread, RecursionError):
+        return None
+    if given.name and wanted.name and given.name != wanted.name:
+        return False
+    left, right = given.merged(left), wanted.merged(right)
+    return len(left) == len(right) and all(given.same(*pair) for pair in zip(left, right, strict=True))
+
+
+_CHAIN = re.compile(r"(.+?)(<|\\le(?![A-Za-z]))(.+?)(<|\\le(?![A-Za-z]))(.+)")
+_FALLING = re.compile(r"(.+?)(>|\\ge(?![A-Za-z]))(.+?)(>|\\ge(?![A-Za-z]))(.+)")
+
+
+def as_interval(text: str) -> str | None:
+    r"""'(a,b]' for 'a < x \le b', whose bounds may hold letters; None: it is no such chain."""
+    if match := _FALLING.fullmatch(text):
+        text = "".join(part.replace(">", "<").replace(r"\ge", r"\le") for part in reversed(match.groups()))
+    match = _CHAIN.fullmatch(text)
+    if not match or not _is_name(match[3].strip()) or _RELATION.search(match[1] + " " + match[5]):
+        return None
+    return f"{'(' if match[2] == '<' else '['}{match[1]},{match[5]}{')' if match[4] == '<' else ']'}"
+
+
+def _tuple_like(text: str) -> bool:
+    return re.fullmatch(r"[\[(][^\[\]()\\<>]*(?:\\(?!cup|cap|le|ge|ne|setminus)[^\[\]()<>]*)*[\])]", text) is not None
+
+
+class _Reader(Line):
+    """One text; remembers the variable that it names."""
+
+    def __init__(self, tolerance: float) -> None:
+        super().__init__(tolerance)
+        self.name: str | None = None
+
+    def read(self, text: str) -> Pieces:
+        text = _bare(text)
+        if len(_split(text, _CUP)) > 1 and not _OR.search(text):
+            return self.union(text)
+        if _BUILDER_WITHOUT_BRACES.fullmatch(text):
+            text = rf"\{{{text}\}}"
+        if match := _BUILDER.fullmatch(text):
+            inner = _Reader(self.tolerance)
+            inner.name = match["name"]
+            condition = inner.read(match["condition"])
+            if whole := _WHOLE_NUMBERS.fullmatch(match["domain"] or ""):
+                return self.whole(condition, natural="N" in whole[0])
+            return self.both(self.read(match["domain"]) if match["domain"] else EVERYTHING, condition)
+        if match := re.fullmatch(r"([A-Za-z](?:_ ?\w)?) ?\\in(?![A-Za-z])(.*)", text, re.DOTALL):
+            self.named(match[1])
+            if len(parts := _split(match[2], re.compile(","))) > 1 and not match[2].lstrip().startswith(("(", "[")):
+                return self.both(self.read(parts[0]), self.conditions(match[2][len(parts[0]) + 1 :]))
+            return self.read(match[2])
+        if match := _EXCEPT.fullmatch(text):
+            return self.both(self.read(match[1]), self.outside(self.points(match[2])))
+        if _RELATION.search(text) or _OR.search(text):
+            return self.conditions(text)
+        return self.union(text)
+
+    # ------------------------------------------------------------------ what is written with set signs
+
+    def union(self, text: str) -> Pieces:
+        found: Pieces = []
+        for part in _split(text, _CUP):
+            rest = _split(part, re.compile(r"\\(?:setminus|backslash)(?![A-Za-z])|(?<=[\]})]) ?- ?(?=\\\{)"))
+            pieces = self.intersection(rest[0])
+            for removed in rest[1:]:
+                pieces = self.both(pieces, self.outside(self.intersection(removed)))
+            found += pieces
+        return found
+
+    def intersection(self, text: str) -> Pieces:
+        found = EVERYTHING
+        for part in _split(text, re.compile(r"\\cap(?![A-Za-z])")):
+            found = self.both(found, self.atom(part.strip(" .")))
+        return found
+
+    def atom(self, text: str) -> Pieces:
+        if _REALS.fullmatch(text):
+            return EVERYTHING
+        if re.fullmatch(r"\\emptyset|\\\{ ?\\\}", text):
+            return []
+        if text.startswith(r"\{") and text.endswith(r"\}"):
+            return self.read(text) if _BUILDER.fullmatch(text) else self.points(text[2:-2])
+        if text.startswith("{") and text.endswith("}"):
+            return self.points(text[1:-1])
+        if text[:1] in "([" and text[-1:] in ")]" and len(text) > 1:
+            ends = _split(text[1:-1], re.compile("[,;]"))
+            if len(ends) == 2:
+                low, high = map(_bound, ends)
+                if low < high or (low == high and text[0] == "[" and text[-1] == "]"):
+                    return [Piece(low, text[0] == "[", high, text[-1] == "]")]
+            elif len(ends) == 1 and re.search(r"\\(?:cup|cap|setminus)", text):
+                return self.union(text[1:-1])
+        raise Unread("no set of real numbers")
+
+    def points(self, text: str) -> Pieces:
+        text = _bare(text)
+        inner = text[2:-2] if text.startswith(r"\{") and text.endswith(r"\}") else text
+        values = [_bound(part) for part in _split(_AND.sub(",", inner), re.compile("[,;]")) if part.strip()]
+        if not values or any(abs(value) == INFINITE for value in values):
+            raise Unread("no points")
+        return [Piece(value, True, value, True) for value in values]
+
+    # ------------------------------------------------------------------ what is written with inequalities
+
+    def conditions(self, text: str) -> Pieces:
+        found: Pieces = []
+        for case in _split(text, _OR):
+            pieces = EVERYTHING
+            for part in _split(case, _AND):
+                pieces = self.both(pieces, self.enumeration(part))
+            found += pieces
+        return found
+
+    def enumeration(self, text: str) -> Pieces:
+        """Conditions with commas between: all hold, or, where they cannot, any does (x < 1, x > 3)."""
+        parts = [self.condition(part) for part in _split(text, re.compile("[,;]")) if part.strip()]
+        if not parts:
+            raise Unread("no condition")
+        pieces = EVERYTHING
+        for part in parts:
+            pieces = self.both(pieces, part)
+        return pieces if pieces or len(parts) == 1 else [piece for part in parts for piece in part]
+
+    def condition(self, text: str) -> Pieces:
+        text = _bare(text)
+        if text.count(r"\pm") == 1 and (match := re.fullmatch(r"(.*?)(=|\\ne)(.*?)\\pm(.*)", text)):
+            left, right = (self.condition(f"{match[1]}{match[2]} {match[3]}{sign}{match[4]}") for sign in "+-")
+            return left + right if match[2] == "=" else self.both(left, right)
+        signs = [match[1] or match[2] for match in _RELATION.finditer(text)]
+        sides = [_bare(side) for side in _split(text, _RELATION)]
+        if not signs:
+            return self.read(text) if r"\in" in text else self.union(text)
+        if len(sides) != len(signs) + 1 or len(signs) > 2:
+            raise Unread("no chain of inequalities")
+        pieces = EVERYTHING
+        for left, sign, right in zip(sides[:-1], signs, sides[1:], strict=True):
+            pieces = self.both(pieces, self.inequality(left, sign, right))
+        if len(signs) == 2 and not _is_name(_without_bars(sides[1])):
+            raise Unread("no chain of inequalities about one variable")
+        return pieces
+
+    def inequality(self, left: str, sign: str, right: str) -> Pieces:
+        if not _is_name(_without_bars(left)):
+            left, right = right, left
+            sign = {"<": ">", ">": "<", "le": "ge", "ge": "le"}.get(sign, sign)
+        variable = _without_bars(left)
+        if not _is_name(variable):
+            raise Unread("no inequality about one variable")
+        self.named(variable)
+        bound = _bound(right)
+        if variable == left:
+            return self.ray(bound, sign)
+        if bound < 0 or sign not in ("<", "le", ">", "ge", "="):
+            raise Unread("no distance")
+        if sign == "=":
+            return [Piece(value, True, value, True) for value in {bound, -bound}]
+        near = [Piece(-bound, sign in ("le", ">"), bound, sign in ("le", ">"))] if bound or sign in ("le", ">") else []
+        inside = [piece for piece in near if piece.low < piece.high or piece.low_closed]
+        return inside if sign in ("<", "le") else self.outside([Piece(-bound, sign == ">", bound, sign == ">")])
+
+    def ray(self, bound: Any, sign: str) -> Pieces:
+        if abs(bound) == INFINITE:
+            if (sign == "<") == (bound > 0) and sign in "<>":
+                return EVERYTHING
+            raise Unread("infinity is no bound")
+        if sign == "=":
+            return [Piece(bound, True, bound, True)]
+        if sign == "ne":
+            return self.outside([Piece(bound, True, bound, True)])
+        if sign in ("<", "le"):
+            return [Piece(-INFINITE, False, bound, sign == "le")]
+        return [Piece(bound, sign == "ge", INFINITE, False)]
+
+    def named(self, name: str) -> None:
+        if self.name not in (None, name):
+            raise Unread("two variables")
+        self.name = name
+
+
+def _bare(text: str) -> str:
+    text = text.strip(" .")
+    while text.startswith("{") and text.endswith("}") and text.count("{") == 1:
+        text = text[1:-1].strip(" ")
+    return text
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"(?:[A-Za-df-hj-z]|\\(?:theta|lambda|alpha|beta|mu))(?:_ ?(?:\{\w+\}|\w))?", text) is not None
+
+
+def _without_bars(text: str) -> str:
+    match = re.fullmatch(r"\| ?([A-Za-z]) ?\|", text)
+    return match[1] if match else text
+
+
+def _bound(text: str) -> Any:
+    value = real_constant(parse(_bare(text)))
+    if value is None:
+        raise Unread("no constant")
+    return value
+
+
+def _split(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The parts between separators outside all brackets."""
+    depth, start, parts, position = 0, 0, [], 0
+    while position < len(text):
+        character = text[position]
+        if depth == 0 and (match := separator.match(text, position)) and match.end() > position:
+            parts.append(text[start:position])
+            start = position = match.end()
+            continue
+        depth += (character in "([{") - (character in ")]}")
+        position += 1
+    return [*parts, text[start:]]

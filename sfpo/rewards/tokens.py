@@ -1,0 +1,74 @@
+"""The tokens of a formula, and going through them."""
+
+from __future__ import annotations
+
+import re
+
+
+class GaveUp(Exception):
+    """An answer takes more work than its budget."""
+
+
+class Unread(ValueError):
+    """The text is no formula that can be read with certainty."""
+
+
+_TOKEN = re.compile(
+    r" *(?:(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)|(?P<command>\\(?:[A-Za-z]+|[|{}]))|(?P<mark>\S))"
+)
+
+
+class Tokens:
+    """The numbers, commands and signs of one text, and where a reader stands among them."""
+
+    def __init__(self, body: str) -> None:
+        self.tokens: list[tuple[str, str]] = []
+        position = 0
+        body = body.rstrip()
+        while position < len(body):
+            match = _TOKEN.match(body, position)
+            if match is None:
+                raise Unread("no formula")
+            self.tokens.append((match.lastgroup or "", match[0].strip()))
+            position = match.end()
+        self.at = 0
+
+    @property
+    def next(self) -> str | None:
+        return self.tokens[self.at][1] if self.at < len(self.tokens) else None
+
+    def ahead(self, offset: int = 1) -> str | None:
+        return self.tokens[self.at + offset][1] if self.at + offset < len(self.tokens) else None
+
+    def take(self, wanted: str | None = None) -> str:
+        token = self.next
+        if token is None or (wanted is not None and token != wanted):
+            raise Unread(f"'{token}' stands where '{wanted}' is due")
+        self.at += 1
+        return token
+
+    def kind(self) -> str:
+        return self.tokens[self.at][0] if self.at < len(self.tokens) else ""
+
+    def raw(self) -> str:
+        """The text of a group or token, as a part of a name."""
+        if self.next != "{":
+            return self.take()
+        depth, text = 0, ""
+        while True:
+            token = self.take()
+            depth += (token == "{") - (token == "}")
+            text += token if token not in ("{", "}", r"\text", r"\mathrm", r"\,") else ""
+            if depth == 0:
+                return text
+
+    def raw_ahead(self, which: int = 1) -> str:
+        """The text of the next argument, or the one after it, which is not taken."""
+        start, text = self.at, ""
+        try:
+            for _ in range(which):
+                text = self.raw()
+        except Unread:
+            text = ""
+        self.at = start
+        return text
