@@ -11,8 +11,7 @@ class Background:
 
     Args:
         threaded: False: each is done when ``run`` returns. So it is on a CPU, where a thread would compete with training for
-        its
-            cores, and what it writes would have to be copied first.
+            its cores, and what it writes would have to be copied first.
     """
 
     def __init__(self, threaded: bool) -> None:

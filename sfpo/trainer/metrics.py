@@ -58,9 +58,8 @@ class JsonLines:
     """A file of one JSON object a line, each with a key "step"; appended and flushed line by line.
 
     Args:
-        keeps: whether a line of this step stays; the others were left by a run that was killed after its last save. They are
-        cut
-            off by putting another file in the place of this one, so that a kill at any moment leaves one of the two.
+        keeps: whether a line of this step stays; the others were left by a run that was killed after its last save. Another
+            file takes the place of this one, so that a kill at any moment leaves one of the two whole.
     """
 
     def __init__(self, path: Path, keeps: Callable[[float], bool]) -> None:

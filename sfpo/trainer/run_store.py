@@ -1,8 +1,7 @@
 """A run's folder on disk: the states from which it continues, its metrics and exports, and the finished files.
 
-    <folder>/state/<key>/   recipe.json, step_<n>/, metrics.jsonl, validation.jsonl, best_<n>/, exports/step_<n>/, last/,
-    tensorboard/ <folder>/               of the finished run: summary.json, metrics.jsonl, validation.jsonl, best/, last/,
-    exports/, tensorboard/
+    <folder>/state/<key>/   recipe.json, step_<n>/, metrics.jsonl, validation.jsonl, best_<n>/, exports/step_<n>/, last/
+    <folder>/               of the finished run: summary.json, metrics.jsonl, validation.jsonl, best/, last/, exports/
 
 ``<key>`` stands for the recipe (but for its number of steps) and the content of the inputs: a run of other settings works in
 another folder, and nothing of this one is touched. The finished files are hard links into it. What a state says about the best
@@ -102,6 +101,8 @@ class RunStore:
             self._begin()
         found = self.ranks.gather(newest_state(self.state) if self.ranks.first else None)[0]
         if found is None:
+            if self.ranks.first:
+                self._remove_after(0)
             return Progress()
         path, saved = found
         progress = Progress.from_json(saved["progress"])
@@ -121,6 +122,8 @@ class RunStore:
         return progress
 
     def _begin(self) -> None:
+        for torn in self.state.glob(".*.jsonl.*"):  # of a process that was killed while it wrote them
+            torn.unlink()
         for other in sorted(self.state.parent.glob("*/recipe.json")):
             if other.parent != self.state:
                 changes = list(differences(json.loads(other.read_text()), self.settings.recipe.model_dump(mode="json")))
@@ -128,15 +131,17 @@ class RunStore:
         write_json(self.state / "recipe.json", self.settings.recipe.model_dump(mode="json"))
 
     def open_logs(self, progress: Progress) -> None:
-        """Continue the files of metrics; lines after the saved state are cut off, and so is a validation off the schedule,
-        which the last step of a shorter run had."""
+        """Continue the files of metrics. Lines after the saved state are cut off, and so is a validation off the schedule, which
+        the last step of a shorter run had."""
         if not self.ranks.first:
             return
         step, every = progress.step, self.settings.recipe.train.validation.every
         self._sinks = [JsonLines(self.state / "metrics.jsonl", lambda at: at <= step)]
         if self.settings.execution.tensorboard:
             self._sinks.append(TensorBoard(self.state / "tensorboard", step))
-        self._validation_sinks = [JsonLines(self.state / "validation.jsonl", lambda at: at <= step and at % every == 0)]
+        self._validation_sinks = [
+            JsonLines(self.state / "validation.jsonl", lambda at: 0 < step and at <= step and at % every == 0)
+        ]
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -221,9 +226,7 @@ class RunStore:
         recipe = settings.recipe.model_dump(mode="json")
         write_json(self.state / FINISHED, {**identity, "steps": progress.step, **summary, "recipe": recipe})
         self._link(progress.best_step)
-        states = sorted(self.state.glob("step_*"))
-        for state in states[:-1] if settings.execution.keep_final_state else states:
-            shutil.rmtree(state)
+        self._remove_states()
 
     def publish_again(self) -> bool:
         """Link the files of a run that had finished under these very settings; whether it had.
@@ -242,7 +245,14 @@ class RunStore:
             return False
         log.warning("%s had finished with these settings; its files are linked to their places", self.state)
         self._link(summary["best_step"])
+        self._remove_states()
         return True
+
+    def _remove_states(self) -> None:
+        """Those that a finished run does not keep."""
+        states = sorted(self.state.glob("step_*"))
+        for state in states[:-1] if self.settings.execution.keep_final_state else states:
+            shutil.rmtree(state)
 
     def _exports(self, best_step: int | None) -> Iterator[Path]:
         yield self.state / f"best_{best_step:06d}"

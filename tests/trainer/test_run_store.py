@@ -149,12 +149,15 @@ def test_the_final_state_is_kept_or_not(run):
 
 
 def test_a_validation_off_the_schedule_goes_when_the_run_is_continued(run):
-    for step in (2, 4, 5):
-        run.store.log_validation({"step": step})  # every 2 steps; a run of 5 steps has one more
-    run.go(5, save=True)
-    longer = run.of(recipe__train__steps=12)
+    run.store.log_validation({"step": 0})
+    killed = run.of()  # before the first save: it validates before step 1 again
+    assert (killed.store.state / "validation.jsonl").read_text() == ""
+    for step in (0, 2, 4, 5):
+        killed.store.log_validation({"step": step})  # every 2 steps; a run of 5 steps has one more
+    killed.go(5, save=True)
+    longer = killed.of(recipe__train__steps=12)
     lines = [json.loads(line)["step"] for line in (longer.store.state / "validation.jsonl").read_text().splitlines()]
-    assert lines == [2, 4]
+    assert lines == [0, 2, 4]
 
 
 def test_the_last_step_of_a_shorter_run_is_exported_when_the_schedule_asks_for_it(run):
