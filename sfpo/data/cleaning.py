@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from math_verify import parse, verify
 
-from sfpo.rewards.code_tests import check_tests
+from sfpo.rewards.code_gold import check_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
