@@ -19,9 +19,20 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 """A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(strict=True)]
+"""No text that looks like one."""
 GraderName = Literal["math", "code"]
-"""math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the last fenced program pass the gold's
-tests (sfpo.rewards.code_tests)?"""
+"""math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the program in the fenced blocks pass
+the gold's tests (sfpo.rewards.code_tests)?"""
+
+
+def _holds_the_problem(text: str) -> str:
+    if "{problem}" not in text:
+        raise ValueError("the instruction must hold {problem}")
+    return text
+
+
+Instruction = Annotated[str, AfterValidator(_holds_the_problem)]
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -40,14 +51,23 @@ class KeptRows(Schema):
 
     column: str
     """As ``answer`` of TableRows."""
-    between: tuple[float, float]
-    """Smallest and largest value, both taken."""
+    between: tuple[Number, Number] | tuple[str, str]
+    """Smallest and largest value, both taken; texts (dates) compare as texts."""
+
+
+Layout = Literal["columns", "livecodebench", "deepcoder", "apps", "human_eval", "mbpp"]
 
 
 class TableRows(Schema):
     """Problems out of one published table: on the hub, or a file of the same rows under ``data_mirror``."""
 
     source: Literal["hub"]
+    layout: Layout = "columns"
+    """columns: `problem` and `answer` say where problem and gold stand. The others: the columns of that set of programming
+    problems, as published (sfpo.data.code_sets); grader code."""
+    files: Annotated[list[str], Field(min_length=1)] | None = None
+    """Files of the hub repository that hold the rows (.jsonl or .parquet), in this order, in place of ``subset`` and ``split``:
+    for a repository whose loader is a script, which is not run. None: the hub's own loader."""
     id: str | None = None
     """Hub id. None: the rows exist in the mirror folder alone."""
     subset: str | None = None
@@ -67,7 +87,16 @@ class TableRows(Schema):
     first_rows: Count | None = None
     """Only the first so many rows of the hub table."""
     mirror: str | None = None
-    """File under ``data_mirror`` (.jsonl or .parquet; columns problem, answer, optionally id, problem_fixed, answer_latex)."""
+    """File under ``data_mirror`` (.jsonl or .parquet; columns problem, answer, optionally id, problem_fixed, answer_latex; with
+    another ``layout`` those of the published set). With ``files``: the folder that holds them."""
+
+    @model_validator(mode="after")
+    def _a_layout_has_its_own_columns(self) -> TableRows:
+        named = sorted({"problem", "answer", "answer_format"} & self.model_fields_set)
+        changed = [key for key in named if getattr(self, key) != type(self).model_fields[key].default]
+        if self.layout != "columns" and changed:
+            raise ValueError(f"{' and '.join(changed)}: layout '{self.layout}' has columns of its own; leave them out")
+        return self
 
 
 Rows = Annotated[GeneratedRows | TableRows, Field(discriminator="source")]
@@ -93,6 +122,8 @@ class Benchmark(Schema):
     grader: GraderName = "math"
     out_of_distribution: bool = False
     """True where the training set holds no problem of this kind (a mark in tables)."""
+    instruction: Instruction | None = None
+    """The user turn of this benchmark; None: the suite's."""
 
 
 # ---------------------------------------------------------------------------------------------- models
@@ -412,15 +443,6 @@ Shows = Literal["scores", "curves", "dynamics", "costs", "targets", "memory", "a
 
 ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """A name that is also a target of the workflow: lower case letters, digits and '_'."""
-
-
-def _holds_the_problem(text: str) -> str:
-    if "{problem}" not in text:
-        raise ValueError("the instruction must hold {problem}")
-    return text
-
-
-Instruction = Annotated[str, AfterValidator(_holds_the_problem)]
 
 
 class Item(Schema):

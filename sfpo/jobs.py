@@ -212,6 +212,7 @@ def _evaluation(
         graders={name: params.benchmarks[name].grader for name in benchmarks},
         limits=_limits(params, model, run),
         instruction=_instruction(params, run),
+        instructions={name: own for name in benchmarks if (own := params.benchmarks[name].instruction)},
         evaluate=suite.evaluate,
         engine=suite.engine,
     )

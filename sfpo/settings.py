@@ -103,6 +103,8 @@ class EvaluationSettings(Schema):
     graders: dict[Name, GraderName]
     limits: ModelLimits
     instruction: str
+    instructions: dict[Name, str]
+    """Of benchmarks that have one of their own."""
     evaluate: Evaluate
     engine: Engine
 

@@ -191,7 +191,11 @@ def _replaces_stdin(node: ast.AST) -> bool:
     if isinstance(node, ast.Assign):
         to_stdin = any(isinstance(target, ast.Attribute) and target.attr == "stdin" for target in node.targets)
         return to_stdin and not any(_reading(inner) for inner in ast.walk(node.value))
-    if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("patch", "object", "setattr"):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
+        "patch",
+        "object",
+        "setattr",
+    ):
         return any(isinstance(inner, ast.Constant) and inner.value in ("builtins.input", "sys.stdin", "input", "stdin")
                    for inner in node.args)  # fmt: skip
     return False

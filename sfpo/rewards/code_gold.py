@@ -5,7 +5,8 @@ Three forms:
     {"cases": [{"stdin": "3 4\n", "stdout": "7\n"}, ...]}                     a whole program
     {"function": "f", "check": "def check(candidate): assert candidate(3, 4) == 7"}     f, by code that calls it
 
-Where several outputs are right, a case has the list `results` in place of `result`, or `stdouts` in place of `stdout`. Optional:
+Where several outputs are right, a case has the list `results` in place of `result`, or `stdouts` in place of `stdout`. A gold
+may also state:
     time_limit_seconds   processor time of one case, in place of the grader's own limit for a run
     tolerance            of floats: |a - b| <= tolerance * max(1, |b|); without it 1e-9
     preamble             code that runs before the program: imports and helpers that the problem shows
@@ -116,7 +117,9 @@ def check_tests(text: str) -> CodeTests:
     expected = [right for _, right in cases]
     if function is None:
         if not any(text.strip() for texts in expected for text in texts):
-            raise ValueError(f"every `stdout` must be a text that is not blank, or a program that does nothing passes: {shown!r}")
+            raise ValueError(
+                f"every `stdout` must be a text that is not blank, or a program that does nothing passes: {shown!r}"
+            )
         return CodeTests(None, tuple({"stdin": given} for given, _ in cases), tuple(expected), **options)
     if all(None in results for results in expected):
         raise ValueError(f"every `result` is null, so a function that does nothing would pass: {shown!r}")
@@ -186,9 +189,13 @@ def _same_line(found: str, right: str, tolerance: float) -> bool:
         return True
     words, right_words = found.split(), right.split()
     indented = len(found) - len(found.lstrip()) != len(right) - len(right.lstrip())
-    return not indented and len(words) == len(right_words) and all(
-        word == other or _close(_float(word), _decimal(other), tolerance)
-        for word, other in zip(words, right_words, strict=True)
+    return (
+        not indented
+        and len(words) == len(right_words)
+        and all(
+            word == other or _close(_float(word), _decimal(other), tolerance)
+            for word, other in zip(words, right_words, strict=True)
+        )
     )
 
 
@@ -224,12 +231,16 @@ def right_results(output: bytes, right: list[list[Any]], tolerance: float) -> bo
 def _same(value: Any, right: Any, tolerance: float) -> bool:
     """Equality of JSON values: 2.0 is 2, a float is held to the tolerance, and true is not 1."""
     if isinstance(right, list):
-        return isinstance(value, list) and len(value) == len(right) and all(
-            _same(*pair, tolerance) for pair in zip(value, right, strict=True)
+        return (
+            isinstance(value, list)
+            and len(value) == len(right)
+            and all(_same(*pair, tolerance) for pair in zip(value, right, strict=True))
         )
     if isinstance(right, dict):
-        return isinstance(value, dict) and value.keys() == right.keys() and all(
-            _same(value[key], right[key], tolerance) for key in value
+        return (
+            isinstance(value, dict)
+            and value.keys() == right.keys()
+            and all(_same(value[key], right[key], tolerance) for key in value)
         )
     if isinstance(value, bool) or isinstance(right, bool):
         return value is right

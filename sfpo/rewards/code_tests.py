@@ -55,7 +55,7 @@ def extract_blocks(text: str) -> tuple[str, ...]:
             if _is_python(opened[3]):
                 blocks.append("\n".join(one.removeprefix(opened[1]) for one in lines))
             opened = None
-        elif fence is not None and (opened is None or fence[2][0] == opened[2][0] == "`" and fence[3].strip()):
+        elif fence is not None and (opened is None or (fence[2][0] == opened[2][0] == "`" and fence[3].strip())):
             opened, lines = fence, []  # also where the one before was left open
         else:
             lines.append(line)
@@ -108,9 +108,7 @@ class CodeGrader:
         distinct = [one for one in dict.fromkeys(questions) if one[0]]
         outcomes = self._threads.map(lambda one: self._passes(one[0], tests[one[1]]), distinct)
         verdicts = dict(zip(distinct, outcomes, strict=True))
-        grades = [
-            Grade(verdicts.get(one) is True, bool(one[0]), bool(one[0]) and verdicts[one] is None) for one in questions
-        ]
+        grades = [Grade(verdicts.get(one) is True, bool(one[0]), bool(one[0]) and verdicts[one] is None) for one in questions]
         if given_up := sum(one.timed_out for one in grades):
             logger.warning(
                 "%d of %d programs counted as wrong: over their limit of processor time (%g s where a problem states none), "

@@ -25,9 +25,8 @@ _MODULES = (
     "bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math, operator, os, random, re, statistics, "
     "string, sys, time, typing"
 )
-_STARRED = (
-    "string re datetime collections heapq bisect copy math random statistics itertools functools operator typing"  # in this order
-)
+_STARRED = "string re datetime collections heapq bisect copy math random statistics itertools functools operator typing"
+"""In this order."""
 
 
 def prelude() -> dict[str, Any]:

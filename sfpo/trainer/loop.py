@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sfpo.algorithms.advantages import group_advantages, zero_variance
 from sfpo.algorithms.update_rules import StepReport, make_update_rule
-from sfpo.data.prompts import load_prompts
+from sfpo.data.prompts import load_prompts, prompts_sha256
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
 from sfpo.ranks import ALONE, Ranks, cores, join
@@ -334,6 +334,7 @@ class TrainingJob:
             "peak_memory_mb": round(peak_memory_mb(), 1),
             "ranks": self.ranks.size,
             "prompts": len(self.prompts),
+            "prompts_sha256": prompts_sha256((prompt.id, prompt.token_ids) for prompt in self.prompts),
             "prompts_excluded_as_too_long": self.excluded,
             "versions": versions(),
             "hardware": hardware(),

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from sfpo.manifest import strict
+
 TRAINING_PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
 """Their sum is "total": training time, without validation, saving and start-up."""
 
@@ -52,7 +54,8 @@ def peak_memory_mb() -> float:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each with a key "step"; appended and flushed line by line.
+    """A file of one JSON object a line, each with a key "step"; appended and flushed line by line. A number that is not finite
+    is null.
 
     Args:
         last_step: lines of later steps, left by a run that was killed after its last save, are cut off.
@@ -66,7 +69,7 @@ class JsonLines:
         self._file = path.open("a")
 
     def append(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(strict(record), allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a program in each line)
 """Which blocks of an answer are the program: answers as models write them, graded whole."""
 
 import json
@@ -54,7 +55,7 @@ RIGHT = {
     "quit at the end": (SUM, [f"{ADD}\nquit()"]),
     "unittest.main at the end": (SUM, [f"import unittest\n{ADD}\nif __name__ == '__main__':\n    unittest.main()"]),
     "a demonstration that asks for input": (SUM, [f"{ADD}\nprint(f(int(input()), int(input())))"]),
-    "in a list": (SUM, ["1. First:\n   ```python\n   def f(x, y):\n       return x + y\n   ```".replace("1. First:\n", "```text\n```\n")]),
+    "in a list": (SUM, ["```text\n1.\n```\n   ```python\n   def f(x, y):\n       return x + y\n   ```"]),
     "imported from the library": (SUM, ["from operator import add as f"]),
     # tests on stdin: what reads it
     "stdin, output after it": (LINE, [READ, "```\n7\n```"]),
@@ -62,7 +63,7 @@ RIGHT = {
     "stdin, usage after it": (LINE, [f"{SOLVE}\na, b = map(int, input().split())\nprint(solve(a, b))", "print(solve(3, 4))"]),
     "stdin, usage that puts in a text": (LINE, [f"def main():\n    {READ.replace(chr(10), chr(10) + '    ')}\nmain()", "import io, sys\nsys.stdin = io.StringIO('3 5')\nmain()"]),
     "stdin, usage that puts in a text and reads": (LINE, [READ, f"import io, sys\nsys.stdin = io.StringIO('3 5')\n{READ}"]),
-    "stdin, usage that patches input": (LINE, [READ, f"from unittest.mock import patch\nwith patch('builtins.input', return_value='3 5'):\n    print(sum(map(int, input().split())))"]),
+    "stdin, usage that patches input": (LINE, [READ, "from unittest.mock import patch\nwith patch('builtins.input', return_value='3 5'):\n    print(sum(map(int, input().split())))"]),
     "stdin, a shell line after it": (LINE, [READ, "```bash\necho 3 4 | python a.py\n```"]),
     "stdin, an unmarked shell line after it": (LINE, [READ, "```\necho 3 4 | python a.py  # reads stdin\n```"]),
     "stdin, helper before it": (LINE, [SOLVE, "a, b = map(int, input().split())\nprint(solve(a, b))"]),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a program in each line)
 """The tests of code tasks: what is right, what is close enough, and what is no gold."""
 
 import base64
@@ -98,7 +99,9 @@ def test_a_test_whose_output_is_blank_among_others(grader):
 
 def test_an_output_longer_than_the_usual_limit(grader):
     line = "x" * 999 + "\n"
-    assert grade(grader, "for _ in range(int(input())): print('x' * 999)", cases=[{"stdin": "2000", "stdout": line * 2000}]).correct
+    assert grade(
+        grader, "for _ in range(int(input())): print('x' * 999)", cases=[{"stdin": "2000", "stdout": line * 2000}]
+    ).correct
 
 
 # ---------------------------------------------------------------------------------------------- limits of a problem's own
@@ -112,7 +115,9 @@ def test_a_problems_own_time_limit_goes_before_the_graders(grader):
     cases = [{"arguments": [n], "result": n} for n in range(2)]
     assert grade(grader, program, function="f", cases=cases) == Grade(False, True, True)
     assert grade(grader, program, function="f", cases=cases, time_limit_seconds=2) == Grade(True, True, False)
-    assert grade(grader, f"{BUSY}busy(1.3)\nprint(input())", cases=[{"stdin": "7", "stdout": "7"}], time_limit_seconds=3).correct
+    assert grade(
+        grader, f"{BUSY}busy(1.3)\nprint(input())", cases=[{"stdin": "7", "stdout": "7"}], time_limit_seconds=3
+    ).correct
 
 
 # ---------------------------------------------------------------------------------------------- checks
@@ -199,7 +204,10 @@ def test_the_preamble_is_there_for_both(grader):
         ({"check": CHECK}, "must be a name"),
         ({"function": "f", "check": " "}, "`check` must be code"),
         ({"function": "f", "check": 7}, "`check` must be code"),
-        ({"function": "f", "cases": CASES, "time_limit_seconds": 0}, "`time_limit_seconds` = 0: it must be a number above 0, 60"),
+        (
+            {"function": "f", "cases": CASES, "time_limit_seconds": 0},
+            "`time_limit_seconds` = 0: it must be a number above 0, 60",
+        ),
         ({"function": "f", "cases": CASES, "time_limit_seconds": 1e9}, "`time_limit_seconds` = 1000000000.0"),
         ({"function": "f", "cases": CASES, "time_limit_seconds": "2"}, "`time_limit_seconds` = '2'"),
         ({"function": "f", "cases": CASES, "tolerance": True}, "`tolerance` = True"),
