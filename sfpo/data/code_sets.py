@@ -219,6 +219,10 @@ def _tested_function(tests: str, setup: str) -> str:
         alias.asname or alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
     }
     asked = used - bound - set(dir(builtins)) - sys.stdlib_module_names
+    if not asked:  # a task may ask for another `sum`: what every test calls
+        calls = [{node.func.id for node in ast.walk(test) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+                 for test in ast.parse(tests).body]  # fmt: skip
+        asked = set.intersection(*calls) - bound if calls else set()
     if len(asked) != 1:
         raise ValueError(f"the tests use {', '.join(sorted(asked)) or 'no function'}, where one function is due")
     return asked.pop()

@@ -142,7 +142,9 @@ def test_a_tested_function_is_the_one_unknown_name():
     assert found.tests == {"function": "f", "check": "\n".join(tests)} and found.solution == "c"
     sanitized = {"prompt": "Root.", "test_list": tests, "test_imports": ["import math"], "code": "c"}
     assert read_problem("mbpp", sanitized).tests["preamble"] == "import math"
-    for other in ("assert f(g(1))", "assert True", "assert ("):
+    total = record | {"test_list": ["assert sum(10, 15) == 6", "assert str(sum(4, 6)) == '3'"]}
+    assert read_problem("mbpp", total).tests["function"] == "sum"
+    for other in ("assert f(g(1))", "assert True", "assert (", "assert len(str(1)) == 1", ""):
         with pytest.raises(ValueError):
             read_problem("mbpp", record | {"test_list": [other]})
 

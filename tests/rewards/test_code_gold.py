@@ -129,6 +129,7 @@ def test_a_problems_own_time_limit_goes_before_the_graders(grader):
         ("def f(x, y): return x + y", CHECK),
         ("def f(x, y): return x + y", "assert f(3, 4) == 7"),
         ("def f(x): return (x, {x: {x}}, None, 1.5, b'a', 1j, frozenset([x]))", "assert f(2) == (2, {2: {2}}, None, 1.5, b'a', 1j, frozenset([2]))"),
+        ("def f(xs, kind): return [x for x in xs if not isinstance(x, kind)]", "assert f((1, 'a', 2.5), int) == ['a', 2.5] and f([1], str) == [1]"),
         ("def f(x, *, by): return x * by", "assert f((1, 2), by=2) == (1, 2, 1, 2)"),
         ("def f(x): return type(x).__name__", "assert [f(1), f((1,)), f({1: 2}), f({1}), f('')] == ['int', 'tuple', 'dict', 'set', 'str']"),
         ("def f(x): return x", "assert math.isnan(f(float('nan'))) and f(float('inf')) == float('inf')"),
@@ -183,6 +184,11 @@ def test_a_check_is_not_to_be_deceived(grader, program, check):
 )
 def test_a_check_that_takes_too_long_is_given_up(grader, program, check):
     assert grade(grader, program, function="f", check=check) == Grade(False, True, True)
+
+
+def test_a_function_may_be_called_check(grader):
+    assert grade(grader, "def check(x): return x + 1", function="check", check="assert check(1) == 2").correct
+    assert not grade(grader, "def check(x): return x", function="check", check="assert check(1) == 2").correct
 
 
 def test_the_preamble_is_there_for_both(grader):

@@ -30,9 +30,9 @@ def records() -> list[dict]:
 @pytest.fixture(scope="module")
 def grade(records, isolation):
     """Verdicts on a program for each problem; None where there is none."""
-    golds = [json.dumps(read_problem("human_eval", record).tests) for record in records]
+    of_problems = [json.dumps(read_problem("human_eval", record).tests) for record in records]
 
-    def verdicts(programs):
+    def verdicts(programs, golds=of_problems):
         asked = [(f"```python\n{program}\n```", gold) for program, gold in zip(programs, golds, strict=True) if program]
         with CodeGrader(workers=2) as grader:
             found = iter(grader.grade_all(*zip(*asked, strict=True)))
@@ -110,10 +110,19 @@ def mutant(record, number) -> str | None:
     return ast.unparse(ast.fix_missing_locations(tree)) if change.seen > number else None
 
 
-def test_mutations_are_caught(records, grade):
-    """Up to three changes a problem. Some change nothing that a test can see (a bound that is never met, a flag that is set
-    again): the share that is caught is measured, and with the published asserts it is the same."""
-    programs = [[mutant(record, number) for record in records] for number in range(3)]
-    verdicts = [passed for row in programs for passed in grade(row) if passed is not None]
-    print(f"{len(verdicts)} mutants, {verdicts.count(False)} caught")
-    assert len(verdicts) > 350 and verdicts.count(False) / len(verdicts) > 0.85
+def test_mutations_are_caught_as_by_the_asserts_in_one_process(records, grade):
+    """Up to three changes a problem. Some change nothing that a test can see (a bound never met, a flag set
+    again), so the verdicts are held to those of program and asserts in one process."""
+    ended = json.dumps({"cases": [{"stdin": "", "stdout": "passed"}]})
+    judged = []
+    for number in range(3):
+        programs = [mutant(record, number) for record in records]
+        together = [
+            program and f"{program}\n{record['test']}\ncheck({record['entry_point']})\nprint('passed')"
+            for program, record in zip(programs, records, strict=True)
+        ]
+        judged += zip(grade(programs), grade(together, [ended] * len(records)), strict=True)
+    judged = [verdicts for verdicts in judged if verdicts != (None, None)]
+    assert all(apart == together for apart, together in judged)
+    caught = sum(not apart for apart, _ in judged)
+    assert len(judged) > 350 and caught / len(judged) > 0.9  # measured: 370 of 405
