@@ -1,22 +1,25 @@
-"""Published programming problems through the whole of training: an APPS-like file is prepared, a tiny model is warmed up on its
+"""Published programming problems through the whole of training: an APPS-like file is prepared, a tiny model learns its
 solutions, and GRPO takes a step on what the model's own programs earn."""
 
 import json
 import math
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from sfpo.config import Dataset, ModelLimits, ScratchModel
 from sfpo.data.prepare import prepare_dataset
 from sfpo.data.prompts import load_problems
-from sfpo.models.prepare import prepare as prepare_model
+from sfpo.manifest import write_manifest
+from sfpo.models.scratch import new_policy, train_tokenizer
+from sfpo.models.warm_up import read_examples
 from sfpo.rewards.code_tests import CodeGrader
-from sfpo.settings import DatasetSettings, ModelSettings, RunId, RunSettings, to_json
+from sfpo.settings import DatasetSettings, RunId, RunSettings, to_json
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -50,6 +53,35 @@ def apps_rows() -> list[dict]:
     return rows
 
 
+def learn_by_heart(model: ScratchModel, file: Path, folder: Path) -> None:
+    """A policy that writes the solution of a problem about every second time: it learns until a solution has a probability of
+    one half on average."""
+    rows = load_problems(file)
+    tokenizer = train_tokenizer([text for row in rows for text in (row.problem, row.solution)], model.vocabulary_size)
+    policy = new_policy(model, tokenizer)
+    examples, too_long = read_examples(file, rows, tokenizer, "{problem}", model)
+    assert too_long == []
+    longest = max(len(one.prompt_ids) + len(one.completion_ids) for one in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    for row, one in enumerate(examples):
+        length, end = len(one.prompt_ids), len(one.prompt_ids) + len(one.completion_ids)
+        ids[row, :end] = torch.tensor(one.prompt_ids + one.completion_ids)
+        labels[row, length:end] = ids[row, length:end]
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    for _ in range(400):
+        logits = policy(input_ids=ids).logits[:, :-1]  # what comes behind an example is masked by causality
+        loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / len(examples)
+        if loss.item() < math.log(2):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_manifest(folder)
+
+
 def test_one_step_on_an_apps_like_set(tmp_path, params, isolation):
     mirror, data, model = tmp_path / "mirror", tmp_path / "data", tmp_path / "model"
     for folder in (mirror, data, model):
@@ -68,22 +100,13 @@ def test_one_step_on_an_apps_like_set(tmp_path, params, isolation):
         assert not any(grade.correct for grade in grader.grade_all(others, golds))
 
     limits = {"max_prompt_tokens": 128, "max_completion_tokens": 64}
-    # On so few problems a model learns by heart: its pass rate is measured on what it learned.
-    by_heart = tmp_path / "by_heart"
-    by_heart.mkdir()
-    for name in ("train.parquet", "validation.parquet"):
-        shutil.copy(data / "train.parquet", by_heart / name)
-    warm_up = {"learning_rate": 3e-3, "batch_size": 8, "max_batches": 400, "check_every": 10, "check_prompts": 12}
-    warm_up["pass_rate"] = (0.25, 0.75)
-    scratch = ScratchModel(**params.models["tiny-coder"].model_dump() | limits | {"warm_up": warm_up})
-    words = ModelSettings(name="tiny", model=scratch, instruction="{problem}", warm_up_data=str(by_heart), grader="code")
-    prepare_model(words, model / "checkpoint")
+    learn_by_heart(ScratchModel(**params.models["tiny-coder"].model_dump() | limits), data / "train.parquet", model)
 
     small = {"steps": 1, "prompts_per_step": 8, "completions_per_prompt": 8, "mini_batch_prompts": 4, "export_every": None}
     train = params.suites["programs"].train.model_dump() | small | {"validation": {"every": 1, "prompts": 8, "samples": 2}}
     settings = RunSettings(
         run=RunId(suite="test", model="tiny", dataset="apps", arm="grpo", seed=0),
-        model_path=str(model / "checkpoint"),
+        model_path=str(model),
         data_path=str(data),
         grader="code",
         limits=ModelLimits(**limits),
