@@ -131,7 +131,8 @@ def _is_plain(node: ast.stmt) -> bool:
 def _rank(block: Block, function: str) -> int:
     """How far the block defines the function."""
     if block.tree is None:
-        return _DEFINED if re.search(rf"^\s*(async\s+)?def\s+{function}\b", block.text, re.MULTILINE) else 0
+        with_body = rf"^\s*(?:async\s+)?def\s+{function}\b.*:\s*\n\s+\S"  # a signature alone is no attempt
+        return _DEFINED if re.search(with_body, block.text, re.MULTILINE) else 0
     return max((_definition(node, function) for node in _top_level(block.tree)), default=0)
 
 
@@ -141,7 +142,8 @@ def _definition(node: ast.AST, function: str) -> int:
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         names = {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
-        return _DEFINED if function in names and node.value is not None else 0
+        from_itself = any(isinstance(inner, ast.Name) and inner.id == function for inner in ast.walk(node.value or node))
+        return _DEFINED if function in names and node.value is not None and not from_itself else 0
     if function not in _bound_by(node):
         return 0
     if isinstance(node, ast.Import | ast.ImportFrom):

@@ -163,7 +163,7 @@ class CodeGrader:
         seconds = tests.time_limit_seconds or self._time_limit_seconds
         return {
             "cpu_seconds": math.ceil(seconds),
-            "clock_seconds": CLOCK_FACTOR * seconds,
+            "clock_seconds": CLOCK_FACTOR * max(seconds, self._time_limit_seconds),
             "memory_mb": self._memory_mb,
             "output_bytes": max(OUTPUT_BYTES, 2 * tests.longest_output),
         }

@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,12 @@ def prelude() -> dict[str, Any]:
 
 PRELUDE = prelude()
 """Made once: the processes of the programs are forks of this one."""
+
+# `threading.stack_size(...); Thread(target=main).start()` is a common idiom for deep recursion. There are no threads in the
+# sandbox, and none is needed: what a thread would do is done when it is started.
+threading.Thread.start = lambda self: self.run()
+threading.Thread.join = lambda self, timeout=None: None
+threading.stack_size = lambda size=0: 0
 
 
 # ---------------------------------------------------------------------------------------------- the program

@@ -57,6 +57,9 @@ RIGHT = {
     "a demonstration that asks for input": (SUM, [f"{ADD}\nprint(f(int(input()), int(input())))"]),
     "in a list": (SUM, ["```text\n1.\n```\n   ```python\n   def f(x, y):\n       return x + y\n   ```"]),
     "imported from the library": (SUM, ["from operator import add as f"]),
+    "wrapped later": (SUM, [ADD, "from functools import lru_cache\nf = lru_cache(None)(f)"]),
+    "the signature again, without a body": (SUM, [ADD, "```\ndef f(x: int, y: int) -> int\n```"]),
+    "the signature again, with a colon": (SUM, [ADD, "```\ndef f(x: int, y: int) -> int:\n```"]),
     # tests on stdin: what reads it
     "stdin, output after it": (LINE, [READ, "```\n7\n```"]),
     "stdin, sample after it": (LINE, [READ, "```\n3 4\n```"]),
@@ -81,6 +84,9 @@ RIGHT = {
     "stdin, read by os": (LINE, ["import os\nprint(sum(map(int, os.read(0, 99).split())))", "7"]),
     "stdin, wrapped": (LINE, ["import io, os, sys\nsys.stdin = io.BytesIO(os.read(0, 99))\nprint(sum(map(int, sys.stdin.readline().split())))", "7"]),
     "stdin, a parameter called input": (LINE, ["def solve(input):\n    return sum(map(int, input.split()))\nprint(solve(input()))", "print(solve('3 4'))"]),
+    "stdin, the line that reads": (LINE, [READ, "a, b = map(int, input().split())"]),
+    "stdin, the lines that changed": (LINE, [f"{SOLVE}\na, b = map(int, input().split())\nprint(solve(a, b))", "print(solve(a, b))"]),
+    "stdin, in a thread with a large stack": (LINE, [f"import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(2**27)\ndef deep(n):\n    return 0 if n == 0 else deep(n - 1)\ndef main():\n    deep(20000)\n    {READ.replace(chr(10), chr(10) + '    ')}\nt = threading.Thread(target=main)\nt.start()\nt.join()"]),
     "no input": (NO_INPUT, ["print(3 + 4)", "```\n7\n```"]),
 }  # fmt: skip
 

@@ -226,7 +226,7 @@ ATTACKS = {
     "forks": "import os\nif os.fork() == 0: os._exit(0)" + THEN_ADD,
     "fork bomb": "import os\nwhile True: os.fork()",
     "detaches": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)" + THEN_ADD,
-    "starts a thread": "import threading\nthreading.Thread(target=print).start()" + THEN_ADD,
+    "starts a thread": "import _thread\n_thread.start_new_thread(print, ())" + THEN_ADD,
     "starts a program": "import subprocess\nsubprocess.run(['/usr/bin/true'], check=True)" + THEN_ADD,
     "becomes another program": "import os\nos.execv('/usr/bin/env', ['env'])",
     "sleeps": "import time; time.sleep(600)",
