@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -289,4 +290,5 @@ if __name__ == "__main__":
     import driver
 
     del sys.path[0]
+    gc.freeze()  # else the first collection in each fork would copy all that was imported here
     main()
