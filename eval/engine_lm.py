@@ -9,6 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from sfpo.config import Sampling
+from sfpo.data.prompts import chat_text, prompts_sha256
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import seed_of
 
@@ -26,6 +27,8 @@ class EngineLM(LM):
         self._engine, self._seed = engine, seed
         self.prompts_too_long: dict[str, list[str]] = {}
         """Task -> ids of the problems whose prompt is over the model's max_prompt_tokens: not asked, so answered wrong."""
+        self.prompts_sha256: dict[str, str] = {}
+        """Task -> ``sfpo.data.prompts.prompts_sha256`` of its prompts in the order of their ids."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -35,9 +38,7 @@ class EngineLM(LM):
         return self._engine.tokenizer.chat_template
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return self._engine.tokenizer.apply_chat_template(
-            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        return chat_text(self._engine.tokenizer, chat_history, add_generation_prompt)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts in the order of ``requests``; lm-eval repeats a request object for each of its k completions.
@@ -46,6 +47,7 @@ class EngineLM(LM):
         """
         repeats: Counter[tuple[str, int]] = Counter()
         by_sampling: dict[Sampling, list[tuple[int, Request]]] = defaultdict(list)
+        prompts: dict[str, dict[str, list[int]]] = defaultdict(dict)
         for index, instance in enumerate(requests):
             context, settings = instance.args
             problem = (instance.task_name, instance.doc["id"])
@@ -53,12 +55,14 @@ class EngineLM(LM):
             repeats[problem] += 1
             # The template has put the special tokens in already.
             prompt_ids = self._engine.tokenizer.encode(context, add_special_tokens=False)
+            prompts[problem[0]][problem[1]] = prompt_ids
             if len(prompt_ids) > self._engine.max_prompt_tokens:
                 too_long = self.prompts_too_long.setdefault(problem[0], [])
                 too_long += [problem[1]] if problem[1] not in too_long else []
                 continue
             sampling = Sampling(temperature=settings["temperature"], top_p=settings["top_p"])
             by_sampling[sampling].append((index, Request(prompt_ids, seed)))
+        self.prompts_sha256 |= {task: prompts_sha256(sorted(asked.items())) for task, asked in prompts.items()}
         for task, ids in self.prompts_too_long.items():
             log.warning(
                 "%s: %d prompts over %d tokens are not asked and count as wrong: %s",

@@ -105,7 +105,7 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
     for name in settings.benchmarks:
         samples = sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])
         texts += [
-            {"benchmark": name, **sample["doc"], "responses": sample["resps"][0], "correct": sample["correct"]}
+            {"benchmark": name, **_shown(sample["doc"]), "responses": sample["resps"][0], "correct": sample["correct"]}
             for sample in samples
         ]
         mean = {
@@ -118,15 +118,22 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
         "benchmarks": benchmarks,
         "average": sum(benchmark["avg_at_k"] for benchmark in benchmarks.values()) / len(benchmarks),
         "prompts_too_long": model.prompts_too_long,
+        "prompts_sha256": model.prompts_sha256,
         "seconds": {**seconds, "evaluate": time.perf_counter() - started},
     }
+
+
+def _shown(doc: dict[str, Any]) -> dict[str, Any]:
+    """What samples.jsonl says of a problem: not the tests of a program, which can be megabytes (problems.parquet has them)."""
+    return {key: value for key, value in doc.items() if not (key == "answer" and doc["grader"] == "code")}
 
 
 def make_tasks(settings: EvaluationSettings) -> tuple[TaskManager, list[Task]]:
     """The benchmarks' tasks, with the suite's number of samples and sampling in place of the files'."""
     from lm_eval.tasks import TaskManager
 
-    metadata = {"problems": settings.benchmarks, "graders": settings.graders, "instruction": settings.instruction}
+    metadata = {"problems": settings.benchmarks, "graders": settings.graders}
+    metadata |= {"instruction": settings.instruction, "instructions": settings.instructions}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     tasks = manager.load(list(settings.benchmarks))["tasks"]
     for task in tasks.values():

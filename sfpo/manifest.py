@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,16 @@ def content_sha256(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically: a reader sees the old file or the new one, also after a crash."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(strict(content), indent=1, allow_nan=False) + "\n")
+
+
+def strict(value: Any) -> Any:
+    """The value with null for each number that JSON has no word for: NaN and the infinities, which other readers refuse."""
+    if isinstance(value, dict):
+        return {key: strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

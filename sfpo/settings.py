@@ -176,6 +176,8 @@ class EvaluationSettings(JobSettings):
     graders: dict[Name, GraderName]
     limits: ModelLimits
     instruction: str
+    instructions: dict[Name, str]
+    """Of benchmarks that have one of their own."""
     evaluate: Evaluate
     sampler: Sampler
     engine: Engine

@@ -14,7 +14,12 @@ _graders = {name: make_grader(name, workers=len(os.sched_getaffinity(0))) for na
 
 
 def problems(
-    problems: dict[str, str], graders: dict[str, str], instruction: str, benchmark: str, **_: Any
+    problems: dict[str, str],
+    graders: dict[str, str],
+    instruction: str,
+    benchmark: str,
+    instructions: dict[str, str] | None = None,
+    **_: Any,
 ) -> dict[str, datasets.Dataset]:
     """The prepared problems of one benchmark, with columns ``prompt`` (the user turn, as in training) and ``grader``.
 
@@ -22,10 +27,11 @@ def problems(
         problems: benchmark -> its parquet file (from the task manager's metadata, like ``graders`` and ``instruction``).
         graders: benchmark -> name of its grader.
         benchmark: from the task's own file.
+        instructions: benchmark -> its own instruction, in place of ``instruction``.
     """
     table = datasets.Dataset.from_parquet(problems[benchmark])
-    grader = graders[benchmark]
-    return {"test": table.map(lambda row: {"prompt": instruction.replace("{problem}", row["problem"]), "grader": grader})}
+    grader, words = graders[benchmark], (instructions or {}).get(benchmark, instruction)
+    return {"test": table.map(lambda row: {"prompt": words.replace("{problem}", row["problem"]), "grader": grader})}
 
 
 def every_sample(responses: Iterable[list[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:

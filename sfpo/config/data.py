@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sfpo.config.names import Count, GraderName, Name
+from sfpo.config.names import Count, GraderName, Instruction, Name, Number
 from sfpo.schema import Schema
 
 
@@ -23,14 +23,23 @@ class KeptRows(Schema):
 
     column: str
     """As ``answer`` of TableRows."""
-    between: tuple[float, float]
-    """Smallest and largest value, both taken."""
+    between: tuple[Number, Number] | tuple[str, str]
+    """Smallest and largest value, both included; texts (dates) compare as texts."""
+
+
+Layout = Literal["columns", "livecodebench", "deepcoder", "apps", "human_eval", "mbpp"]
 
 
 class TableRows(Schema):
     """Problems out of one published table: on the hub, or a file of the same rows under ``data_mirror``."""
 
     source: Literal["hub"]
+    layout: Layout = "columns"
+    """columns: ``problem`` and ``answer`` name the columns of problem and gold. The others: the columns of that set of
+    programming problems, as published (sfpo.data.code_sets); grader code."""
+    files: Annotated[list[str], Field(min_length=1)] | None = None
+    """Files of the hub repository that hold the rows (.jsonl or .parquet), in this order, in place of ``subset`` and ``split``:
+    for a repository whose loader is a script, which is not run. None: the hub's own loader."""
     id: str | None = None
     """Hub id. None: the rows exist in the mirror folder alone."""
     subset: str | None = None
@@ -50,7 +59,16 @@ class TableRows(Schema):
     first_rows: Count | None = None
     """Only the first so many rows of the hub table."""
     mirror: str | None = None
-    """File under ``data_mirror`` (.jsonl or .parquet; columns problem, answer, optionally id, problem_fixed, answer_latex)."""
+    """File under ``data_mirror`` (.jsonl or .parquet; columns problem, answer, optionally id, problem_fixed, answer_latex; with
+    another ``layout`` those of the published set). With ``files``: the folder that holds them."""
+
+    @model_validator(mode="after")
+    def _a_layout_has_its_own_columns(self) -> TableRows:
+        named = sorted({"problem", "answer", "answer_format"} & self.model_fields_set)
+        changed = [key for key in named if getattr(self, key) != type(self).model_fields[key].default]
+        if self.layout != "columns" and changed:
+            raise ValueError(f"{' and '.join(changed)}: layout '{self.layout}' has columns of its own; leave them out")
+        return self
 
 
 Rows = Annotated[GeneratedRows | TableRows, Field(discriminator="source")]
@@ -76,3 +94,5 @@ class Benchmark(Schema):
     grader: GraderName = "math"
     out_of_distribution: bool = False
     """True where the training set holds no problem of this kind (a mark in tables)."""
+    instruction: Instruction | None = None
+    """The user turn of this benchmark; None: the suite's."""

@@ -10,9 +10,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 """A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(strict=True)]
+"""A number, not a text that looks like one."""
 GraderName = Literal["math", "code"]
-"""math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the last fenced program pass the gold's
-tests (sfpo.rewards.code_tests)?"""
+"""math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the program in the fenced blocks pass
+the gold's tests (sfpo.rewards.code_tests)?"""
 Names = Annotated[list[Name], Field(min_length=1)]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from math_verify import parse, verify
 
 from sfpo.rewards import equivalence
-from sfpo.rewards.code_tests import check_tests
+from sfpo.rewards.code_gold import check_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,12 +57,14 @@ def fault(row: Row, max_problem_characters: int | None = None, grader: GraderNam
     """Why a row cannot be used, in the words of the report; None: it can."""
     if not row.problem:
         return "empty problem"
-    if not row.answer or not all(row.answer):
+    if grader == "math" and (not row.answer or not all(row.answer)):
         return "empty gold"
     if max_problem_characters is not None and len(row.problem) > max_problem_characters:
         return "problem too long"
     if grader == "code":
         return _faulty_tests(row)
+    if any(re.fullmatch(r"[+-]?(nan|inf)", gold.casefold()) for gold in row.answer):
+        return "gold is NaN or infinite"
     if not all(is_integer(gold) or parsed(gold) for gold in row.answer):
         return "unparsable gold"
     return None
@@ -70,7 +72,8 @@ def fault(row: Row, max_problem_characters: int | None = None, grader: GraderNam
 
 def _faulty_tests(row: Row) -> str | None:
     try:
-        check_tests(row.answer[0])
+        (tests,) = row.answer
+        check_tests(tests)
     except ValueError:
         return "faulty tests"
     return None

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sfpo.config import Dataset, GeneratedRows, GraderName
 from sfpo.data.cleaning import fault, in_a_sentence, read_as_text, repeats, surplus
-from sfpo.data.rows import Row, write_rows
+from sfpo.data.rows import Row, rows_sha256, write_rows
 from sfpo.data.sources import read_rows
 from sfpo.manifest import write_json
 from sfpo.schema import ConfigError
@@ -31,8 +31,9 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
     """Write the training and validation rows of a data set, and return the report.
 
     Report: settings_hash; kept and validation (rows in train.parquet, validation.parquet); parts (the same for each, and rows
-    read); excluded (reason -> count and ids); golds_read_as_text (kept rows whose gold Math-Verify reads as a text only);
-    golds_in_a_sentence (kept rows whose gold no plain answer meets, such as 'The answer is 5.').
+    read); read_sha256 (of each part's rows as they were read: a hub branch and a mirror file can change); excluded (reason ->
+    count and ids); golds_read_as_text (kept rows whose gold Math-Verify reads as a text only); golds_in_a_sentence (kept rows
+    whose gold no plain answer meets, such as 'The answer is 5.').
 
     Raises:
         ConfigError: a source cannot be read, or too few rows are left to hold out ``validation_rows``.
@@ -59,6 +60,7 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
         "kept": len(train),
         "validation": len(validation),
         "parts": _parts(read=candidates, kept=train, validation=validation),
+        "read_sha256": {name: rows_sha256(rows) for name, rows in parts.items()},
         "excluded": _by_reason(reasons),
         "golds_read_as_text": _golds(read_as_text, usable, dataset.grader),
         "golds_in_a_sentence": _golds(in_a_sentence, usable, dataset.grader),
@@ -86,6 +88,7 @@ def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, An
         "settings_hash": settings_hash(settings),
         "kept": len(problems),
         "parts": _parts(read=rows, kept=problems),
+        "read_sha256": {settings.name: rows_sha256(rows)},
         "excluded": _by_reason(reasons),
         "golds_read_as_text": _golds(read_as_text, problems, settings.benchmark.grader),
         "golds_in_a_sentence": _golds(in_a_sentence, problems, settings.benchmark.grader),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,13 @@ from sfpo.schema import ConfigError
 from sfpo.types import Prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from transformers import PreTrainedTokenizerBase
 
+TODAY = datetime(2026, 1, 1)
+"""What a chat template takes for today. Some (Llama 3, SmolLM3, gpt-oss) put the date into every prompt: without this, a run
+that is resumed, or evaluated, on another day would see other prompts."""
 _REMEDY = "`python -m sfpo.data.prepare` writes it anew"
 
 
@@ -60,8 +67,24 @@ def load_prompts(
 
 def render(tokenizer: PreTrainedTokenizerBase, instruction: str, problem: str) -> list[int]:
     """Token ids of one user turn, up to where the model's answer begins. Problems hold braces, so no str.format."""
-    turn = {"role": "user", "content": instruction.replace("{problem}", problem)}
-    return list(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=True, return_dict=False))
+    text = chat_text(tokenizer, [{"role": "user", "content": instruction.replace("{problem}", problem)}])
+    return list(tokenizer.encode(text, add_special_tokens=False))  # the template has put them in
+
+
+def chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """The turns in the tokenizer's chat template, on the day ``TODAY``."""
+    return tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=TODAY.strftime
+    )
+
+
+def prompts_sha256(prompts: Iterable[tuple[str, list[int]]]) -> str:
+    """Hex sha256 of prompts, each an id and token ids: all that decides a prompt (rows, instruction, chat template, tokenizer,
+    libraries) decides it."""
+    digest = hashlib.sha256()
+    for prompt_id, token_ids in prompts:
+        digest.update(json.dumps([prompt_id, token_ids]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def require_chat_template(folder: str | Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -23,6 +26,8 @@ SCHEMA = pa.schema(
 )
 """Columns of train.parquet, validation.parquet and problems.parquet."""
 
+PART_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,8 +44,18 @@ class Row:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows to a parquet file, atomically."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    """Write rows to a parquet file, atomically; a part at a time, since the tests of programs can be gigabytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, temporary)
+    left = iter(rows)
+    with pq.ParquetWriter(temporary, SCHEMA) as writer:
+        while part := list(islice(left, PART_ROWS)):
+            writer.write_table(pa.Table.from_pylist([asdict(row) for row in part], schema=SCHEMA))
     temporary.rename(path)
+
+
+def rows_sha256(rows: Iterable[Row]) -> str:
+    """Hex sha256 of rows: equal for equal rows in the same order, whatever file they came from."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.id, row.problem, row.answer, row.solution]).encode() + b"\n")
+    return digest.hexdigest()

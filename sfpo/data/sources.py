@@ -1,27 +1,29 @@
-"""Rows out of their source: the generator, a table on the Hugging Face hub, or a mirror file of that table.
+"""Rows out of their source: the generator, a table on the Hugging Face hub, or a mirror of that table's files.
 
-Nothing is repaired here and nothing dropped: a file or table that cannot be read as promised raises ConfigError, which names
-the place and the remedy. Rows that can be read but not used (no gold ...) are the business of ``sfpo.data.cleaning``.
+Nothing is repaired here: a file or table that cannot be read as promised raises ConfigError, which names the place and the
+remedy. Rows that can be read but not used (no gold ...) are the business of ``sfpo.data.cleaning``.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sfpo.config import GeneratedRows, TableRows
 from sfpo.data import arithmetic, programs
 from sfpo.data.arithmetic import Split
+from sfpo.data.code_sets import LAYOUTS, read_problem
+from sfpo.data.golds import golds
 from sfpo.data.rows import Row
-from sfpo.rewards.boxes import extract_boxed
+from sfpo.data.tables import SUFFIXES, Place, Record, check_columns, check_table, read_table, records_of, sound_text
+from sfpo.rewards.code_gold import compressed
 from sfpo.schema import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def read_rows(part: str, rows: GeneratedRows | TableRows, split: Split, data_mirror: str | None) -> list[Row]:
@@ -38,12 +40,12 @@ def read_rows(part: str, rows: GeneratedRows | TableRows, split: Split, data_mir
     """
     if isinstance(rows, GeneratedRows):
         found = [row for task, count in rows.tasks.items() for row in generate(task, split, count)]
-    elif data_mirror is None:
-        found = _read_hub(rows)
     else:
-        found = _read_mirror(rows, data_mirror)
+        found = list(_table_rows(rows, data_mirror))
     if not found:
-        raise ConfigError(f"part '{part}': its source holds no rows; name another, or take the part out")
+        raise ConfigError(
+            f"part '{part}': of its rows none is taken; correct `keep`, name another source, or take the part out"
+        )
     return [replace(row, id=f"{part}/{row.id}") for row in found]
 
 
@@ -60,8 +62,9 @@ def generate(task: str, split: Split, count: int) -> list[Row]:
 
 
 def check_mirror(rows: GeneratedRows | TableRows, data_mirror: str | None, split: Split = "train") -> None:
-    """What can be checked of a source before any job starts: generated tasks and their size, the mirror file and its content
-    (a parquet file's columns only), or that a hub id is given. Reads no network.
+    """What can be checked of a source before any job starts: generated tasks and their size, the mirror's files and their
+    content (of a parquet file, and of a set of programming problems, less than all), or that a hub id is given. Reads no
+    network.
 
     Raises:
         ConfigError: as ``read_rows``.
@@ -70,41 +73,97 @@ def check_mirror(rows: GeneratedRows | TableRows, data_mirror: str | None, split
         read_rows("generated", rows, split, data_mirror)
     elif data_mirror is None:
         _hub_id(rows)
-    elif (path := _mirror_path(rows, data_mirror)).suffix == ".parquet":
-        _open_parquet(path, rows)
     else:
-        read_rows(str(path), rows, split, data_mirror)
+        for path in _mirror_paths(rows, data_mirror):
+            check_table(path, _columns(rows, in_mirror=True)[0], _mirror_remedy(rows))
+            if path.suffix == ".jsonl" and rows.layout == "columns":
+                read_rows(str(path), rows, split, data_mirror)
+
+
+def _table_rows(rows: TableRows, data_mirror: str | None) -> Iterator[Row]:
+    """The rows of a table, each id once."""
+    if rows.layout != "columns":
+        places = _hub_places(rows) if data_mirror is None else _mirror_places(rows, data_mirror)
+        yield from _code_rows(rows, _taken(rows, places))
+    elif data_mirror is None:
+        for number, (where, record) in _taken(rows, _hub_places(rows)):
+            answer = golds(where, _field(where, record, rows.answer), rows.answer_format)
+            yield Row(f"{number:05d}", _problem(where, _last_turn(record[rows.problem])), answer)
+    else:
+        yield from _mirror_rows(rows, data_mirror)
+
+
+def _code_rows(rows: TableRows, places: Iterable[tuple[int, Place]]) -> Iterator[Row]:
+    """Programming problems; one whose tests cannot be read has an empty gold, and is left out as such."""
+    for number, (where, record) in places:
+        try:
+            found = read_problem(rows.layout, record)
+        except ValueError as error:
+            logger.warning("%s: its tests cannot be read (%s)", where, str(error)[:200])
+            yield Row(f"{number:05d}", where, ("",))
+            continue
+        solution = None if found.solution is None else f"```python\n{found.solution.strip()}\n```"
+        gold = compressed(json.dumps(found.tests))
+        yield Row(f"{number:05d}", sound_text(where, "the problem", found.problem), (gold,), solution)
+
+
+def _columns(rows: TableRows, in_mirror: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that must be there, and further ones that are read."""
+    kept = (rows.keep.column.split("/")[0],) if rows.keep else ()
+    if rows.layout != "columns":
+        layout = LAYOUTS[rows.layout]
+        return (*layout.needed, *kept), layout.optional
+    if in_mirror:
+        return ("problem", "answer"), ("id", "problem_fixed", "answer_latex")
+    return (rows.problem.split("/")[0], rows.answer.split("/")[0], *kept), ()
+
+
+def _taken(rows: TableRows, places: Iterable[Place]) -> Iterator[tuple[int, Place]]:
+    """The rows that `keep` and `first_rows` take, with their numbers in the table."""
+    count = 0
+    for number, (where, record) in enumerate(places):
+        if count == rows.first_rows:
+            return
+        if rows.keep is None or _is_between(where, _field(where, record, rows.keep.column), rows.keep.between):
+            count += 1
+            yield number, (where, record)
 
 
 # ---------------------------------------------------------------------------------------------- mirror files
 
 
-def mirror_file(rows: GeneratedRows | TableRows, data_mirror: str | None) -> Path | None:
-    """The file that the rows are read from; None: they are generated, or downloaded.
+def mirror_files(rows: GeneratedRows | TableRows, data_mirror: str | None) -> list[Path]:
+    """The files that the rows are read from; none where they are generated, or downloaded.
 
     Raises:
         ConfigError: as ``read_rows``.
     """
-    return None if data_mirror is None or isinstance(rows, GeneratedRows) else _mirror_path(rows, data_mirror)
+    return [] if data_mirror is None or isinstance(rows, GeneratedRows) else _mirror_paths(rows, data_mirror)
 
 
-def _read_mirror(rows: TableRows, data_mirror: str) -> list[Row]:
-    path = _mirror_path(rows, data_mirror)
-    records = _parquet_records if path.suffix == ".parquet" else _jsonl_records
-    found: dict[str, Row] = {}
-    for number, (where, record) in enumerate(records(path, rows)):
-        row = Row(
-            id=_row_id(record.get("id"), number),
-            problem=_problem(where, record.get("problem_fixed") or record["problem"]),
-            answer=_golds(where, record.get("answer_latex") or record["answer"]),
-        )
-        if row.id in found:
-            raise ConfigError(f"{where}: the id '{row.id}' (what follows the last '/') is there twice; {_mirror_remedy(rows)}")
-        found[row.id] = row
-    return list(found.values())
+def _mirror_rows(rows: TableRows, data_mirror: str) -> Iterator[Row]:
+    """Rows of the mirror's own form: problem, answer, and better versions of them where it has some."""
+    seen: set[str] = set()
+    for number, (where, record) in enumerate(_mirror_places(rows, data_mirror)):
+        row_id = sound_text(where, "the id", _row_id(record.get("id"), number))
+        if row_id in seen:
+            raise ConfigError(f"{where}: the id '{row_id}' (what follows the last '/') is there twice; {_mirror_remedy(rows)}")
+        seen.add(row_id)
+        problem = _problem(where, record.get("problem_fixed") or record["problem"])
+        yield Row(row_id, problem, golds(where, _first_given(record.get("answer_latex"), record["answer"])))
 
 
-def _mirror_path(rows: TableRows, data_mirror: str) -> Path:
+def _first_given(better: Any, other: Any) -> Any:
+    return other if better in (None, "", []) else better
+
+
+def _mirror_places(rows: TableRows, data_mirror: str) -> Iterator[Place]:
+    for path in _mirror_paths(rows, data_mirror):
+        yield from read_table(path, *_columns(rows, in_mirror=True), _mirror_remedy(rows))
+
+
+def _mirror_paths(rows: TableRows, data_mirror: str) -> list[Path]:
+    """The mirror's file, or the files of a table that is in several."""
     name = rows.id or "a table without a hub id"
     if rows.mirror is None:
         raise ConfigError(
@@ -112,51 +171,18 @@ def _mirror_path(rows: TableRows, data_mirror: str) -> Path:
             "name their file under that folder, or set data_mirror to null to download them"
         )
     path = Path(data_mirror) / rows.mirror
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise ConfigError(f"mirror = '{rows.mirror}' ({name}): allowed are files that end in .jsonl or .parquet")
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; {_mirror_remedy(rows)}")
-    return path
+    paths = [path] if rows.files is None else [path / file for file in rows.files]
+    for path in paths:
+        if path.suffix not in SUFFIXES:
+            raise ConfigError(f"mirror = '{rows.mirror}' ({name}): allowed are files that end in .jsonl or .parquet")
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; {_mirror_remedy(rows)}")
+    return paths
 
 
 def _mirror_remedy(rows: TableRows) -> str:
     download = "" if rows.id is None else f", or set data_mirror to null to download '{rows.id}'"
     return f"put a sound copy there, correct `mirror` or `data_mirror`{download}"
-
-
-def _jsonl_records(path: Path, rows: TableRows) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Line by line: `answer` may be a string in one line and a list in the next, which typed loaders refuse."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f"{where}: not valid JSON ({error}); {_mirror_remedy(rows)}") from None
-            if not isinstance(record, dict):
-                raise ConfigError(f"{where}: a {type(record).__name__} where an object is due; {_mirror_remedy(rows)}")
-            _check_columns(where, list(record), ("problem", "answer"), _mirror_remedy(rows))
-            yield where, record
-
-
-def _parquet_records(path: Path, rows: TableRows) -> Iterator[tuple[str, dict[str, Any]]]:
-    file = _open_parquet(path, rows)
-    wanted = {"id", "problem", "answer", "problem_fixed", "answer_latex"}
-    try:
-        table = file.read(columns=[name for name in file.schema_arrow.names if name in wanted])
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path}: not a sound parquet file ({error}); {_mirror_remedy(rows)}") from None
-    for number, record in enumerate(table.to_pylist(), start=1):
-        yield f"{path}, row {number}", record
-
-
-def _open_parquet(path: Path, rows: TableRows) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path}: not a sound parquet file ({error}); {_mirror_remedy(rows)}") from None
-    _check_columns(str(path), file.schema_arrow.names, ("problem", "answer"), _mirror_remedy(rows))
-    return file
 
 
 def _row_id(source_id: Any, number: int) -> str:
@@ -167,32 +193,51 @@ def _row_id(source_id: Any, number: int) -> str:
 # ---------------------------------------------------------------------------------------------- the hub
 
 
-def _read_hub(rows: TableRows) -> list[Row]:
-    """Ids are row numbers: published id columns are absent or repeat themselves. `datasets` runs no code of a repository."""
+def _hub_places(rows: TableRows) -> Iterator[Place]:
+    """Ids are row numbers: published id columns are absent or repeat themselves. No code of a repository is run."""
+    hub_id = _hub_id(rows)
+    if rows.files is not None:
+        for file in rows.files:
+            yield from read_table(_download(rows, file), *_columns(rows, in_mirror=False), f"check '{hub_id}' on the hub")
+        return
     import datasets  # slow to import, and not needed with a mirror
 
-    hub_id = _hub_id(rows)
     try:
         table = datasets.load_dataset(hub_id, rows.subset, split=rows.split, revision=rows.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"hub data set '{hub_id}', split '{rows.split}' cannot be loaded ({error}); check the id, the split and "
-            "the connection, or set data_mirror to a folder that holds the rows"
-        ) from error
-    columns = tuple(path.split("/")[0] for path in (rows.problem, rows.answer, *([rows.keep.column] if rows.keep else [])))
-    _check_columns(f"hub data set '{hub_id}'", table.column_names, columns, "correct `problem`, `answer` or `keep`")
-    found: list[Row] = []
-    for number, record in enumerate(table):
-        if len(found) == rows.first_rows:
-            break
-        where = f"hub data set '{hub_id}', row {number}"
-        if rows.keep is None or _is_between(where, _field(where, record, rows.keep.column), rows.keep.between):
-            answer = ANSWER_FORMATS[rows.answer_format](where, _field(where, record, rows.answer))
-            found.append(Row(f"{number:05d}", _problem(where, _last_turn(record[rows.problem])), _golds(where, answer)))
-    return found
+        raise ConfigError(_cannot_load(rows, f"split '{rows.split}'", error)) from error
+    needed, optional = _columns(rows, in_mirror=False)
+    remedy = "correct `problem`, `answer` or `keep`" if rows.layout == "columns" else f"is it of layout '{rows.layout}'?"
+    check_columns(f"hub data set '{hub_id}'", table.column_names, needed, remedy)
+    if len(table) == 0:
+        raise ConfigError(f"hub data set '{hub_id}', split '{rows.split}': it holds no rows")
+    table = table.select_columns([name for name in table.column_names if name in {*needed, *optional}])
+    number = 0
+    for batch in table.with_format("arrow").iter(batch_size=256):
+        for record in records_of(batch):
+            yield f"hub data set '{hub_id}', row {number}", record
+            number += 1
 
 
-def _field(where: str, record: dict[str, Any], path: str) -> Any:
+def _download(rows: TableRows, file: str) -> Path:
+    """One file of a hub repository, out of the cache if it is there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(_hub_id(rows), file, repo_type="dataset", revision=rows.revision))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ConfigError(_cannot_load(rows, f"file '{file}'", error)) from error
+
+
+def _cannot_load(rows: TableRows, what: str, error: Exception) -> str:
+    return (
+        f"hub data set '{rows.id}', {what} cannot be loaded ({error}); check the id, the split and "
+        "the connection, or set data_mirror to a folder that holds the rows"
+    )
+
+
+def _field(where: str, record: Record, path: str) -> Any:
     """What stands at 'column/field/...'."""
     value: Any = record
     for key in path.split("/"):
@@ -202,9 +247,10 @@ def _field(where: str, record: dict[str, Any], path: str) -> Any:
     return value
 
 
-def _is_between(where: str, value: Any, bounds: tuple[float, float]) -> bool:
-    if not isinstance(value, int | float):
-        raise ConfigError(f"{where}: `keep` compares numbers; the value is of type {type(value).__name__}")
+def _is_between(where: str, value: Any, bounds: tuple[float, float] | tuple[str, str]) -> bool:
+    kind, named = (str, "texts") if isinstance(bounds[0], str) else (int | float, "numbers")
+    if not isinstance(value, kind):
+        raise ConfigError(f"{where}: `keep` compares {named}; the value is of type {type(value).__name__}")
     return bounds[0] <= value <= bounds[1]
 
 
@@ -223,67 +269,7 @@ def _hub_id(rows: TableRows) -> str:
     return rows.id
 
 
-def _last_boxed(where: str, solution: Any) -> str:
-    """What the grader would find in this solution; empty where there is no box."""
-    return extract_boxed(_text(where, solution)) or ""
-
-
-def _first_of_list(where: str, answers: Any) -> str:
-    if not isinstance(answers, list):
-        raise ConfigError(f"{where}: answer_format is first_of_list, but the answer is of type {type(answers).__name__}")
-    return _text(where, answers[0]).replace("$", "") if answers else ""
-
-
-def _first_of_json_list(where: str, text: Any) -> str:
-    try:
-        return _first_of_list(where, json.loads(_text(where, text)))
-    except ValueError as error:
-        raise ConfigError(f"{where}: answer_format is first_of_json_list, but the answer is not JSON ({error})") from None
-
-
-def _after_hashes(where: str, solution: Any) -> str:
-    """Without thousands commas; empty where there is no '####'."""
-    _, mark, answer = _text(where, solution).rpartition("####")
-    return answer.replace(",", "").strip() if mark else ""
-
-
-ANSWER_FORMATS: dict[str, Callable[[str, Any], Any]] = {
-    "plain": lambda where, answer: answer,
-    "last_boxed": _last_boxed,
-    "first_of_list": _first_of_list,
-    "first_of_json_list": _first_of_json_list,
-    "after_hashes": _after_hashes,
-}
-
-
-# ---------------------------------------------------------------------------------------------- values
-
-
-def _check_columns(where: str, present: list[str], needed: tuple[str, ...], remedy: str) -> None:
-    missing = [column for column in needed if column not in present]
-    if missing:
-        raise ConfigError(f"{where}: no column {' and '.join(missing)} (there are: {', '.join(sorted(present))}); {remedy}")
-
-
 def _problem(where: str, value: Any) -> str:
     if value is not None and not isinstance(value, str):
         raise ConfigError(f"{where}: the problem is of type {type(value).__name__}, not a text")
-    return (value or "").strip()
-
-
-def _golds(where: str, value: Any) -> tuple[str, ...]:
-    return tuple(_text(where, one) for one in (value if isinstance(value, list) else [value]))
-
-
-def _text(where: str, value: Any) -> str:
-    """A gold as text; whole numbers in one way ('033' and 33.0 are '33' and so on), None as ''."""
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ConfigError(
-            f"{where}: the answer is of type {type(value).__name__}; allowed are a text, a number, or a list of them"
-        )
-    text = str(value).strip()
-    return re.sub(r"^(-?)0+(?=\d+$)", r"\1", text)
+    return sound_text(where, "the problem", value or "").strip()

@@ -25,7 +25,7 @@ from sfpo.config import (
     Train,
 )
 from sfpo.config.suites import merged
-from sfpo.data.sources import mirror_file
+from sfpo.data.sources import mirror_files
 from sfpo.manifest import content_sha256
 from sfpo.schema import ConfigError, Schema, parse
 from sfpo.settings import (
@@ -228,6 +228,7 @@ class _Resolver:
             graders={name: params.benchmarks[name].grader for name in names},
             limits=_limits(params, run.model, concerning),
             instruction=_instruction(params, concerning),
+            instructions={name: own for name in names if (own := params.benchmarks[name].instruction)},
             evaluate=self.suite.evaluate,
             sampler=self.suite.sampler,
             engine=self.suite.execution.engine,
@@ -268,8 +269,9 @@ def _benchmark(name: str, benchmark: Benchmark, data_mirror: str | None) -> Benc
 
 
 def _digest(rows: GeneratedRows | TableRows, data_mirror: str | None) -> str | None:
-    path = mirror_file(rows, data_mirror)
-    return content_sha256(path) if path else None
+    """Of the content of the mirror's files, in their order; None: there are none."""
+    digests = [content_sha256(path) for path in mirror_files(rows, data_mirror)]
+    return " ".join(digests) or None
 
 
 def _local_files(folder: Path) -> dict[str, str]:

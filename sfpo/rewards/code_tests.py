@@ -1,12 +1,9 @@
-r"""The grader of programs: does the last fenced block of a response pass all tests of the gold?
+"""The grader of programs: does the program in a response pass all tests of the gold (sfpo.rewards.code_gold)?
 
-The gold is a JSON text of one of two forms:
-    {"function": "f", "cases": [{"arguments": [3, 4], "result": 7}, ...]}     f, or the method f of a class Solution
-    {"cases": [{"stdin": "3 4\n", "stdout": "7\n"}, ...]}                     a whole program
-
-A program runs in sfpo.rewards.sandbox: a fresh Python without network, files, or a second process. Expected results never go
-there: the program gets arguments and hands back plain data, which is compared here. So whatever it does in there, to pass it
-must give the right results.
+The program is in the response's fenced blocks; which of them it is, what the tests ask for decides (sfpo.rewards.choice). It
+runs in sfpo.rewards.sandbox: a fresh Python without network, files, or a second process. Expected results never go there: the
+program gets arguments and hands back plain data, which is compared here, or, where a gold has code that checks it, in a sandbox
+of that code's own. So whatever a program does in there, to pass it must give the right results.
 """
 
 from __future__ import annotations
@@ -20,93 +17,54 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from sfpo.rewards.code_gold import CodeTests, check_tests, right_results, right_text
 from sfpo.rewards.math_answer import Grade
-from sfpo.rewards.sandbox import DONE, GAVE_UP
+from sfpo.rewards.sandbox import CALL, DONE, GAVE_UP
 
 TIME_LIMIT_SECONDS = 4
-"""Processor time of one run: all calls of a function, or one stdin."""
+"""Processor time of one run (all calls of a function, or one stdin) where the gold states no limit of its own."""
 CLOCK_FACTOR = 3
 """The deadline on the clock, in time limits: for a program that sleeps, or a machine this busy."""
 MEMORY_MB = 512
+OUTPUT_BYTES = 2**20
+"""Of one run's output, and of any file that the program writes; more where the right output is longer than half of it."""
 MAX_CHARACTERS = 65_536
-"""A longer program is wrong unread."""
-TOLERANCE = 1e-9
-"""Relative, where a float is expected."""
+"""Longer programs, all blocks together, are wrong unread."""
 _START_SECONDS = 30
+_CHECK_FACTOR = 10
+"""A check waits for the program at each of its calls."""
 _SANDBOX = [sys.executable, "-s", "-S", "-B", "-P", "-X", "utf8", str(Path(__file__).with_name("sandbox.py"))]
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # one order of sets, so that a verdict stays the same
-_LANGUAGES = {"", "python", "python3", "py"}
+_PYTHON = re.compile(r"(?:i?python[\d.]*|py[\d.]*)?$")
+_FENCE = re.compile(r"(\s*)(`{3,}|~{3,})([^`]*)$")
 
 logger = logging.getLogger(__name__)
 
 
-# ---------------------------------------------------------------------------------------------- programs and tests
-
-
-def extract_program(text: str) -> str | None:
-    """Content of the last complete fenced block marked python, or not marked; None where there is none."""
-    found, language, lines = None, None, []
+def extract_blocks(text: str) -> tuple[str, ...]:
+    """Contents of all complete fenced blocks marked python, or not marked, in order; without the indentation of their fence."""
+    blocks, opened, lines = [], None, []
     for line in text.split("\n"):
-        mark = re.match(r"\s*```([^`]*)$", line)
-        if not mark:
+        fence = _FENCE.match(line)
+        closes = fence is not None and opened is not None and not fence[3].strip() and fence[2].startswith(opened[2])
+        if opened is not None and closes:
+            if _is_python(opened[3]):
+                blocks.append("\n".join(one.removeprefix(opened[1]) for one in lines))
+            opened = None
+        elif fence is not None and (opened is None or (fence[2][0] == opened[2][0] == "`" and fence[3].strip())):
+            opened, lines = fence, []  # also where the one before was left open
+        else:
             lines.append(line)
-        elif language is not None and not mark[1].strip():
-            if language in _LANGUAGES:
-                found = "\n".join(lines)
-            language = None
-        else:  # opens a block, also where the one before was left open
-            language, lines = mark[1].strip().lower(), []
-    return found
+    return tuple(blocks)
 
 
-@dataclass(frozen=True)
-class CodeTests:
-    """The tests of one problem, in runs: all calls of a function are one, each stdin is one."""
-
-    function: str | None
-    """None: the tests are of a whole program."""
-    requests: tuple[dict[str, Any], ...]
-    """What the program gets in each run."""
-    expected: tuple[Any, ...]
-    """What must come back: text, or the list of a function's results."""
-
-
-def check_tests(text: str) -> CodeTests:
-    """Read a gold.
-
-    Raises:
-        ValueError: it is not of a form above, or a program that does nothing would pass.
-    """
-    try:
-        tests = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"tests are not valid JSON ({error}): {text[:80]!r}") from None
-    function = tests.get("function") if isinstance(tests, dict) else None
-    cases = tests.get("cases") if isinstance(tests, dict) else None
-    given, wanted, kind = ("stdin", "stdout", str) if function is None else ("arguments", "result", list)
-    if not (isinstance(cases, list) and cases and set(tests) <= {"function", "cases"}):
-        raise ValueError(f"tests must be an object with a list `cases`, and `function` where one is tested: {text[:80]!r}")
-    if function is not None and not (isinstance(function, str) and function.isidentifier()):
-        raise ValueError(f"`function` must be a name: {text[:80]!r}")
-    for number, case in enumerate(cases):
-        if not (isinstance(case, dict) and set(case) == {given, wanted} and isinstance(case[given], kind)):
-            raise ValueError(f"case {number} must hold `{given}` ({kind.__name__}) and `{wanted}` alone: {text[:80]!r}")
-        if function is None and not (isinstance(case[wanted], str) and case[wanted].strip()):
-            raise ValueError(f"case {number}: `stdout` must be a text that is not blank: {text[:80]!r}")
-    results = [case[wanted] for case in cases]
-    if function is None:
-        return CodeTests(None, tuple({"stdin": case["stdin"]} for case in cases), tuple(results))
-    if all(result is None for result in results):
-        raise ValueError(f"every `result` is null, so a function that does nothing would pass: {text[:80]!r}")
-    return CodeTests(function, ({"arguments": [case["arguments"] for case in cases]},), (results,))
-
-
-# ---------------------------------------------------------------------------------------------- the grader
+def _is_python(mark: str) -> bool:
+    words = re.split(r"[\s{,:=]+", mark.strip().lower(), maxsplit=1)
+    return _PYTHON.match(words[0].strip(".}")) is not None
 
 
 class CodeGrader:
@@ -116,14 +74,11 @@ class CodeGrader:
         """
         Args:
             workers: programs that run at once.
-            time_limit_seconds: processor time of one run, rounded up to whole seconds, in which the kernel counts.
+            time_limit_seconds: processor time of one run, rounded up to whole seconds, in which the kernel counts; a gold's own
+                limit goes before it.
             memory_mb: address space of a program, in MiB.
         """
-        self._limits = {
-            "cpu_seconds": math.ceil(time_limit_seconds),
-            "clock_seconds": CLOCK_FACTOR * time_limit_seconds,
-            "memory_mb": memory_mb,
-        }
+        self._time_limit_seconds, self._memory_mb = time_limit_seconds, memory_mb
         self._threads = ThreadPoolExecutor(workers)
         self._idle: list[subprocess.Popen[bytes]] = []
         """Started, and waiting for the next program."""
@@ -140,7 +95,7 @@ class CodeGrader:
         """One grade for each response, in order; ``boxed`` says that there is a program.
 
         Args:
-            responses: whole completions; the last fenced block counts.
+            responses: whole completions.
             golds: each response's tests: one JSON text, or a sequence of that alone.
 
         Raises:
@@ -148,21 +103,21 @@ class CodeGrader:
             RuntimeError: this machine grants no isolation, or the grader is closed.
         """
         texts = [gold if isinstance(gold, str) else _only(gold) for gold in golds]
-        questions = list(zip(map(extract_program, responses), texts, strict=True))
+        questions = list(zip(map(extract_blocks, responses), texts, strict=True))
         tests = {text: check_tests(text) for text in set(texts)}
-        distinct = [one for one in dict.fromkeys(questions) if one[0] is not None]
+        distinct = [one for one in dict.fromkeys(questions) if one[0]]
         outcomes = self._threads.map(lambda one: self._passes(one[0], tests[one[1]]), distinct)
         verdicts = dict(zip(distinct, outcomes, strict=True))
-        grades = [
-            Grade(verdicts.get(one) is True, one[0] is not None, one[0] is not None and verdicts[one] is None)
-            for one in questions
-        ]
+        grades = [Grade(verdicts.get(one) is True, bool(one[0]), bool(one[0]) and verdicts[one] is None) for one in questions]
         if given_up := sum(one.timed_out for one in grades):
             logger.warning(
-                "%d of %d programs counted as wrong: over %d s of processor time, %g s on the clock, or %d MiB",
+                "%d of %d programs counted as wrong: over their limit of processor time (%g s where a problem states none), "
+                "%d times that on the clock, or %d MiB",
                 given_up,
                 len(grades),
-                *self._limits.values(),
+                self._time_limit_seconds,
+                CLOCK_FACTOR,
+                self._memory_mb,
             )
         return grades
 
@@ -172,39 +127,67 @@ class CodeGrader:
         Raises:
             RuntimeError: this machine grants no isolation; names the remedy.
         """
-        with self._sandbox(CodeTests(None, (), ()), ""):
+        with self._sandbox(CodeTests(None, (), ()), {}):
             pass
 
-    def _passes(self, program: str, tests: CodeTests) -> bool | None:
+    def _passes(self, blocks: tuple[str, ...], tests: CodeTests) -> bool | None:
         """Whether the program passes all tests, the first that it fails being the last that is run; None: given up on."""
-        if len(program) > MAX_CHARACTERS:
+        if sum(map(len, blocks)) > MAX_CHARACTERS:
             return False
-        with self._sandbox(tests, program) as process:
+        right = right_text if tests.function is None else right_results
+        with self._sandbox(tests, {"blocks": blocks, "reads": tests.reads}) as process:
+            if tests.check is not None:
+                return self._passes_check(process, tests)
             for request, expected in zip(tests.requests, tests.expected, strict=True):
                 outcome, output = _answer(process, request)
                 if outcome != DONE:
                     return None if outcome == GAVE_UP else False
-                if not (_same_text(output, expected) if tests.function is None else _same_results(output, expected)):
+                if not right(output, expected, tests.tolerance):
                     return False
         return True
 
+    def _passes_check(self, process: subprocess.Popen[bytes], tests: CodeTests) -> bool | None:
+        """Whether the check, in a sandbox of its own, ends well: each call that it makes is a run of the program."""
+        outcomes: list[str] = []
+        with self._sandbox(tests, {"check": tests.check}) as judge:
+            outcome, output = _answer(judge, {})
+            while outcome == CALL:
+                called, result = _answer(process, {"call": json.loads(output)})
+                outcomes.append(called)
+                outcome, output = _answer(judge, result if called == DONE else b"")
+        if GAVE_UP in (outcome, *outcomes):
+            return None
+        return outcome == DONE and DONE in outcomes  # a check that calls nothing tells nothing
+
+    def _limits(self, tests: CodeTests) -> dict[str, float]:
+        seconds = tests.time_limit_seconds or self._time_limit_seconds
+        return {
+            "cpu_seconds": math.ceil(seconds),
+            "clock_seconds": CLOCK_FACTOR * max(seconds, self._time_limit_seconds),
+            "memory_mb": self._memory_mb,
+            "output_bytes": max(OUTPUT_BYTES, 2 * tests.longest_output),
+        }
+
     @contextlib.contextmanager
-    def _sandbox(self, tests: CodeTests, program: str) -> Iterator[subprocess.Popen[bytes]]:
+    def _sandbox(self, tests: CodeTests, job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
         """A sandbox that is ready for requests, in a process that is kept for the next if it answers to the end.
 
         The process ends by itself when its stdin closes; a watchdog stands behind that.
         """
         process = self._waiting() or _start()
-        seconds = _START_SECONDS + len(tests.requests) * self._limits["clock_seconds"]
-        watchdog = Timer(seconds, process.kill)
+        limits = self._limits(tests)
+        if "check" in job:
+            limits["clock_seconds"] *= _CHECK_FACTOR
+        runs = len(tests.requests) if tests.check is None else _CHECK_FACTOR
+        watchdog = Timer(_START_SECONDS + runs * limits["clock_seconds"], process.kill)
         watchdog.start()
         over = False
         try:
-            _send(process, {"program": program, "function": tests.function} | self._limits)
+            _send(process, {"function": tests.function, "preamble": tests.preamble} | job | limits)
             if process.stdout.readline() != b"ready\n":
                 raise RuntimeError(_REFUSAL.format(process.stderr.read(2_000).decode(errors="replace").strip()))
             yield process
-            _send(process, None)
+            _send(process, b"")
             over = process.stdout.readline() == b"over\n"
         finally:
             watchdog.cancel()
@@ -248,48 +231,16 @@ def _only(gold: Sequence[str]) -> str:
     return gold[0]
 
 
-def _send(process: subprocess.Popen[bytes], message: dict[str, Any] | None) -> None:
-    """A message to the sandbox, None: that its program is over. If it died, its silence will tell."""
-    text = b"" if message is None else json.dumps(message).encode()
+def _send(process: subprocess.Popen[bytes], message: dict[str, Any] | bytes) -> None:
+    """A message to the sandbox, an empty one: that its program is over. If it died, its silence will tell."""
+    text = message if isinstance(message, bytes) else json.dumps(message).encode()
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(b"%d\n%s" % (len(text), text))
         process.stdin.flush()
 
 
-def _answer(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[str, bytes]:
+def _answer(process: subprocess.Popen[bytes], message: dict[str, Any] | bytes) -> tuple[str, bytes]:
     """Outcome and output of one run; given up on, if the sandbox died over it."""
-    _send(process, request)
+    _send(process, message)
     outcome, _, size = process.stdout.readline().decode().partition(" ")
     return (outcome, process.stdout.read(int(size))) if size else (GAVE_UP, b"")
-
-
-# ---------------------------------------------------------------------------------------------- comparison
-
-
-def _same_text(printed: bytes, expected: str) -> bool:
-    """Line by line, without blanks at the ends of lines and of the text."""
-    return _lines(printed.decode(errors="replace")) == _lines(expected)
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.strip().splitlines()]
-
-
-def _same_results(output: bytes, expected: list[Any]) -> bool:
-    try:
-        return _same(json.loads(output), expected)
-    except (ValueError, OverflowError, RecursionError):  # untrusted: what is no JSON is no result
-        return False
-
-
-def _same(value: Any, expected: Any) -> bool:
-    """Equality of JSON values: 2.0 is 2, a float is held to TOLERANCE, and true is not 1."""
-    if isinstance(expected, list):
-        return isinstance(value, list) and len(value) == len(expected) and all(map(_same, value, expected))
-    if isinstance(expected, dict):
-        return isinstance(value, dict) and value.keys() == expected.keys() and all(_same(value[k], expected[k]) for k in value)
-    if isinstance(value, bool) or isinstance(expected, bool):
-        return value is expected
-    if isinstance(expected, float) and isinstance(value, int | float):
-        return value == expected or math.isclose(value, expected, rel_tol=TOLERANCE)
-    return value == expected

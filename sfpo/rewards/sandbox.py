@@ -1,13 +1,17 @@
 """Runs untrusted Python programs, one after the other, each in a sandbox of its own: a script of the standard library alone,
-started by code_tests.
+started by code_tests. What a program is and what it is asked stands in choice.py and driver.py beside it.
 
     python -s -S -B -P -X utf8 sandbox.py      (environment: PYTHONHASHSEED=0, so that sets have one order, and nothing else)
 
-Messages of JSON come in on stdin, each after a line with its length. The first of a program is {"program", "function",
-"cpu_seconds", "clock_seconds", "memory_mb"}; the answer is the line "ready", or, where this machine grants no isolation, the
-reason on stderr and an exit. Each further one is a run: {"stdin": text} or {"arguments": [[...], ...]} (one call of the
-function each). The answer is a line "<outcome> <bytes>" and so many bytes of output: what the program printed, or the JSON
-list of what its function returned. An empty message ends the sandbox; the answer, once nothing is left, is the line "over".
+Messages of JSON come in on stdin, each after a line with its length. The first of a program is {"blocks", "function", "reads",
+"preamble", "cpu_seconds", "clock_seconds", "memory_mb", "output_bytes"}; the answer is the line "ready", or, where this machine
+grants no isolation, the reason on stderr and an exit. Each further one is a run: {"stdin": text}, {"arguments": [[...], ...]}
+(one call of the function each) or {"call": arguments} (one call, in the form of driver.pack). The answer is a line
+"<outcome> <bytes>" and so many bytes of output: what the program printed, or the JSON of what its function returned. An empty
+message ends the sandbox; the answer, once nothing is left, is the line "over".
+
+A check is run like a program: its first message has "check" in place of "blocks". While it runs, each call that it makes is an
+answer "call <bytes>" with the arguments, and the next message is the result; an empty one says that there is none.
 
 What a program can reach:
 - No network, no other process, no shared memory: namespaces of its own, by way of a user namespace (an ordinary user), or by
@@ -23,9 +27,10 @@ of that child becomes the program.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
+import fcntl
+import gc
 import json
 import os
 import resource
@@ -33,18 +38,16 @@ import select
 import signal
 import struct
 import sys
-from types import ModuleType
+import time
 from typing import Any, NoReturn
 
-OUTPUT_LIMIT_BYTES = 2**20
-"""Of one run's output, and of any file that the program writes."""
+CALL_BYTES = 2**24
+"""Of one call that a check makes."""
 FOLDER_BYTES = 16 * 2**20
 OPEN_FILES = 32
 NOBODY = 65534
-RESULTS = 3
-"""File descriptor of what a function returned."""
-DONE, FAILED, GAVE_UP = "done", "failed", "gave-up"
-"""Outcomes of a run: it ended with status 0; it did not; it took too much time or memory."""
+DONE, FAILED, GAVE_UP, CALL = "done", "failed", "gave-up", "call"
+"""Outcomes of a run: it ended with status 0; it did not; it took too much time or memory. CALL: it goes on after this one."""
 _OUT_OF_MEMORY = 77
 
 # Numbers of the kernel's interface, the same on every architecture.
@@ -140,7 +143,7 @@ def _confine(job: dict[str, Any], as_root: bool) -> None:
     limits = {
         resource.RLIMIT_CPU: job["cpu_seconds"],
         resource.RLIMIT_AS: job["memory_mb"] * 2**20,
-        resource.RLIMIT_FSIZE: OUTPUT_LIMIT_BYTES,
+        resource.RLIMIT_FSIZE: job["output_bytes"],
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_MSGQUEUE: 0,
@@ -171,20 +174,9 @@ def _write(path: str, text: str) -> None:
 def serve(job: dict[str, Any], as_root: bool, null: int) -> None:
     """Answer the requests one after the other."""
     _answer(b"ready\n")
-    while request := read_message():
+    while request := driver.read_message(0):
         outcome, output = run(job, json.loads(request), as_root, null)
         _answer(f"{outcome} {len(output)}\n".encode() + output)
-
-
-def read_message() -> bytes:
-    """The next message; empty also at the end of stdin. Nothing is read ahead: processes take turns at this stdin."""
-    size = b""
-    while (byte := os.read(0, 1)) not in (b"\n", b""):
-        size += byte
-    message = bytearray()
-    while len(message) < int(size or 0) and (part := os.read(0, int(size) - len(message))):
-        message += part
-    return bytes(message)
 
 
 def _answer(text: bytes) -> None:
@@ -196,63 +188,70 @@ def run(job: dict[str, Any], request: dict[str, Any], as_root: bool, null: int) 
     """Outcome and output of one run. Input and output are files in memory: no pipe that a program could fill or hold open."""
     given, output = os.memfd_create("input"), os.memfd_create("output")
     os.pwrite(given, request.get("stdin", "").encode(errors="replace"), 0)
+    calls, results, replies, reply = (*os.pipe(), *os.pipe()) if "check" in job else (None,) * 4
     program = os.fork()
     if program == 0:
-        _become_program(job, request, given, output, as_root, null)
+        if results is None:
+            printed = "arguments" in request or "call" in request
+            _become_program(job, request, [null if printed else output, *([output] if printed else [])], given, as_root, null)
+        _become_program(job, request, [null, results, replies], given, as_root, null)
     process = os.pidfd_open(program)
-    ended = select.select([process], [], [], job["clock_seconds"])[0]
+    for descriptor in (results, replies):
+        if descriptor is not None:
+            os.close(descriptor)
+    ended = _wait(process, calls, reply, job["clock_seconds"])
     if not ended:
         os.kill(program, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
-    printed = os.pread(output, OUTPUT_LIMIT_BYTES, 0)
-    for descriptor in (process, given, output):
-        os.close(descriptor)
+    printed = os.pread(output, job["output_bytes"], 0)
+    for descriptor in (process, given, output, calls, reply):
+        if descriptor is not None:
+            os.close(descriptor)
     if not ended or status in (-signal.SIGKILL, _OUT_OF_MEMORY):  # the kernel kills at the limit of processor time
         return GAVE_UP, b""
     return (DONE, printed) if status == 0 else (FAILED, b"")
 
 
+def _wait(process: int, calls: int | None, reply: int | None, seconds: float) -> bool:
+    """Wait until the program has ended, and pass on the calls of a check; False: it takes too long."""
+    deadline = time.monotonic() + seconds
+    watched = [process] if calls is None else [process, calls]
+    while ready := select.select(watched, [], [], max(0.0, deadline - time.monotonic()))[0]:
+        message = driver.read_message(calls, CALL_BYTES) if calls in ready else b""
+        if message:
+            _answer(f"{CALL} {len(message)}\n".encode() + message)
+            result = driver.read_message(0)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(reply, b"%d\n%s" % (len(result), result))
+        elif process in ready:
+            return True
+        else:
+            watched = [process]
+    return False
+
+
 def _become_program(
-    job: dict[str, Any], request: dict[str, Any], given: int, output: int, as_root: bool, null: int
+    job: dict[str, Any], request: dict[str, Any], outputs: list[int], given: int, as_root: bool, null: int
 ) -> NoReturn:
-    """In the fork: give everything up, run the program, leave with its exit status."""
+    """In the fork: give everything up, run the program, leave with its exit status.
+
+    Args:
+        outputs: what is to be its stdout, and descriptors 3 and so on.
+    """
     status = 1
     try:
-        arguments = request.get("arguments")
-        for source, target in [(null, 2), (given, 0), (null, 1), (output, 1 if arguments is None else RESULTS)]:
+        sources = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in (null, given, *outputs)]  # clear of the targets
+        for source, target in zip(sources, (2, 0, 1, driver.RESULTS, driver.REPLIES), strict=False):
             os.dup2(source, target)
-        os.closerange(RESULTS + (arguments is not None), 2**20)
+        os.closerange(2 + len(outputs), 2**20)
         _confine(job, as_root)
         os.environ.clear()
         sys.argv[:] = ["program.py"]
-        status = _execute(job["program"], job["function"], arguments)
+        status = driver.execute(job, request)
     except MemoryError:
         status = _OUT_OF_MEMORY
     finally:
         os._exit(status)
-
-
-def _execute(program: str, function: str | None, arguments: list[list[Any]] | None) -> int:
-    """The program's exit status."""
-    main = sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        exec(compile(program, "program.py", "exec", dont_inherit=True), main.__dict__)
-        if arguments is not None:
-            owner = main.Solution() if hasattr(main, "Solution") else main
-            called = getattr(owner, function)
-            _write_results(json.dumps([called(*one) for one in arguments]).encode())
-        status = 0
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    atexit._run_exitfuncs()  # programs that read and print in bulk print there
-    for stream in (sys.stdout, sys.__stdout__):
-        stream.flush()
-    return status & 255
-
-
-def _write_results(text: bytes) -> None:
-    while text:
-        text = text[os.write(RESULTS, text) :]
 
 
 def sandboxed(job: dict[str, Any], null: int) -> NoReturn:
@@ -276,7 +275,7 @@ def sandboxed(job: dict[str, Any], null: int) -> NoReturn:
 def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a PID namespace is deaf to signals at their default
-    while message := read_message():
+    while message := driver.read_message(0):
         sandbox = os.fork()
         if sandbox == 0:
             sandboxed(json.loads(message), null)
@@ -287,4 +286,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import driver
+
+    del sys.path[0]
+    gc.freeze()  # else the first collection in each fork would copy all that was imported here
     main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -134,9 +134,12 @@ class Collector:
         """
         of_an_engine = self.tensor_parallel
         most = [len(prompt.token_ids) + samples * self.recipe.limits.max_completion_tokens for prompt in prompts]
+        before = _earlier_places(prompts)
         own = deal(most, self.ranks.size // of_an_engine)[self.ranks.rank // of_an_engine]
         asked = [(prompts[place], sample) for place in own for sample in range(samples)]
-        requests = [Request(prompt.token_ids, seed_of(*seed, prompt.id, sample)) for prompt, sample in asked]
+        numbers = [before[place] * samples + sample for place in own for sample in range(samples)]
+        seeds = [seed_of(*seed, prompt.id, number) for (prompt, _), number in zip(asked, numbers, strict=True)]
+        requests = [Request(prompt.token_ids, one) for (prompt, _), one in zip(asked, seeds, strict=True)]
         grading = Grading(self.grader, [prompt.answer for prompt, _ in asked])
         grades_here = self.ranks.rank % of_an_engine == 0  # all ranks of an engine have the same completions
         finished = grading.add if grades_here else None
@@ -166,6 +169,17 @@ class Collector:
         if overlong is None:
             return reward
         return reward - overlong_penalty(overlong, len(completion.token_ids), self.recipe.limits.max_completion_tokens)
+
+
+def _earlier_places(prompts: list[Prompt]) -> list[int]:
+    """How often each prompt stands before its place. Where a step takes more prompts than there are, a prompt's second group
+    gets the samples that come after those of its first, not the same again."""
+    met: Counter[str] = Counter()
+    found = []
+    for prompt in prompts:
+        found.append(met[prompt.id])
+        met[prompt.id] += 1
+    return found
 
 
 def overlong_penalty(settings: OverlongPenalty, length: int, max_completion_tokens: int) -> float:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sfpo.algorithms.advantages import group_advantages
 from sfpo.algorithms.update_rules import StepReport, make_update_rule
-from sfpo.data.prompts import load_prompts
+from sfpo.data.prompts import load_prompts, prompts_sha256
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
 from sfpo.ranks import SINGLE_PROCESS, Ranks, cores, init_distributed
@@ -155,6 +155,7 @@ class TrainingJob:
             "ranks": self.ranks.size,
             "execution": self.settings.execution.model_dump(mode="json"),
             "prompts": len(self.prompts),
+            "prompts_sha256": prompts_sha256((prompt.id, prompt.token_ids) for prompt in self.prompts),
             "prompts_excluded_as_too_long": self.excluded,
             "versions": versions(),
             "hardware": hardware(),

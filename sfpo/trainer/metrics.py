@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from sfpo.manifest import write_text
+from sfpo.manifest import strict, write_text
 
 TRAINING_PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
 """Their sum is "total": training time, without validation, saving and start-up."""
@@ -55,7 +55,8 @@ def peak_memory_mb() -> float:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each with a key "step"; appended and flushed line by line.
+    """A file of one JSON object a line, each with a key "step"; appended and flushed line by line. A number that is not finite
+    is null.
 
     Args:
         keeps: whether a line of this step stays; the others were left by a run that was killed after its last save. Another
@@ -68,7 +69,7 @@ class JsonLines:
         self._file = path.open("a")
 
     def append(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(strict(record), allow_nan=False) + "\n")
         self._file.flush()
 
     def flush(self) -> None:

@@ -131,17 +131,15 @@ class RunStore:
         write_json(self.state / "recipe.json", self.settings.recipe.model_dump(mode="json"))
 
     def open_logs(self, progress: Progress) -> None:
-        """Continue the files of metrics. Lines after the saved state are cut off, and so is a validation off the schedule, which
-        the last step of a shorter run had."""
+        """Continue the files of metrics. Lines after the saved state are cut off, and so is a validation off the schedule,
+        which the last step of a shorter run had."""
         if not self.ranks.first:
             return
         step, every = progress.step, self.settings.recipe.train.validation.every
         self._sinks = [JsonLines(self.state / "metrics.jsonl", lambda at: at <= step)]
         if self.settings.execution.tensorboard:
             self._sinks.append(TensorBoard(self.state / "tensorboard", step))
-        self._validation_sinks = [
-            JsonLines(self.state / "validation.jsonl", lambda at: 0 < step and at <= step and at % every == 0)
-        ]
+        self._validation_sinks = [JsonLines(self.state / "validation.jsonl", lambda at: at <= step > 0 and at % every == 0)]
 
     # ------------------------------------------------------------------------------------------ writing
 

@@ -133,3 +133,11 @@ def test_copies_with_conflicting_golds_all_go():
 
 def test_copies_with_equal_golds_in_other_words_are_duplicates():
     assert surplus([row("a", "p", "0.5"), row("b", "P", "\\frac12")]) == {"b": "duplicate"}
+
+
+@pytest.mark.parametrize("gold", ["nan", "NaN", "inf", "-inf", "Inf"])
+def test_a_gold_that_is_no_number(gold):
+    """As json and pandas read NaN and Infinity; Math-Verify would read n*a*n."""
+    assert fault(Row("a", "p", (gold,))) == "gold is NaN or infinite"
+    assert fault(Row("a", "p", ("1", gold))) == "gold is NaN or infinite"
+    assert fault(Row("a", "p", ("\\infty",))) is None

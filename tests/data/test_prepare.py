@@ -207,6 +207,26 @@ def test_real_training_set(tmp_path):
     assert len(problems) == len(set(problems))
 
 
+def test_nan_and_infinity_are_counted_and_listed(tmp_path):
+    golds = ["NaN", "Infinity", "-Infinity", '"nan"', "7", "8"]
+    lines = [f'{{"problem": "p{number}", "answer": {gold}}}' for number, gold in enumerate(golds)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    _, _, report = prepare_dataset(tmp_path, {"a": table("a.jsonl")}, 1, tmp_path)
+    assert report["excluded"] == {"gold is NaN or infinite": {"count": 4, "ids": [f"a/{n:05d}" for n in range(4)]}}
+
+
+def test_the_report_says_which_rows_were_read(tmp_path):
+    """A mirror file and a hub branch can change without the settings: rows as read have a hash, in whatever file they are."""
+    found = []
+    for answer, name in (("1", "a.jsonl"), ("2", "a.jsonl"), ("1", "b.jsonl")):
+        write_mirror(tmp_path, name, *[(str(n), f"p{n}", answer) for n in range(3)])
+        prepare_dataset(tmp_path, {"a": table(name)}, 1, tmp_path)
+        found.append(json.loads((tmp_path / "report.json").read_text())["read_sha256"]["a"])
+    assert found[0] == found[2] != found[1]
+    _, report = prepare_benchmark(tmp_path, table("b.jsonl"), tmp_path)
+    assert len(report["read_sha256"]["bench"]) == 64
+
+
 def test_programs_are_held_to_their_tests(tmp_path, params):
     settings = BenchmarkSettings(name="loops", benchmark=params.benchmarks["loops"], data_mirror=None)
     assert prepare.prepare_benchmark(settings, tmp_path)["kept"] == 100

@@ -8,7 +8,8 @@ import pytest
 
 from sfpo.data import arithmetic
 from sfpo.data.programs import TASKS, canonical, generate
-from sfpo.rewards.code_tests import CodeGrader, check_tests, extract_program
+from sfpo.rewards.code_gold import check_tests
+from sfpo.rewards.code_tests import CodeGrader, extract_blocks
 from sfpo.schema import ConfigError
 
 SPLITS = ("train", "validation", "test")
@@ -29,7 +30,7 @@ def everything():
 def function_of(row):
     """The solution, run in here."""
     names = {}
-    exec(extract_program(row.solution), names)
+    exec(*extract_blocks(row.solution), names)
     return names["f"]
 
 
@@ -141,7 +142,7 @@ def test_the_grader_passes_each_solution_and_fails_its_neighbour(everything, iso
 def test_every_gold_can_be_read(everything):
     for rows in everything.values():
         for row in rows:
-            assert check_tests(row.answer[0]).expected == (results(row),)
+            assert check_tests(row.answer[0]).expected == ([[result] for result in results(row)],)
 
 
 def test_tasks_have_names_that_arithmetic_has_not():

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sfpo.data.prompts import load_problems, load_prompts, render, require_chat_template
+from sfpo.data.prompts import load_problems, load_prompts, prompts_sha256, render, require_chat_template
 from sfpo.data.rows import Row, write_rows
 from sfpo.schema import ConfigError
 from sfpo.types import Prompt
@@ -67,6 +67,26 @@ def test_braces_stay_as_they_are(tokenizer):
     """Neither the instruction's \\boxed{} nor the problem's {0} is a place to fill."""
     ids = render(tokenizer, "{problem} {}", "{0}")
     assert "".join(tokenizer.convert_ids_to_tokens(ids)) == "<u>{0} {}<a>"
+
+
+def test_the_date_in_a_template_does_not_move(tokenizer):
+    """As in the templates of Llama 3 and SmolLM3: '01 Jan 2026', on any day."""
+    tokenizer.chat_template = "{{ strftime_now('%d %m %Y') }}" + TEMPLATE
+    day = "".join(tokenizer.convert_ids_to_tokens(render(tokenizer, "{problem}", "1"))).partition("<u>")[0]
+    assert day == "01 01 2026"
+
+
+def test_the_hash_of_prompts_moves_with_all_that_decides_them(tokenizer, tmp_path):
+    def digest(instruction="{problem}", rows=ROWS):
+        write_rows(tmp_path / "rows.parquet", rows)
+        prompts, _ = load_prompts(tmp_path / "rows.parquet", tokenizer, instruction, max_prompt_tokens=99)
+        return prompts_sha256((prompt.id, prompt.token_ids) for prompt in prompts)
+
+    first = digest()
+    assert digest() == first
+    assert len({first, digest("{problem}="), digest(rows=ROWS[:1]), digest(rows=ROWS[::-1])}) == 4
+    tokenizer.chat_template = TEMPLATE + "0"
+    assert digest() != first
 
 
 def test_prompts_over_the_limit_are_named(tokenizer, tmp_path):

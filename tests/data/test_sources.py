@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pytest
 from loopback_hub import serve
 
 from sfpo.config import GeneratedRows, TableRows
+from sfpo.data.golds import ANSWER_FORMATS, golds
 from sfpo.data.rows import Row
-from sfpo.data.sources import ANSWER_FORMATS, check_mirror, read_rows
+from sfpo.data.sources import check_mirror, read_rows
 from sfpo.schema import ConfigError
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
@@ -142,7 +144,16 @@ def test_without_a_hub_id_no_download_is_offered(tmp_path):
         ({"problem": "p", "gold": "1"}, "line 1: no column answer (there are: gold, problem)"),
         ({"answer": "1"}, "line 1: no column problem (there are: answer)"),
         ([1, 2], "line 1: a list where an object is due"),
-        ("", "line 1: not valid JSON (Expecting value"),
+        ('{"problem": "p", "answer": "1", "answer": "2"}', "line 1: the key 'answer' is there twice"),
+        ('{"problem": "p", "answer": "1", "more": {"a": 1, "a": 1}}', "line 1: the key 'a' is there twice"),
+        (
+            '{"problem": "p \\ud800 q", "answer": "1"}',
+            "line 1: the problem holds a lone surrogate (U+D800, character 2), which is no",
+        ),
+        ('{"problem": "p", "answer": "\\udfff"}', "line 1: the answer holds a lone surrogate (U+DFFF, character 0)"),
+        ('{"problem": "p", "answer": ["1", "\\udfff"]}', "line 1: the answer holds a lone surrogate"),
+        ('{"problem": "p", "answer": "1", "id": "\\ud834"}', "line 1: the id holds a lone surrogate"),
+        ("[" * 10**5, "line 1: not valid JSON"),
         ({"problem": 5, "answer": "1"}, "line 1: the problem is of type int, not a text"),
         (
             {"problem": "p", "answer": {"a": 1}},
@@ -161,10 +172,60 @@ def test_an_id_that_is_there_twice(tmp_path):
     assert "rows.jsonl, line 2: the id '1' (what follows the last '/') is there twice" in fault_of(tmp_path)
 
 
-def test_an_empty_file(tmp_path):
+def test_an_empty_file_is_named(tmp_path):
     write_jsonl(tmp_path)
-    with pytest.raises(ConfigError, match="its source holds no rows"):
-        check_mirror(table(), str(tmp_path))
+    assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file is empty; put a sound copy there")
+    (tmp_path / "rows.jsonl").write_text("\n  \n")
+    assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file holds no rows; put a sound copy there")
+    (tmp_path / "rows.parquet").touch()
+    assert fault_of(tmp_path, table("rows.parquet")).startswith(f"{tmp_path}/rows.parquet: the file is empty; put")
+    write_parquet(tmp_path, problem=pa.array([], pa.string()), answer=pa.array([], pa.string()))
+    assert fault_of(tmp_path, table("rows.parquet")).startswith(f"{tmp_path}/rows.parquet: the file holds no rows; put")
+
+
+def test_blank_lines_are_no_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('\ufeff{"problem": "p", "answer": "1"}\r\n\n{"problem": "q", "answer": "2"}\n   \n\n')
+    assert [row.id for row in read_rows("part", table(), "train", str(tmp_path))] == ["part/00000", "part/00001"]
+    check_mirror(table(), str(tmp_path))
+    write_jsonl(tmp_path, {"problem": "p", "answer": "1"}, "", {"problem": 5, "answer": "1"})
+    assert "rows.jsonl, line 3: the problem is of type int" in fault_of(tmp_path)  # as an editor counts
+
+
+def test_surrogates_in_pairs_are_text(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"problem": "\\ud835\\udc65 = 1", "answer": "1"}\n')
+    assert read_rows("part", table(), "train", str(tmp_path))[0].problem == "\U0001d465 = 1"
+
+
+def test_two_columns_of_one_name(tmp_path):
+    columns = [pa.array(["p"]), pa.array(["1"]), pa.array(["2"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["problem", "answer", "answer"]), tmp_path / "rows.parquet")
+    assert "rows.parquet: two columns are called 'answer'; put a sound copy there" in fault_of(tmp_path, table("rows.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("values", "golds"),
+    [
+        (pa.array([Decimal("33.00"), Decimal("-0.50"), Decimal("1200.25")], pa.decimal128(10, 2)), ["33", "-0.5", "1200.25"]),
+        (pa.array([Decimal("1E+3"), Decimal("0"), Decimal("7")], pa.decimal256(50, 0)), ["1000", "0", "7"]),
+        (pa.array([0.1, 33.0, -2.5], pa.float32()), ["0.1", "33", "-2.5"]),  # not 0.10000000149011612
+        (pa.array([0.1, 33.0, -2.5], pa.float64()), ["0.1", "33", "-2.5"]),
+        (pa.array([1, 33, 7], pa.uint8()), ["1", "33", "7"]),
+        (pa.array(["1", "33", "1"]).dictionary_encode(), ["1", "33", "1"]),
+        (pa.array(["1", "33", "7"], pa.large_string()), ["1", "33", "7"]),
+        (pa.array([["1"], ["33", "34"], []], pa.list_(pa.string())), ["1", "33,34", ""]),
+    ],
+)
+def test_columns_of_other_types(tmp_path, values, golds):
+    write_parquet(tmp_path, problem=["p", "q", "r"], answer=values)
+    rows = read_rows("part", table("rows.parquet"), "train", str(tmp_path))
+    assert [",".join(row.answer) for row in rows] == golds
+
+
+@pytest.mark.parametrize(("values", "kind"), [(pa.array([b"1"]), "bytes"), (pa.array([0], pa.date32()), "date")])
+def test_columns_that_are_no_answers(tmp_path, values, kind):
+    write_parquet(tmp_path, problem=["p"], answer=values)
+    with pytest.raises(ConfigError, match=f"rows.parquet, row 1: the answer is of type {kind}"):
+        read_rows("part", table("rows.parquet"), "train", str(tmp_path))
 
 
 def test_a_parquet_file_without_a_column(tmp_path):
@@ -208,8 +269,12 @@ def test_a_hub_id_alone_passes_the_check():
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
         ("\\boxed{ \\left\\{ x }", "\\left\\{ x"),
         ("it is \\fbox{7}", "7"),
-        ("in \\boxed form", ""),
         ("it is $\\boxed 7$", "7"),
+        ("it is $\\boxed7.$", "7"),
+        ("it is \\boxed -3/4, as asked", "-3/4"),
+        ("so \\boxed{5}. (The answer goes in \\boxed, as asked.)", "5"),  # in prose
+        ("Put it in \\boxed{}: \\boxed{5}. I used \\boxed to mark it.", "5"),
+        ("The answer goes in \\boxed, as asked.", ""),
         ("\\boxed{}", ""),
         ("\\boxed{never closed", ""),
         ("nothing", ""),
@@ -223,10 +288,30 @@ def test_other_answer_formats():
     assert ANSWER_FORMATS["first_of_list"]("row", ["$2$, $3$", "9"]) == "2, 3"
     assert ANSWER_FORMATS["first_of_list"]("row", []) == ""
     assert ANSWER_FORMATS["after_hashes"]("row", "6 * <<6*2=12>>\n#### 1,200") == "1200"
+    assert ANSWER_FORMATS["after_hashes"]("row", "#### $1,234,567.50 ") == "$1234567.50"
+    assert ANSWER_FORMATS["after_hashes"]("row", "#### (1,2)") == "(1,2)"
+    assert ANSWER_FORMATS["after_hashes"]("row", "#### (1,200)") == "(1,200)"  # two coordinates
+    assert ANSWER_FORMATS["after_hashes"]("row", "#### 1,2") == "1,2"
+    assert ANSWER_FORMATS["after_hashes"]("row", "#### 1,200,30") == "1,200,30"
     assert ANSWER_FORMATS["after_hashes"]("row", "no mark") == ""
     assert ANSWER_FORMATS["plain"]("row", ["1", "2"]) == ["1", "2"]
     with pytest.raises(ConfigError, match="row 3: answer_format is first_of_list, but the answer is of type str"):
         ANSWER_FORMATS["first_of_list"]("row 3", "9")
+
+
+@pytest.mark.parametrize(
+    ("published", "gold"),
+    [
+        ("\\boxed{7}", "7"),
+        ("$\\boxed 7$", "7"),
+        ("The answer is \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("write \\boxed", "write \\boxed"),  # nothing in it: stays, and is found when golds are checked
+        ("7", "7"),
+    ],
+)
+def test_a_gold_that_comes_in_its_box(published, gold):
+    assert golds("row", published) == (gold,)
+    assert golds("row", [published, "1"]) == (gold, "1")
 
 
 # ------------------------------------------------------------------------------------- the hub

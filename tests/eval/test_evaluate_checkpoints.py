@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
-from eval.evaluate_checkpoints import evaluate
+from eval.evaluate_checkpoints import _shown, evaluate
 from sfpo.config import Benchmark, Evaluate
 from sfpo.data.prepare import prepare_benchmark
+from sfpo.data.prompts import load_problems, prompts_sha256, render
 from sfpo.manifest import write_manifest
 from sfpo.settings import BenchmarkSettings, EvaluationSettings, to_json
 
@@ -56,6 +58,7 @@ def settings_of(params, limits, problems):
             graders={"sums": "math"},
             limits=limits,
             instruction="{problem}",
+            instructions={"sums": "Work out {problem}"},
             evaluate=Evaluate(samples=2),
             sampler=params.suites["tiny"].sampler,
             engine=params.suites["tiny"].execution.engine,
@@ -92,6 +95,10 @@ def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settin
     assert scores.groupby("checkpoint").size().to_dict() == {"first": 12, "second": 12}  # 6 problems x 2 samples
     results = json.loads((together / "results.json").read_text())["checkpoints"]
     assert results["second"]["checkpoint_step"] == 7 and results["first"]["checkpoint_step"] is None
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)  # the benchmark's own instruction goes before the suite's
+    rows = sorted(load_problems(both.benchmarks["sums"]), key=lambda row: row.id)
+    asked = prompts_sha256((row.id, render(tokenizer, "Work out {problem}", row.problem)) for row in rows)
+    assert results["first"]["prompts_sha256"] == results["second"]["prompts_sha256"] == {"sums": asked}
 
     finish(start(settings_of(second=changed), alone), alone)
     assert texts(alone, "second") == texts(together, "second") != texts(together, "first")
@@ -112,6 +119,11 @@ def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settin
     log = finish(start(other_engine, together), together)
     assert "first: scored before" in log and "second: scored before" in log
     assert pd.read_parquet(together / "scores.parquet").equals(scores)
+
+
+def test_samples_do_not_repeat_the_tests_of_programs():
+    doc = {"id": "a", "problem": "p", "answer": ["..."], "solution": None}
+    assert "answer" not in _shown(doc | {"grader": "code"}) and _shown(doc | {"grader": "math"})["answer"] == ["..."]
 
 
 def test_a_damaged_checkpoint_stops_it_before_anything_is_scored(settings_of, checkpoint, changed, tmp_path):

@@ -43,6 +43,15 @@ def test_a_task_asks_with_the_suites_instruction(problems):
     assert task.config.repeats == 4 and len(task.test_docs()) == 100
 
 
+def test_a_benchmark_with_an_instruction_of_its_own(problems):
+    metadata = {"problems": {"sums": str(problems)}, "graders": {"sums": "math"}, "instruction": "{problem}"}
+    metadata["instructions"] = {"sums": "Own: {problem}"}
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    task = manager.load(["sums"])["tasks"]["sums"]
+    doc = next(iter(task.test_docs()))
+    assert task.doc_to_text(doc) == f"Own: {doc['problem']}"
+
+
 def test_scores_of_four_completions(scoring):
     # Right, wrong, right in another form, nothing boxed: avg@4 = 2/4, pass@4 = 1.
     completions = [r"so \boxed{42}", r"\boxed{41}", r"\boxed{42.0}", "42"]

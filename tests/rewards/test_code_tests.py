@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sfpo.rewards import sandbox
-from sfpo.rewards.code_tests import CLOCK_FACTOR, MAX_CHARACTERS, CodeGrader, check_tests, extract_program
+from sfpo.rewards.code_gold import check_tests
+from sfpo.rewards.code_tests import CLOCK_FACTOR, MAX_CHARACTERS, CodeGrader, extract_blocks
 from sfpo.rewards.math_answer import Grade
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,32 +68,38 @@ def verdict(grader, program: str, gold: str = SUM) -> Grade:
 
 
 @pytest.mark.parametrize(
-    ("text", "program"),
+    ("text", "blocks"),
     [
-        ("no block", None),
-        ("```python\nx = 1\n```", "x = 1"),
-        ("```\nx = 1\n```", "x = 1"),
-        ("```py\nx = 1\ny = 2\n``` ", "x = 1\ny = 2"),
-        ("```Python\nx = 1\n```", "x = 1"),
-        ("```python\n```", ""),
-        ("```python\nx = 1", None),  # cut off
-        ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2"),  # the last one
-        ("```python\nx = 1\n```\n```python\nx = 2", "x = 1"),  # the last that closes
-        ("```python\nx = 1\n```\nIt prints\n```text\n1\n```\n", "x = 1"),  # another language
-        ("```json\n{}\n```\nSo:\n```python\nx = 1\n```", "x = 1"),  # the end of one block is not the start of another
-        ("```python\nx = 1\n```python\nx = 2\n```", "x = 2"),  # left open
-        ("inline ```x = 1``` is none", None),
-        ("  ```python\n  x = 1\n  ```", "  x = 1"),
+        ("no block", ()),
+        ("```python\nx = 1\n```", ("x = 1",)),
+        ("```\nx = 1\n```", ("x = 1",)),
+        ("```py\nx = 1\ny = 2\n``` ", ("x = 1\ny = 2",)),
+        ("```Python\nx = 1\n```", ("x = 1",)),
+        ("```python3.11\nx = 1\n```", ("x = 1",)),
+        ("``` python title='a.py'\nx = 1\n```", ("x = 1",)),
+        ("```{.python}\nx = 1\n```", ("x = 1",)),
+        ("~~~python\nx = 1\n~~~", ("x = 1",)),
+        ("````python\nx = 1\n```\ny = 2\n````", ("x = 1\n```\ny = 2",)),  # three marks do not close four
+        ("```python\n```", ("",)),
+        ("```python\nx = 1", ()),  # cut off
+        ("```python\nx = 1\n```\n```python\nx = 2\n```", ("x = 1", "x = 2")),
+        ("```python\nx = 1\n```\n```python\nx = 2", ("x = 1",)),  # those that close
+        ("```python\nx = 1\n```\nIt prints\n```text\n1\n```\n", ("x = 1",)),  # another language
+        ("```cpp\nint x;\n```\n```pycon\n>>> 1\n```", ()),
+        ("```json\n{}\n```\nSo:\n```python\nx = 1\n```", ("x = 1",)),  # the end of one block is not the start of another
+        ("```python\nx = 1\n```python\nx = 2\n```", ("x = 2",)),  # left open
+        ("inline ```x = 1``` is none", ()),
+        ("1. So:\n  ```python\n  def f():\n      x\n  ```", ("def f():\n    x",)),  # without the indentation of its fence
     ],
 )
-def test_the_last_complete_block_is_the_program(text, program):
-    assert extract_program(text) == program
+def test_the_complete_blocks_of_a_response(text, blocks):
+    assert extract_blocks(text) == blocks
 
 
-@pytest.mark.parametrize("text", ["```\n" * 10**5, "```python\n" * 10**5, "`" * 10**6, "x\n" * 10**6])
+@pytest.mark.parametrize("text", ["```\n" * 10**5, "```python\n" * 10**5, "`" * 10**6, "~" * 10**6, "x\n" * 10**6])
 def test_long_texts_are_searched_in_linear_time(text):
     start = time.process_time()
-    extract_program(text)
+    extract_blocks(text)
     assert time.process_time() - start < 2.0
 
 
@@ -219,7 +226,7 @@ ATTACKS = {
     "forks": "import os\nif os.fork() == 0: os._exit(0)" + THEN_ADD,
     "fork bomb": "import os\nwhile True: os.fork()",
     "detaches": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)" + THEN_ADD,
-    "starts a thread": "import threading\nthreading.Thread(target=print).start()" + THEN_ADD,
+    "starts a thread": "import _thread\n_thread.start_new_thread(print, ())" + THEN_ADD,
     "starts a program": "import subprocess\nsubprocess.run(['/usr/bin/true'], check=True)" + THEN_ADD,
     "becomes another program": "import os\nos.execv('/usr/bin/env', ['env'])",
     "sleeps": "import time; time.sleep(600)",
@@ -471,7 +478,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on ot
 
 def sandboxed(python: str, program: str, prefix: tuple[str, ...] = (), **options) -> tuple[str, str]:
     """Stdout and stderr of the sandbox script over one run of a program with stdin '3 4'."""
-    job = {"program": program, "function": None, "cpu_seconds": 2, "clock_seconds": 6, "memory_mb": 256}
+    limits = {"cpu_seconds": 2, "clock_seconds": 6, "memory_mb": 256, "output_bytes": 2**20}
+    job = {"blocks": [program], "function": None, "reads": True} | limits
     command = [*prefix, python, "-s", "-S", "-B", "-P", "-X", "utf8", sandbox.__file__]
     messages = "".join(f"{len(text)}\n{text}" for text in (json.dumps(job), json.dumps({"stdin": "3 4"})))
     done = subprocess.run(command, input=messages, text=True, capture_output=True, timeout=60, cwd="/", env={}, **options)

@@ -2,10 +2,12 @@
 
 import pytest
 
-from sfpo.config import DynamicSampling, Objective, OverlongPenalty
+from sfpo.config import DynamicSampling, Objective, OverlongPenalty, Sampling
 from sfpo.data.prompts import render
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grader
+from sfpo.rollouts.engine import Request
+from sfpo.seeding import seed_of
 from sfpo.settings import Recipe, RuleSettings
 from sfpo.trainer.collector import Collector, Grading, overlong_penalty
 from sfpo.trainer.metrics import PhaseClock
@@ -75,9 +77,9 @@ def test_grading_begins_while_the_engine_samples(engine, collect, monkeypatch):
 def collect(engine, grader, params, limits):
     """Groups of a step under an objective. The random policy never boxes an answer and often runs into the token limit: rewards
     differ by the overlong penalty alone, so that some groups have variance and some have not."""
-    prompts = [Prompt(f"p{k}", f"{k}+1=?", (str(k + 1),), render(engine.tokenizer, "{problem}", f"{k}+1=?")) for k in range(40)]
+    every = [Prompt(f"p{k}", f"{k}+1=?", (str(k + 1),), render(engine.tokenizer, "{problem}", f"{k}+1=?")) for k in range(40)]
 
-    def run(step=1, **objective):
+    def run(step=1, prompts=40, **objective):
         tiny = params.suites["tiny"]
         train = tiny.train.model_copy(update={"prompts_per_step": 12, "completions_per_prompt": 5})
         recipe = Recipe(
@@ -93,7 +95,7 @@ def collect(engine, grader, params, limits):
             train=train,
             sampler=tiny.sampler,
         )
-        return Collector(engine, grader, recipe, 1, PhaseClock()).training_groups(prompts, step)
+        return Collector(engine, grader, recipe, 1, PhaseClock()).training_groups(every[:prompts], step)
 
     return run
 
@@ -128,3 +130,21 @@ def test_refills_end_with_the_prompts(collect):
     # Nothing ever has variance here: all 40 prompts are drawn once, 12 and 12, 12, 4 more, and the batch stays whole.
     rollouts = collect(dynamic_sampling=DynamicSampling(max_refills=10))
     assert len(rollouts.drawn) == 40 and rollouts.groups == rollouts.drawn[:12]
+
+
+@pytest.mark.engine
+def test_a_prompt_met_twice_in_a_step_has_other_samples(engine, collect):
+    """12 places and 5 prompts: each prompt has two or three groups. The first has samples 0 to 4 of the prompt, the second 5 to
+    9, the third 10 to 14."""
+    groups = collect(prompts=5).groups
+    of_prompt = {}
+    for group in groups:
+        of_prompt.setdefault(group.prompt.id, []).append(group)
+    assert sorted(map(len, of_prompt.values())) == [2, 2, 2, 3, 3]
+    for same in of_prompt.values():
+        texts = [completion.token_ids for group in same for completion in group.completions]
+        assert len({tuple(ids) for ids in texts}) == len(texts)
+        requests = [
+            Request(same[0].prompt.token_ids, seed_of(0, "rollout", 1, same[0].prompt.id, k)) for k in range(len(texts))
+        ]
+        assert [completion.token_ids for completion in engine.generate(requests, Sampling())] == texts

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from sfpo.trainer.metrics import JsonLines, PhaseClock, _flat
 
 
@@ -16,6 +18,20 @@ def test_lines_after_the_last_save_and_a_cut_line_are_dropped(tmp_path):
         {"step": 2},
         {"step": 3, "reward": 0.5},
     ]
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path):
+    """json.dumps would write NaN and Infinity, which is no JSON."""
+    lines = JsonLines(tmp_path / "metrics.jsonl", last_step=0)
+    lines.append({"step": 1, "entropy": float("nan"), "updates": [{"loss": float("inf")}, {"loss": -float("inf")}], "z": 0.5})
+    lines.close()
+    written = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(written, parse_constant=pytest.fail) == {
+        "step": 1,
+        "entropy": None,
+        "updates": [{"loss": None}, {"loss": None}],
+        "z": 0.5,
+    }
 
 
 def test_every_number_becomes_a_curve():
