@@ -18,13 +18,17 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+# The core's tests run on these torch releases, the last of them the lock's; `make test-core TORCH=2.6.0` runs them on another.
+TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
+
+.PHONY: help venv smoke test test-slow test-core test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
 
 .venv/.$(DEVICE): $(LOCK)
+	@test ! -L .venv || { echo ".venv is a link, and what it leads to would be emptied: run make venv where it lies"; exit 1; }
 	@echo "lock: $(LOCK), because $$([ $(DEVICE) = gpu ] && echo 'nvidia-smi finds a CUDA device' || echo 'nvidia-smi finds no CUDA device') (DEVICE=cpu or DEVICE=gpu overrides)"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet uv==$(UV_VERSION)
@@ -42,6 +46,16 @@ test: venv ## the test suite
 
 test-slow: venv ## tests that take minutes
 	python -m pytest -m slow
+
+test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the wheel, torch and pytest in environments of their own
+	rm -rf .venvs/wheel build 	rm -rf .venvs/wheel && mkdir -p .venvs	rm -rf .venvs/wheel && mkdir -p .venvs mkdir -p .venvs  # what an older build left would be packed again
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir .venvs/wheel .
+	for torch in $(TORCH); do \
+	  $(PYTHON) -m venv --clear .venvs/core; \
+	  .venvs/core/bin/python -m pip install --quiet "torch==$$torch" pytest .venvs/wheel/sfpo-*.whl; \
+	  .venvs/core/bin/python -c "import sys, torch; print('Python', sys.version.split()[0], 'torch', torch.__version__)"; \
+	  .venvs/core/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/test_slow_fast.py tests/test_slow_fast_loops.py; \
+	done
 
 test-slurm: venv ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
 	-python -m tests.workflow.slurm_node --install
