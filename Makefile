@@ -21,7 +21,11 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 # The core's tests run on these torch releases, the last of them the lock's; `make test-core TORCH=2.6.0` runs them on another.
 TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
 
-.PHONY: help venv smoke test test-slow test-core test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+# Tests of an integration in an environment that has the trainer, and neither the suite's packages nor its conftest.py.
+BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
+
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -56,6 +60,16 @@ test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the whee
 	  .venvs/core/bin/python -c "import sys, torch; print('Python', sys.version.split()[0], 'torch', torch.__version__)"; \
 	  .venvs/core/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/test_slow_fast.py tests/test_slow_fast_loops.py; \
 	done
+
+test-trl: ## the TRL callback's tests on the oldest TRL that is supported, in an environment of its own
+	$(PYTHON) -m venv --clear .venvs/trl
+	.venvs/trl/bin/python -m pip install --quiet --requirement requirements/trl-oldest.txt pytest
+	$(BESIDE_A_TRAINER) .venvs/trl/bin/pytest $(INTEGRATION_TESTS) -m "not slow" tests/integrations/test_trl.py
+
+test-verl: ## SFPO in verl by verl's real engine and loss on a CPU, in an environment of its own
+	$(PYTHON) -m venv --clear .venvs/verl
+	.venvs/verl/bin/python -m pip install --quiet --requirement requirements/verl.txt pytest
+	$(BESIDE_A_TRAINER) .venvs/verl/bin/pytest $(INTEGRATION_TESTS) tests/integrations/test_verl.py
 
 test-slurm: venv ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
 	-python -m tests.workflow.slurm_node --install
