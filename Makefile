@@ -25,7 +25,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -106,6 +106,18 @@ bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 50 m
 
 gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
 	python -m benchmarks.gpu_check
+
+dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean environment, where a step of SFPO runs
+	rm -rf dist build && $(PYTHON) -m venv --clear .venvs/build
+	.venvs/build/bin/python -m pip install --quiet build twine
+	.venvs/build/bin/python -m build --outdir dist . >/dev/null
+	.venvs/build/bin/python -m twine check --strict dist/*
+	for package in dist/*.whl dist/*.tar.gz; do \
+	  $(PYTHON) -m venv --clear .venvs/dist && .venvs/dist/bin/python -m pip install --quiet $$package; \
+	  .venvs/dist/bin/python -I examples/plain_torch.py; \
+	  test "$$(.venvs/dist/bin/python -I -c 'import importlib.util as u; print(u.find_spec("eval"))')" = None; \
+	  echo "$$package: $$(.venvs/dist/bin/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages"; \
+	done
 
 lint: venv ## ruff, and the import layers
 	ruff check . && ruff format --check . && lint-imports
