@@ -238,4 +238,4 @@ def test_the_example_runs(tmp_path):
     command = [sys.executable, "-m", "examples.trl_sfpo", "--folder", str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT)
     rewards = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("step ")]
-    assert len(rewards) == 4 and all(0.0 <= reward <= 1.0 for reward in rewards) and sum(rewards) > 0.0
+    assert len(rewards) == 8 and all(0.0 <= reward <= 1.0 for reward in rewards) and sum(rewards) > 0.0
