@@ -18,13 +18,21 @@ LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help venv smoke test test-slow test-slurm chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+# The core's tests run on these torch releases, the last of them the lock's; `make test-core TORCH=2.6.0` runs them on another.
+TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
+
+# Tests of an integration in an environment that has the trainer, and neither the suite's packages nor its conftest.py.
+BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
+
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
 
 .venv/.$(DEVICE): $(LOCK)
+	@test ! -L .venv || { echo ".venv is a link, and what it leads to would be emptied: run make venv where it lies"; exit 1; }
 	@echo "lock: $(LOCK), because $$([ $(DEVICE) = gpu ] && echo 'nvidia-smi finds a CUDA device' || echo 'nvidia-smi finds no CUDA device') (DEVICE=cpu or DEVICE=gpu overrides)"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet uv==$(UV_VERSION)
@@ -42,6 +50,26 @@ test: venv ## the test suite
 
 test-slow: venv ## tests that take minutes
 	python -m pytest -m slow
+
+test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the wheel, torch and pytest in environments of their own
+	rm -rf .venvs/wheel build && mkdir -p .venvs  # what an older build left would be packed again
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir .venvs/wheel .
+	for torch in $(TORCH); do \
+	  $(PYTHON) -m venv --clear .venvs/core; \
+	  .venvs/core/bin/python -m pip install --quiet "torch==$$torch" pytest .venvs/wheel/sfpo-*.whl; \
+	  .venvs/core/bin/python -c "import sys, torch; print('Python', sys.version.split()[0], 'torch', torch.__version__)"; \
+	  .venvs/core/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/test_slow_fast.py tests/test_slow_fast_loops.py; \
+	done
+
+test-trl: ## the TRL callback's tests on the oldest TRL that is supported, in an environment of its own
+	$(PYTHON) -m venv --clear .venvs/trl
+	.venvs/trl/bin/python -m pip install --quiet --requirement requirements/trl-oldest.txt pytest
+	$(BESIDE_A_TRAINER) .venvs/trl/bin/pytest $(INTEGRATION_TESTS) -m "not slow" tests/integrations/test_trl.py
+
+test-verl: ## SFPO in verl by verl's real engine and loss on a CPU, in an environment of its own
+	$(PYTHON) -m venv --clear .venvs/verl
+	.venvs/verl/bin/python -m pip install --quiet --requirement requirements/verl.txt pytest
+	$(BESIDE_A_TRAINER) .venvs/verl/bin/pytest $(INTEGRATION_TESTS) tests/integrations/test_verl.py
 
 test-slurm: venv ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
 	-python -m tests.workflow.slurm_node --install
@@ -78,6 +106,18 @@ bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 50 m
 
 gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
 	python -m benchmarks.gpu_check
+
+dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean environment, where a step of SFPO runs
+	rm -rf dist build && $(PYTHON) -m venv --clear .venvs/build
+	.venvs/build/bin/python -m pip install --quiet build twine
+	.venvs/build/bin/python -m build --outdir dist . >/dev/null
+	.venvs/build/bin/python -m twine check --strict dist/*
+	for package in dist/*.whl dist/*.tar.gz; do \
+	  $(PYTHON) -m venv --clear .venvs/dist && .venvs/dist/bin/python -m pip install --quiet $$package; \
+	  .venvs/dist/bin/python -I examples/plain_torch.py; \
+	  test "$$(.venvs/dist/bin/python -I -c 'import importlib.util as u; print(u.find_spec("eval"))')" = None; \
+	  echo "$$package: $$(.venvs/dist/bin/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages"; \
+	done
 
 lint: venv ## ruff, and the import layers
 	ruff check . && ruff format --check . && lint-imports

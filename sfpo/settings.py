@@ -185,7 +185,7 @@ class EvaluationSettings(JobSettings):
     def identity(self) -> dict[str, Any]:
         evaluate = self.evaluate.model_dump(mode="json", exclude={"checkpoint"})  # which of those scored is shown
         return {
-            **self.model_dump(mode="json", include={"policy", "limits", "instruction", "sampler"}),
+            **self.model_dump(mode="json", include={"policy", "limits", "instruction", "instructions", "sampler"}),
             "problems": {name: [self.problems[name], self.graders[name]] for name in sorted(self.problems)},
             "checkpoints": sorted(self.checkpoints),
             "evaluate": evaluate,

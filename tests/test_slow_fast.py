@@ -182,9 +182,59 @@ def test_impossible_settings_are_named(settings, told):
         SlowFast(**{"optimizer_or_params": parabola()[1], **settings})
 
 
-def test_the_package_loads_without_torch():
-    code = "import sys, sfpo; assert 'torch' not in sys.modules; sfpo.SlowFast; assert 'torch' in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ([torch.zeros(2)], "optimizer_or_params = 1 parameters, all frozen"),
+        ([torch.zeros(2, requires_grad=True) * 2], r"optimizer_or_params = the result of an operation, of shape \(2,\)"),
+    ],
+)
+def test_what_is_no_trainable_weight_is_told(parameters, told):
+    with pytest.raises(ValueError, match="^" + told):
+        SlowFast(parameters)
+
+
+@pytest.mark.parametrize("entropy", [float("nan"), float("inf"), torch.tensor(float("nan"))])
+def test_an_entropy_that_is_no_number_is_told(entropy):
+    slow_fast = SlowFast(parabola()[1], entropy_trigger={"window": 2})
+    with pytest.raises(ValueError, match=r"^entropy = .*finite"):
+        slow_fast.observe(entropy)
+
+
+def test_an_entropy_may_be_a_tensor_and_the_state_stays_json():
+    slow_fast = SlowFast(parabola()[1], entropy_trigger={"window": 2})
+    slow_fast.observe(torch.tensor(1.5))
+    assert json.loads(json.dumps(slow_fast.state_dict()))["trigger"]["entropies"] == [1.5]
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [({"window": 2}, None, "one"), (None, {"window": 2}, "no")])
+def test_a_state_with_a_trigger_needs_one_and_the_other_way_round(before, after, told):
+    state = SlowFast(parabola()[1], entropy_trigger=before).state_dict()
+    with pytest.raises(ValueError, match=f"^state has {told} entropy trigger"):
+        SlowFast(parabola()[1], entropy_trigger=after).load_state_dict(state)
+
+
+def test_two_of_them_inside_a_step_on_the_same_weights_are_refused():
+    # Without the check 0.8 of the way would become 0.8 * 0.8 = 0.64 of it.
+    x, optimizer = parabola()
+    first, second = SlowFast(optimizer), SlowFast(optimizer)
+    for _ in first.passes():
+        with pytest.raises(RuntimeError, match=r"^another SlowFast is inside a step on these weights"):
+            next(second.passes())
+        descend(x, optimizer)
+    assert step(second, x, optimizer) == 4  # one after the other is fine
+
+
+def test_weights_unfrozen_inside_a_step_are_told_and_cancel_goes_back():
+    x, optimizer = parabola()
+    late = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    slow_fast = SlowFast(optimizer, num_fast_steps=1)
+    with pytest.raises(RuntimeError, match=r"^trainable parameters: 1 at the start of the step, 2 now"):
+        for _ in slow_fast.passes():
+            descend(x, optimizer)
+            optimizer.add_param_group({"params": [late]})
+    slow_fast.cancel()
+    assert [x.item(), late.item()] == [1.0, 2.0]
 
 
 def test_an_unknown_name_in_the_package_is_an_attribute_error():
@@ -192,3 +242,27 @@ def test_an_unknown_name_in_the_package_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'SlowFaster'"):
         _ = sfpo.SlowFaster
+
+
+def test_the_package_loads_without_torch():
+    code = "import sys, sfpo; assert 'torch' not in sys.modules; sfpo.SlowFast; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_core_imports_torch_alone():
+    # Every import of the core that torch has not made itself, by what it is a part of.
+    code = """
+import sys
+import torch
+optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+before = set(sys.modules)
+import sfpo
+for _ in sfpo.SlowFast(optimizer, entropy_trigger=sfpo.EntropyTrigger()).passes():
+    pass
+from sfpo.algorithms.update_rules import rule_names
+for name in rule_names():
+    sfpo.make_update_rule(name)
+print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert set(done.stdout.split()) - sys.stdlib_module_names - {"torch"} == {"sfpo"}

@@ -11,12 +11,13 @@ Departures from the paper:
 - TRL fixes the number of passes when training starts. Where stages I and II are skipped (alpha 0, a fired trigger), the other K
   passes still run forward and backward, and their gradients are dropped before the optimizer sees them: GRPO's numbers, in
   SFPO's time. To save the time, start a plain GRPOTrainer from the checkpoint.
-- The entropy that the trigger sees is what TRL logs in the first pass: a mean over micro-batches, under weights that move in
-  that pass if it has several optimizer steps. (The rule in sfpo/algorithms takes that of the policy that made the rollouts.)
+- The entropy that the trigger sees is what the trainer logs in the first pass: a mean over micro-batches, under weights that
+  move in that pass if it has several optimizer steps. (The rule in sfpo/algorithms takes that of the policy that made the
+  rollouts.) The trigger's state is read from the trainer's log, which is part of every checkpoint.
 - A learning-rate schedule moves at every optimizer step, not once a step of SFPO; the paper's rate is constant.
 
-Tested with TRL 1.16. The reposition is done in the weights' own type: load the model in float32 (with bf16=True for autocast),
-since bfloat16 rounds small moves away. DeepSpeed is refused: it keeps master weights that a reposition would not reach.
+The reposition is done in the weights' own type: load the model in float32 (with bf16=True for autocast), since bfloat16 rounds
+small moves away. docs/trl.md has the versions that ran, what is refused, and notes on ms-swift and Unsloth.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from typing import Any
 
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
 from sfpo.algorithms.update_rules.base import check_alpha, check_fast_steps
@@ -38,16 +38,18 @@ log = logging.getLogger(__name__)
 
 WAITING = ("should_save", "should_evaluate", "should_training_stop")
 """What waits for the end of a step of SFPO."""
+ENTROPY_KEYS = ("entropy", "entropy/mean")
+"""Mean entropy of a token in the trainer's log: TRL's key, ms-swift's key."""
 
 
-class SlowFastCallback(TrainerCallback, ExportableState):
+class SlowFastCallback(TrainerCallback):
     """Snapshot before the first pass over a batch of rollouts, reposition before the last.
 
     Args:
         num_fast_steps: K; ``num_iterations`` must be K + 1.
         alpha: reposition factor in [0, 1]. 0: GRPO.
-        entropy_trigger: settings of ``EntropyTrigger``; needs ``logging_steps=1``, and
-            ``restore_callback_states_from_checkpoint=True`` to resume. None: no entropy control.
+        entropy_trigger: settings of ``EntropyTrigger``; needs ``logging_steps=1`` and a trainer that logs the entropy. None:
+            no entropy control.
 
     Raises:
         ValueError: a setting is impossible.
@@ -62,20 +64,26 @@ class SlowFastCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Optimizer, **_: Any
     ) -> None:
-        """Raises ValueError where the trainer's settings do not fit SFPO's."""
+        """Raises ValueError where the trainer's settings do not fit SFPO's, or its log lacks what the trigger has to know."""
         self._check(args, state)
         self.updates_per_pass = args.steps_per_generation // args.gradient_accumulation_steps
         self.updates_per_step = self.updates_per_pass * args.num_iterations
+        self.trigger = EntropyTrigger.from_settings(self.settings["entropy_trigger"])
         self._slow_fast = SlowFast(optimizer, self.settings["num_fast_steps"], self.settings["alpha"], self.trigger)
         self._passes: Iterator[None] = iter(())
         self._drop_gradients = False
-        self._entropies: list[float] = []
         self._waiting = dict.fromkeys(WAITING, False)
+        if self.trigger is not None:
+            for first_update in range(0, state.global_step, self.updates_per_step):  # of the run that is resumed
+                self._slow_fast.observe(self._entropy(state, first_update))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step % self.updates_per_step == 0:
-            self._passes, self._entropies = self._slow_fast.passes(), []
-        if state.global_step % self.updates_per_pass == 0:
+        place = state.global_step % self.updates_per_step
+        if place == 0:
+            self._passes = self._slow_fast.passes()
+        if place == self.updates_per_pass and self.trigger is not None:
+            self._entropy(state, state.global_step - place)  # told now if it is missing, not K passes later
+        if place % self.updates_per_pass == 0:
             self._drop_gradients = next(self._passes, self) is self  # no pass is left: the slow-fast stages are skipped
 
     def on_pre_optimizer_step(
@@ -83,13 +91,6 @@ class SlowFastCallback(TrainerCallback, ExportableState):
     ) -> None:
         if self._drop_gradients:
             optimizer.zero_grad(set_to_none=True)  # torch's optimizers leave such weights, and their moments, untouched
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
-    ) -> None:
-        in_first_pass = (state.global_step - 1) % self.updates_per_step < self.updates_per_pass
-        if in_first_pass and "entropy" in logs:
-            self._entropies.append(logs["entropy"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         for name in WAITING:
@@ -101,7 +102,7 @@ class SlowFastCallback(TrainerCallback, ExportableState):
             self._waiting = dict.fromkeys(WAITING, False)
             next(self._passes, None)
             if self.trigger is not None:
-                self._slow_fast.observe(fmean(self._entropies))
+                self._slow_fast.observe(self._entropy(state, state.global_step - self.updates_per_step))
         return control
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -113,21 +114,31 @@ class SlowFastCallback(TrainerCallback, ExportableState):
         """First step of SFPO (1-based) without stages I and II; None: not yet, or there is no trigger."""
         return self.trigger.fired_at if self.trigger else None
 
-    @property
-    def trigger_state(self) -> dict[str, Any] | None:
-        return self.trigger.state_dict() if self.trigger else None
+    def cancel(self) -> None:
+        """Put the weights back to the start of a step of SFPO that an exception or a stop left early."""
+        self._slow_fast.cancel()
 
-    @trigger_state.setter
-    def trigger_state(self, state: dict[str, Any] | None) -> None:
-        if self.trigger:
-            self.trigger.load_state_dict(state)
+    def _entropy(self, state: TrainerState, first_update: int) -> float:
+        """Mean of the entropies logged in the first pass of the step of SFPO that starts after optimizer step ``first_update``.
 
-    def state(self) -> dict[str, Any]:
-        """What the trainer writes to a checkpoint: the settings, and the trigger's state."""
-        return {"args": self.settings, "attributes": {"trigger_state": self.trigger_state}}
+        Raises:
+            RuntimeError: none is there.
+        """
+        updates = range(first_update + 1, first_update + self.updates_per_pass + 1)
+        records = [record for record in state.log_history if record.get("step") in updates]
+        entropies = [record[key] for record in records for key in ENTROPY_KEYS if key in record]
+        if not entropies:
+            keys = ", ".join(sorted({key for record in records for key in record}))
+            raise RuntimeError(
+                f"no entropy in the log of optimizer steps {updates[0]} to {updates[-1]} (its keys: {keys}): the entropy "
+                f"trigger needs {' or '.join(ENTROPY_KEYS)}. Unsloth and TRL before 0.20 log none: leave out entropy_trigger"
+            )
+        return fmean(entropies)
 
     def _check(self, args: TrainingArguments, state: TrainerState) -> None:
         passes = self.settings["num_fast_steps"] + 1
+        if not hasattr(args, "num_iterations") or not hasattr(args, "steps_per_generation"):
+            raise ValueError(f"args = {type(args).__name__}: SlowFastCallback needs TRL's GRPOTrainer and its GRPOConfig")
         if args.num_iterations != passes:
             raise ValueError(
                 f"num_iterations = {args.num_iterations}: SFPO takes num_fast_steps + 1 passes over each batch of rollouts; "
@@ -150,15 +161,14 @@ class SlowFastCallback(TrainerCallback, ExportableState):
             )
         if args.deepspeed_plugin is not None:
             raise ValueError("deepspeed: a reposition would not reach DeepSpeed's master weights; use FSDP or DDP")
+        if args.auto_find_batch_size:
+            raise ValueError(
+                "auto_find_batch_size = True: it would start again from inside a step of SFPO; set per_device_train_batch_size"
+            )
         if self.trigger is None:
             return
         if state.logging_steps != 1 or args.logging_strategy != "steps":
             raise ValueError(
                 f"logging_steps = {state.logging_steps}, logging_strategy = {args.logging_strategy}: the entropy trigger takes "
                 "the entropy from the log of each step; set logging_steps=1, logging_strategy='steps'"
-            )
-        if state.global_step and not args.restore_callback_states_from_checkpoint:
-            raise ValueError(
-                "restore_callback_states_from_checkpoint = False: the resumed run would forget the entropies that the trigger "
-                "has seen; set it to True"
             )
