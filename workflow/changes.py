@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sfpo.settings import JobSettings, settings_hash
@@ -23,7 +23,8 @@ def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
     """Folder of each product that is stale -> its marker; of each that is not there -> None. All others are current.
 
     A marker is an input that is newer than any product, so that Snakemake makes the product again. Its name says of what, and
-    differs for each version of the product and of the settings: Snakemake passes over an input that the product had before.
+    differs for each version of the product and of the settings, since Snakemake passes over an input that the product had
+    before, and for each process, so that a dry run changes nothing for a workflow that is running.
     """
     markers: dict[str, str | None] = {}
     for path, one in settings.items():
@@ -33,12 +34,19 @@ def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
         elif reason := stale_reason(folder, one):
             product = (Path(folder) / RECORDS[Path(folder).parts[0]]).read_bytes()
             version = hashlib.sha256(b"%b %b %b" % (product, settings_hash(one).encode(), reason.encode())).hexdigest()[:12]
-            marker = MARKERS / version / folder / reason.replace("/", "-").replace(" ", "-")
+            marker = MARKERS / f"{version}-{os.getpid()}" / folder / reason.replace("/", "-").replace(" ", "-")
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
             os.utime(marker, (LATER_THAN_ANY, LATER_THAN_ANY))
             markers[folder] = str(marker)
     return markers
+
+
+def date_back(markers: Iterable[str | None]) -> None:
+    """Once Snakemake has planned its jobs: it refuses an output that is older than one of the job's inputs."""
+    for marker in markers:
+        if marker is not None:
+            os.utime(marker, (0, 0))
 
 
 def freeze(params: str) -> None:

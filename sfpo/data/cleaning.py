@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sfpo.config import GraderName
     from sfpo.data.rows import Row
 
+READING_SECONDS = 120
+"""Math-Verify takes half a second for the longest gold; which rows are kept must not depend on how busy the machine is."""
+
 _LOOKALIKES = str.maketrans("，。．？：；（）’‘“”−–", ",..?:;()''\"\"--")
 _FORMATTING = (
     (r"\\[dt]frac(?![a-z])", r"\\frac"),
@@ -44,9 +47,9 @@ def normalized(text: str) -> str:
 
 @cache
 def parsed(gold: str) -> list[Any]:
-    """What Math-Verify reads in a gold (at most 5 s, by SIGALRM: main thread only). Empty: it reads nothing; one text: it reads
+    """What Math-Verify reads in a gold (with a limit by SIGALRM: main thread only). Empty: it reads nothing; one text: it reads
     no mathematics, and only the same text will be accepted as an answer."""
-    return parse(f"${gold}$")
+    return parse(f"${gold}$", parsing_timeout=READING_SECONDS)
 
 
 def is_integer(gold: str) -> bool:
@@ -98,7 +101,7 @@ def same_gold(one: Row, other: Row, grader: GraderName = "math") -> bool:
     if len(one.answer) != 1 or len(other.answer) != 1:
         return False
     left, right = parsed(one.answer[0]), parsed(other.answer[0])
-    return verify(left, right) or verify(right, left)
+    return verify(left, right, timeout_seconds=READING_SECONDS) or verify(right, left, timeout_seconds=READING_SECONDS)
 
 
 def repeats(rows: Iterable[Row]) -> list[list[Row]]:
