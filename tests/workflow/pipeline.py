@@ -78,7 +78,7 @@ def change_alpha(folder: Path, alpha: float) -> None:
 
 def seen(folder: Path) -> dict[str, str]:
     """Run -> hash of the settings that its result records."""
-    summaries = sorted(folder.glob("runs/**/summary.json"))
+    summaries = sorted(folder.glob("runs/*/*/*/*/seed*/summary.json"))
     return {str(path.parent.relative_to(folder)): json.loads(path.read_text())["settings_hash"] for path in summaries}
 
 

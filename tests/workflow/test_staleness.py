@@ -154,9 +154,8 @@ def log_of(folder: Path) -> str:
 @pytest.mark.slow
 def test_dvc_changes_the_setting_that_it_is_asked_to_change(clone):
     run(clone, "dvc", "exp", "run", "-S", "suites.tiny.train.steps=3", "-S", "arms.sfpo_k7.alpha=0.5")
-    assert {record_of(str(path.parent.relative_to(clone)), clone)["steps"] for path in clone.glob("runs/**/summary.json")} == {
-        3
-    }
+    summaries = clone.glob("runs/*/*/*/*/seed*/summary.json")
+    assert {json.loads(path.read_text())["steps"] for path in summaries} == {3}
     params = yaml.safe_load((clone / "params.yaml").read_text())
     assert params["arms"]["sfpo_k7"]["alpha"] == 0.5 and params["arms"]["sfpo"]["alpha"] == 0.8
     # A key that an entry has from the one that it extends is not there to be changed; DVC says so.
