@@ -104,12 +104,12 @@ def test_trl_with_the_callback_is_our_trainer(make_trainer, checkpoint, params, 
     trainer.train()
     assert len(recorder.batches) == steps and callback.trigger_fired_at == fired_at
 
-    train = params.suites["tiny"].train
+    train, execution = params.suites["tiny"].train, params.suites["tiny"].execution
     optimizer = {"learning_rate": ADAMW["lr"], "weight_decay": ADAMW["weight_decay"], "eps": ADAMW["eps"], "max_grad_norm": 1.0}
     optimizer = train.optimizer.model_copy(update=optimizer)
     # TRL shuffles the rollouts of a batch: mini-batches are cut by rows here, as if each were a group.
     changes = {"optimizer": optimizer, "prompts_per_step": ROLLOUTS, "mini_batch_prompts": ROWS_PER_UPDATE}
-    policy = Policy(checkpoint, Objective(), train.model_copy(update=changes), MAX_TOKENS)
+    policy = Policy(checkpoint, Objective(), train.model_copy(update=changes), execution, MAX_TOKENS)
     start = [parameter.detach().clone() for parameter in policy.parameters()]
     rule = make_update_rule("sfpo", num_fast_steps=FAST_STEPS, **settings)
     passes = []

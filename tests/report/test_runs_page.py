@@ -11,6 +11,7 @@ from eval.report.collect import ReportError
 from eval.report.runs_page import runs_page
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, load_settings, to_json
+from tests.changes import changed
 
 FOLDER = "runs/tiny/tiny-qwen2/arithmetic"
 
@@ -93,7 +94,7 @@ def test_no_text_of_a_run_becomes_markup(results, tmp_path):
     settings = results(seeds=(0,))
     evil = "</pre><script>alert(1)</script>"
     path = tmp_path / f"{FOLDER}/sfpo/seed0/settings.json"
-    path.write_text(to_json(load_settings(RunSettings, path).model_copy(update={"instruction": evil + "{problem}"})))
+    path.write_text(to_json(changed(load_settings(RunSettings, path), recipe__instruction=evil + "{problem}")))
     change(tmp_path, "sfpo", 0, versions={evil: evil, "commit": evil})
     change(tmp_path, "grpo", 0, hardware={"cpu": evil, "cores": 1, "threads": 1, "gpus": [evil]})
     page = runs_page([settings], tmp_path)

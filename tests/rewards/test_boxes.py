@@ -70,7 +70,7 @@ def test_the_last_complete_box_counts(text, content):
 def test_a_million_characters_take_linear_time(text):
     start = time.process_time()
     assert extract_boxed(r"\boxed{7}" + text) in ("7", "1")
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 5.0  # quadratic time would be hours
 
 
 def test_ten_thousand_nested_braces():

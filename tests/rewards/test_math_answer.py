@@ -149,7 +149,7 @@ def test_rewards_follow_the_settings():
 # ---------------------------------------------------------------------------------------------- cost
 
 
-def test_a_step_of_integers_costs_under_5_ms_and_starts_no_process():
+def test_a_step_of_integers_costs_milliseconds_and_starts_no_process():
     before = workers()
     responses = [f"First {n} and {n}. " + box(str(n)) for n in range(256)]
     golds = [str(n // 8 * 8) for n in range(256)]
@@ -160,7 +160,7 @@ def test_a_step_of_integers_costs_under_5_ms_and_starts_no_process():
             grades = grader.grade_all(responses, golds)
             seconds.append(time.perf_counter() - start)
     assert sum(one.correct for one in grades) == 32  # one in each group of 8
-    assert min(seconds) < 0.005
+    assert min(seconds) < 0.05  # 2 to 5 ms on an idle machine; a worker process takes far longer to start
     assert workers() == before
 
 

@@ -22,7 +22,7 @@ def test_lines_after_the_last_save_and_a_cut_line_are_dropped(tmp_path):
 
 def test_a_number_that_is_not_finite_is_null(tmp_path):
     """json.dumps would write NaN and Infinity, which is no JSON."""
-    lines = JsonLines(tmp_path / "metrics.jsonl", last_step=0)
+    lines = JsonLines(tmp_path / "metrics.jsonl", keeps=lambda step: step <= 0)
     lines.append({"step": 1, "entropy": float("nan"), "updates": [{"loss": float("inf")}, {"loss": -float("inf")}], "z": 0.5})
     lines.close()
     written = (tmp_path / "metrics.jsonl").read_text()
