@@ -9,7 +9,6 @@ Raises:
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import signal
@@ -304,19 +303,20 @@ def poisoned(lab: Lab, arm: str) -> str:
     changes = {"recipe__train__reward__correct": OVERFLOWING_REWARD, "execution__max_skipped_updates": MAX_SKIPPED}
     records, batch = stopped(lab, arm, "poisoned", **changes)
     skipped = sum(update["skipped"] for record in records for update in record["updates"])
-    poison = sum(math.isnan(value) for value in batch["advantages"])
+    poison = batch["advantages"].count(None)  # JSON has no NaN
     demand(poison > 0 and len(batch["advantages"]) == len(batch["completion_ids"]), "the saved batch is sound")
     return (
         f"{skipped} mini-batches skipped and counted in {len(records)} finished steps, stopped with 1 in the next "
-        f"after {MAX_SKIPPED} in a row; the saved batch loads: {poison} of its {len(batch['advantages'])} advantages are NaN"
+        f"after {MAX_SKIPPED} in a row; the saved batch loads: {poison} of its {len(batch['advantages'])} advantages are no "
+        "numbers"
     )
 
 
 def destroyed(lab: Lab, arm: str) -> str:
     """A learning rate that makes the weights overflow: all completions are wrong, so that no update has a gradient to check."""
     records, batch = stopped(lab, arm, "destroyed", recipe__train__optimizer__learning_rate=DESTRUCTIVE_RATE)
-    demand(not math.isfinite(batch["entropy"]), "the saved batch is sound")
-    return f"stopped with 1 in step {len(records) + 1}; the saved batch loads: the policy's entropy is {batch['entropy']}"
+    demand(batch["entropy"] is None, "the saved batch is sound")
+    return f"stopped with 1 in step {len(records) + 1}; the saved batch loads: the policy's entropy is not a number"
 
 
 def published(lab: Lab, arm: str) -> str:

@@ -45,6 +45,10 @@ class JobSettings(Schema):
         """What decides the job's result, as plain JSON values."""
         return self.model_dump(mode="json")
 
+    def inputs(self) -> list[str]:
+        """Folders of the jobs whose products this job reads."""
+        return []
+
 
 class RunId(Schema):
     """One training run."""
@@ -104,6 +108,9 @@ class ModelSettings(JobSettings):
     contents: Annotated[dict[str, str], Field(default_factory=dict)]
     """File -> sha256, of a local model."""
 
+    def inputs(self) -> list[str]:
+        return [self.warm_up_data] if self.warm_up_data else []
+
     def identity(self) -> dict[str, Any]:
         if isinstance(self.model, ScratchModel):
             return self.model_dump(mode="json", include={"model", "instruction", "data", "grader"})
@@ -150,6 +157,9 @@ class RunSettings(JobSettings):
     recipe: Recipe
     execution: Execution
 
+    def inputs(self) -> list[str]:
+        return [str(Path(self.model_path).parent), self.data_path]
+
     def identity(self) -> dict[str, Any]:
         return self.recipe.model_dump(mode="json")
 
@@ -181,6 +191,10 @@ class EvaluationSettings(JobSettings):
     evaluate: Evaluate
     sampler: Sampler
     engine: Engine
+
+    def inputs(self) -> list[str]:
+        policy = f"runs/{self.run.path}" if self.run else str(Path(next(iter(self.checkpoints.values()))).parent)
+        return [policy, *(str(Path(problems).parent) for problems in self.benchmarks.values())]
 
     def identity(self) -> dict[str, Any]:
         evaluate = self.evaluate.model_dump(mode="json", exclude={"checkpoint"})  # which of those scored is shown
@@ -221,6 +235,9 @@ class ReportSettings(JobSettings):
     missing: tuple[str, ...] = ()
     """Runs that a report of an unfinished suite leaves out."""
 
+    def inputs(self) -> list[str]:
+        return list(self.made_from)
+
     @property
     def runs(self) -> list[RunId]:
         return [
@@ -239,6 +256,9 @@ class PageSettings(JobSettings):
     page: Name
     items: dict[Name, str]
     """Table or figure -> its identity."""
+
+    def inputs(self) -> list[str]:
+        return [f"results/{self.suite}/items/{item}" for item in self.items]
 
 
 def load_settings(kind: type[J], path: str | Path, identity: str | None = None) -> J:

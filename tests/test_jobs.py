@@ -502,6 +502,10 @@ def test_without_kept_checkpoints_there_is_nothing_to_choose_from(raw, load):
         ({"train": {"shows": "scores"}}, "items.train"),
         ({"all": {"shows": "scores"}}, "items.all"),
         ({"Table-1": {"shows": "scores"}}, "items"),
+        (
+            {"table1": {"shows": "scores"}, "table1_pass_at_k": {"shows": "scores"}},
+            "items.table1_pass_at_k: it and table1 would write tables/table1_pass_at_k",
+        ),
         ({"table1": {"shows": "scores", "arms": ["nobody"]}}, "items.table1.arms: 'nobody' is not defined"),
         ({"table1": {"shows": "scores", "arms": ["grpo", "grpo"]}}, "items.table1.arms names grpo twice"),
     ],

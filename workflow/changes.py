@@ -20,7 +20,11 @@ FROZEN = "SFPO_PARAMS"
 
 
 def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
-    """Folder of each product that is stale -> its marker; of each that is not there -> None. All others are current.
+    """Folder of each product that is stale -> its marker; of each that is not there, or whose inputs are not current -> None.
+    All others are current.
+
+    Args:
+        settings: of every job, inputs before what is made from them.
 
     A marker is an input that is newer than any product, so that Snakemake makes the product again. Its name says of what, and
     differs for each version of the product and of the settings, since Snakemake passes over an input that the product had
@@ -39,6 +43,8 @@ def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
             marker.touch()
             os.utime(marker, (LATER_THAN_ANY, LATER_THAN_ANY))
             markers[folder] = str(marker)
+        elif any(one_input in markers for one_input in one.inputs()):
+            markers[folder] = None
     return markers
 
 

@@ -87,7 +87,7 @@ def _of_test(table: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
 
 
 def trigger_text(metrics: pd.DataFrame, summaries: pd.DataFrame) -> str:
-    """The step at which each seed's entropy trigger fired, in the order of ``summaries``; '-' where no entropy was tested.
+    """The first step after each seed's entropy trigger fired, in the order of ``summaries``; '-' where no entropy was tested.
 
     Args:
         metrics: entropy_zscore of an arm's steps.

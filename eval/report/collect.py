@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from eval.report.choice import chosen
+from eval.report.kinds import find_kind
 from sfpo.settings import ReportSettings, RunId
 
 BASE = "base"
@@ -85,7 +86,9 @@ def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.Data
             other = _problems(base) ^ _problems(frame)
             if other:
                 raise ReportError(f"{path}: not scored on the problems of {base_path}; {len(other)} differ: {min(other)} ...")
-            shown = frame if settings.shows == "selection" else read(path, partial(chosen, frame, settings.checkpoint))
+            shown = (
+                frame if find_kind(settings.shows).all_checkpoints else read(path, partial(chosen, frame, settings.checkpoint))
+            )
             yield _of_run(run, shown).astype(kinds)
 
 

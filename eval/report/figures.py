@@ -45,7 +45,7 @@ def curves(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSe
 
     Returns:
         The figure, and its data in percent: series 'accuracy' (mean, low, high over seeds at each step), 'base' (mean at step 0
-        over all runs) and 'trigger' (the step at which each seed's entropy trigger fired).
+        over all runs) and 'trigger' (the first step after each seed's entropy trigger fired).
     """
     look = looks(settings.arms)
     percent = validation.assign(accuracy=100 * validation["accuracy"])

@@ -11,16 +11,31 @@ from sfpo.manifest import content_sha256, write_json
 from sfpo.settings import JobSettings, PageSettings, ReportSettings, settings_hash
 from sfpo.staleness import RECORDS, changed_input, record_of
 
+ALL = ("data", "runs", "evaluations")
 
-def require_current(settings: ReportSettings, root: Path = Path(".")) -> None:
-    """Raises ReportError where a run, evaluation or data set that an item shows is not of the identity that its settings name,
-    or was made from inputs that have changed since."""
+
+def require_current(settings: ReportSettings, root: Path = Path("."), tops: tuple[str, ...] = ALL) -> None:
+    """Stop a report of results that are not what its settings name.
+
+    Args:
+        tops: top folders of the products that are looked at.
+
+    Raises:
+        ReportError: a run, evaluation or data set that the item shows is not of the identity that its settings name, or was
+        made
+            from inputs that have changed since; the message names it.
+    """
     shown = {f"{top}/{run.path}" for run in settings.runs for top in ("runs", "evaluations")}
     shown |= {settings.base[model] for model in settings.models if model in settings.base}
-    for folder in settings.made_from:
+    for folder in of(settings, tops):
         of_data = folder.startswith("data/")  # of runs and models, a report of an unfinished suite leaves some out
         if (of_data or folder in shown) and (fault := stale(folder, settings, root)):
             raise ReportError(f"{folder}: {fault}; run the workflow again")
+
+
+def of(settings: ReportSettings, tops: tuple[str, ...] = ALL) -> list[str]:
+    """Folders of what an item is made from, below these top folders."""
+    return [folder for folder in settings.made_from if folder.split("/")[0] in tops]
 
 
 def stale(folder: str, settings: ReportSettings, root: Path = Path(".")) -> str | None:
@@ -35,7 +50,9 @@ def stale(folder: str, settings: ReportSettings, root: Path = Path(".")) -> str 
 
 def write_record(folder: Path, settings: JobSettings, read: Iterable[str] = (), root: Path = Path(".")) -> None:
     """``folder``/record.json: the identity of the settings, and the content of the products in the folders ``read``."""
-    inputs = {path: content_sha256(root / path) for one in read if (path := f"{one}/{RECORDS[Path(one).parts[0]]}")}
+    inputs = {
+        path: content_sha256(root / path) for one in dict.fromkeys(read) if (path := f"{one}/{RECORDS[Path(one).parts[0]]}")
+    }
     write_json(folder / "record.json", {"settings_hash": settings_hash(settings), "inputs": inputs})
 
 
@@ -44,6 +61,6 @@ def page_settings(items: list[ReportSettings], page: str) -> PageSettings:
     return PageSettings(suite=items[0].suite, page=page, items={item.item: settings_hash(item) for item in items})
 
 
-def write_page_record(results: Path, page: str, items: list[ReportSettings]) -> None:
+def write_page_record(results: Path, page: str, items: list[ReportSettings], read: Iterable[str]) -> None:
     """The record of a page about all these items."""
-    write_record(results / "pages" / page, page_settings(items, page))
+    write_record(results / "pages" / page, page_settings(items, page), read)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from eval.report import tables
 from eval.report.collect import Collected, ReportError, collect
-from eval.report.freshness import require_current, write_page_record, write_record
+from eval.report.freshness import of, require_current, write_page_record, write_record
 from eval.report.kinds import find_kind
 from eval.report.partial import finished_part
 from eval.report.runs_page import runs_page
@@ -27,7 +27,8 @@ from sfpo.settings import ReportSettings, load_settings
 
 
 def metrics(items: Iterable[tuple[Collected, ReportSettings]]) -> dict[str, Any]:
-    """Item -> model -> dataset -> arm -> benchmark -> percent (gains with intervals), and the steps at which triggers fired."""
+    """Item -> model -> dataset -> arm -> benchmark -> percent (gains with intervals), and the first steps after triggers
+    fired."""
     found: dict[str, Any] = {}
     for collected, settings in items:
         of_item = found.setdefault(settings.item, {})
@@ -57,17 +58,20 @@ def main(argv: list[str] | None = None) -> None:
         items = asked = [load_settings(ReportSettings, path) for path in arguments.settings]
         results = Path("results") / items[0].suite
         folder = results / "partial" if arguments.partial else results
-        if arguments.runs or arguments.partial:
-            write_text(folder / "runs.html", runs_page(items))
         if arguments.runs:
-            write_page_record(results, "runs_page", items)
+            for item in items:
+                require_current(item, tops=("runs",))
+            write_text(folder / "runs.html", runs_page(items))
+            write_page_record(results, "runs_page", items, [folder for item in items for folder in of(item, ("runs",))])
             return
+        if arguments.partial:
+            write_text(folder / "runs.html", runs_page(items))
         if arguments.partial:
             items = [part for item in items if (part := finished_part(item))]
             if not items:
                 raise ReportError("no seed of any arm has finished, so there is nothing to report")
         if arguments.metrics or arguments.headline:
-            items = [item for item in items if item.shows == "scores"]
+            items = [item for item in items if find_kind(item.shows).in_metrics]
         for item in items:
             require_current(item)
         collected = [(collect(item), item) for item in items]
@@ -75,10 +79,10 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     if arguments.metrics:
         write_json(folder / "metrics.json", metrics(collected))
-        write_page_record(results, "metrics", asked)
+        write_page_record(results, "metrics", asked, [folder for item in items for folder in item.made_from])
         return
     for found, item in collected:
-        if arguments.headline or (arguments.partial and item.shows == "scores"):
+        if arguments.headline or (arguments.partial and find_kind(item.shows).in_metrics):
             print(tables.headline(tables.accuracy(found.scores, item), item))
         if not arguments.headline:
             find_kind(item.shows).write(found, item, folder)

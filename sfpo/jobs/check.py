@@ -6,10 +6,11 @@ import logging
 import re
 from pathlib import Path
 
+from eval.report.kinds import find_kind
 from sfpo.config import Arm, LocalModel, Params
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
-from sfpo.jobs.resolve import checked_rule, resolve, union
+from sfpo.jobs.resolve import checked_rule, reports, resolve, union
 from sfpo.jobs.standing import require_enough_steps
 from sfpo.rewards.graders import make_grader
 from sfpo.schema import ConfigError
@@ -62,6 +63,15 @@ def _require_free_names(params: Params) -> None:
     for item in params.active.items:
         if item in rules:
             raise ConfigError(f"suites.{params.suite}.items.{item}: the workflow has a rule of that name; choose another")
+    writers: dict[str, str] = {}
+    for one in reports(params):
+        for file in find_kind(one.shows).files(one):
+            if file in writers:
+                other = writers[file]
+                raise ConfigError(
+                    f"suites.{params.suite}.items.{one.item}: it and {other} would write {file}; choose another name"
+                )
+            writers[file] = one.item
 
 
 def _warn_if_wrong(name: str, arm: Arm) -> None:

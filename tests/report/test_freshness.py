@@ -1,9 +1,11 @@
 """A table shows only what its settings say."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from eval.report import render
 from eval.report.collect import ReportError
 from eval.report.freshness import page_settings, require_current, write_record
 from eval.report.partial import finished_part
@@ -73,3 +75,26 @@ def test_pages_have_the_identity_that_the_workflow_asks_for():
     items = [one for one in settings.values() if isinstance(one, ReportSettings)]
     pages = [one for one in settings.values() if isinstance(one, PageSettings)]
     assert pages and all(page_settings(items, page.page) == page for page in pages)
+
+
+def test_pages_record_what_they_read_and_refuse_stale_runs(results, tmp_path, monkeypatch):
+    results()
+    monkeypatch.chdir(tmp_path)
+    items = [str(path) for path in sorted(Path("results/tiny/items").glob("*/settings.json"))]
+    render.main([*items, "--metrics"])
+    render.main([*items, "--runs"])
+    records = {
+        page: json.loads(Path(f"results/tiny/pages/{page}/record.json").read_text()) for page in ("metrics", "runs_page")
+    }
+    assert f"{EVALUATION}/results.json" in records["metrics"]["inputs"]
+    assert set(records["runs_page"]["inputs"]) == {
+        f"{folder}/summary.json" for folder in map(str, Path("runs").glob("*/*/*/*/*"))
+    }
+    change(Path(EVALUATION) / "results.json", seconds=1)
+    assert changed_input(records["metrics"]) and not changed_input(records["runs_page"])
+    change(Path(RUN) / "summary.json", settings_hash="another")
+    before = Path("results/tiny/runs.html").read_text()
+    for page in ("--metrics", "--runs"):
+        with pytest.raises(SystemExit, match=f"error: {RUN}: made with other settings"):
+            render.main([*items, page])
+    assert Path("results/tiny/runs.html").read_text() == before

@@ -70,7 +70,7 @@ ITEM_SETTINGS = " ".join(f"{RESULTS}/items/{item.item}/settings.json" for item i
 rule metrics:
     input:
         changed(f"{RESULTS}/pages/metrics"),
-        jobs=made_from(f"{RESULTS}/pages/metrics", *flat(finished_jobs(item) for item in ITEMS if item.shows == "scores")),
+        jobs=made_from(f"{RESULTS}/pages/metrics", *flat(finished_jobs(item) for item in ITEMS if find_kind(item.shows).in_metrics)),
     output:
         f"{RESULTS}/metrics.json",
         f"{RESULTS}/pages/metrics/record.json",

@@ -35,6 +35,8 @@ class Kind:
     """It shows what lm-eval finds, not training alone."""
     all_checkpoints: bool = False
     """It shows every checkpoint that ``train.export_every`` keeps, not the chosen one alone."""
+    in_metrics: bool = False
+    """Its accuracies are what metrics.json and the headline of a suite say."""
     reads_texts: bool = False
     """It reads the prepared data sets and benchmarks too."""
 

@@ -33,4 +33,5 @@ KIND = Kind(
     },
     write=write,
     scored=True,
+    in_metrics=True,
 )
