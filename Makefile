@@ -76,7 +76,7 @@ test-slurm: venv ## the suite on a real Slurm of one node on this machine, which
 	python -m pytest -m slurm
 
 chaos: venv ## kills, full disks and damaged files on real training jobs, compared with undisturbed runs
-	python -m benchmarks.chaos
+	OMP_NUM_THREADS=1 python -m benchmarks.chaos
 
 arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms

@@ -38,7 +38,7 @@ class Outcome:
     """None: skipped."""
 
 
-SAME = "goes on; ends with the same bits"
+SAME = "continues; ends with the same bits"
 STOPPED = f"exit status {Interrupted.EXIT_CODE} after the step; {SAME}"
 FULL = f"stops, last state intact; with more room {SAME}"
 OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
@@ -46,7 +46,7 @@ OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
     ("SIGTERM", STOPPED, faults.told_to_stop, "sfpo"),
     ("Disk too small for the second save", FULL, faults.too_small, "sfpo"),
     ("Disk fills up during the second save", FULL, faults.filled_up, "grpo"),
-    ("Newest state damaged, twice", f"told by checksum, the state before it used; {SAME}", faults.corrupted, "sfpo"),
+    ("Newest state damaged, twice", f"found by checksum, the state before it used; {SAME}", faults.corrupted, "sfpo"),
     ("A second process on the run", "stops and names the first, which is not disturbed", faults.locked, "grpo"),
     ("Rewards that overflow", "updates skipped and counted; then stops with the batch saved", faults.poisoned, "grpo"),
     ("A learning rate that destroys the weights", "stops with the batch saved", faults.destroyed, "grpo"),
@@ -65,7 +65,7 @@ OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
     ("SIGKILL while the metrics are rewritten", f"no line is lost; {SAME}", faults.rewritten, "grpo"),
     (
         "SIGKILL between validation and save, then two processes",
-        "goes on; best/ is of the trajectory that went on",
+        "continues; best/ is of the trajectory that was continued",
         faults.other_ranks,
         "sfpo",
     ),

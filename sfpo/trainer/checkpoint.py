@@ -38,7 +38,7 @@ DISK_MARGIN = 1.1
 """A save asks for so many times its size."""
 
 
-REMEDY = "What was saved before is untouched; make room and start the run again, it goes on from there"
+REMEDY = "What was saved before is untouched; make room and start the run again: it continues from there"
 
 
 class DiskFull(OSError):
