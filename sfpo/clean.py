@@ -27,8 +27,9 @@ FOLDERS = ("data/*/*/*", "models/*/*", "runs/*/*/*/*/seed*", "evaluations/*/*/ba
 
 
 def named(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
-    """Folder of every job of every suite -> its settings, with the data mirror that the suite's data were prepared from. A suite
-    of which there is nothing on disk is passed over.
+    """Folder of every job of every suite -> its settings, with the data mirror that the suite's data were prepared from.
+
+    A suite of which there is nothing on disk is passed over.
 
     Raises:
         ConfigError: a suite cannot be resolved, so that what it names is not known.
@@ -112,7 +113,11 @@ def main(argv: list[str] | None = None) -> None:
         except RunLocked as error:
             told += f", left alone: {error}"
         print(told)
-    print(f"{removed} folders removed" if arguments.remove else f"{len(found)} folders that no recipe names; --remove deletes them")
+    print(
+        f"{removed} folders removed"
+        if arguments.remove
+        else f"{len(found)} folders that no recipe names; --remove deletes them"
+    )
 
 
 if __name__ == "__main__":

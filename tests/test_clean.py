@@ -91,7 +91,11 @@ def test_what_a_deleted_suite_or_a_renamed_arm_has_left_is_listed(raw, listed):
     del raw["suites"]["controls"]
     save(raw)
     found = listed()
-    assert {"data/controls/train/arithmetic", "models/controls/tiny-qwen2", "evaluations/controls/tiny-qwen2/base"} < found.keys()
+    assert {
+        "data/controls/train/arithmetic",
+        "models/controls/tiny-qwen2",
+        "evaluations/controls/tiny-qwen2/base",
+    } < found.keys()
     assert len(found) == 7 + 1 + 20 + 1 + 20  # data, model, runs, untrained model, evaluations
 
 

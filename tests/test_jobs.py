@@ -14,6 +14,7 @@ from sfpo.config.plain_yaml import PlainLoader
 from sfpo.jobs.__main__ import main, runs_by_item
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, load_settings, settings_hash
+from sfpo.staleness import stale_reason
 from tests.changes import changed as with_changes
 
 PROJECT = Path(__file__).parent.parent
@@ -333,15 +334,15 @@ def with_steps(settings: RunSettings, steps: int) -> RunSettings:
     return with_changes(settings, recipe__train__steps=steps)
 
 
-def finish(settings: RunSettings, root: Path, hours: float) -> None:
+def finish(settings: RunSettings, root: Path, hours: float, within: str = "") -> None:
     """The record of a finished run."""
-    folder = root / "runs" / settings.run.path
+    folder = root / "runs" / settings.run.path / within
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "settings_hash": settings_hash(settings),
         "recipe_hash": settings.recipe_hash,
         "steps": settings.recipe.train.steps,
-        "seconds": {"total": 3600 * hours},
+        "seconds": {"total": 3000 * hours, "validate": 600 * hours},
         "recipe": settings.recipe.model_dump(mode="json"),
     }
     (folder / "summary.json").write_text(json.dumps(record))
@@ -368,7 +369,38 @@ def test_a_finished_run_is_told_of_where_a_change_makes_it_stale(one_run, tmp_pa
         f"  stale: {folder}: 60 steps, 1.50 h of another recipe (seed: 0 -> 5; train.optimizer.learning_rate: 3e-05 -> 0.0001)"
     ]
     more = {f"{folder}/settings.json": with_steps(one_run, 80)}
+    anew = f"  begins anew: {folder}: 60 steps, 1.50 h cannot be continued to step 80: their state is not here"
+    assert jobs.describe(more, tmp_path) == [anew]  # after `dvc pull`, or with keep_final_state: false
+    interrupt(one_run, tmp_path, step=60, hours=1.5)
     assert jobs.describe(more, tmp_path) == [f"  continues: {folder}: from 60 steps, 1.50 h, to step 80"]
+
+
+def test_a_run_that_finished_before_costs_nothing(one_run, tmp_path):
+    folder = f"runs/tiny/{OF_DATA}/grpo/seed0"
+    other = with_changes(one_run, recipe__seed=5)
+    finish(one_run, tmp_path, 1.5, f"state/{one_run.recipe_hash[:12]}")
+    finish(other, tmp_path, 2.5)  # its files are in the run's places now
+    assert jobs.describe({f"{folder}/settings.json": one_run}, tmp_path) == [
+        f"  finished before: {folder}: 60 steps, 1.50 h; the files are put in their places, and nothing is trained",
+        f"  stale: {folder}: 60 steps, 2.50 h of another recipe (seed: 5 -> 0)",
+    ]
+    assert jobs.describe({f"{folder}/settings.json": other}, tmp_path) == [
+        f"  kept: {folder}: 60 steps, 1.50 h of another recipe (seed: 0 -> 5)"
+    ]
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}", "<<<<<<< HEAD\n{}"])
+def test_a_damaged_record_belongs_to_nothing_and_stops_nothing(raw, load, one_run, tmp_path, damaged):
+    folder = f"runs/tiny/{OF_DATA}/grpo/seed0"
+    interrupt(one_run, tmp_path, step=40, hours=2.0)
+    finish(one_run, tmp_path, 1.5)
+    (tmp_path / folder / "summary.json").write_text(damaged)
+    jobs.check(load(raw), tmp_path)
+    asked = {f"{folder}/settings.json": one_run}
+    assert jobs.describe(asked, tmp_path) == [f"  continues: {folder}: from 40 steps, 2.00 h, to step 60"]
+    assert stale_reason(folder, one_run, tmp_path) == "summary.json cannot be read"
+    next((tmp_path / folder).glob("state/*/step_*/trainer.json")).write_text(damaged)
+    assert jobs.describe(asked, tmp_path) == []
 
 
 def test_an_unfinished_run_continues_or_is_kept(one_run, tmp_path):

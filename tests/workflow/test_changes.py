@@ -55,6 +55,14 @@ def test_a_product_that_is_gone_takes_along_what_was_made_from_it(settings):
     assert mark_changed(settings) == dict.fromkeys((RUN, RUN.replace("runs", "evaluations"), *SHOWN_IN))
 
 
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}"])
+def test_a_product_whose_record_cannot_be_read_is_made_again(settings, damaged):
+    # Its files are there, so that Snakemake would not make it again by itself.
+    (Path(RUN) / "summary.json").write_text(damaged)
+    found = mark_changed(settings)
+    assert set(found) == {RUN, RUN.replace("runs", "evaluations"), *SHOWN_IN} and found[RUN]
+
+
 def test_a_data_set_takes_along_all_that_is_trained_on_it(settings):
     write("data/tiny/train/arithmetic", settings_hash="another", inputs={})
     assert set(mark_changed(settings)) == {str(Path(path).parent) for path in settings if "benchmarks" not in path}
