@@ -78,13 +78,13 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         scored[name] |= _score(settings, engine, seconds)
         if ranks.first:
             write_json(done, scored[name])
-        log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
+            log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
     if ranks.first:
         _write(settings, folder, scored)
 
 
 def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[str, float]) -> dict[str, Any]:
-    """All benchmarks on the checkpoint that the engine holds."""
+    """All benchmarks on the checkpoint that the engine holds; nothing where lm-eval leaves that to the first process."""
     from lm_eval import simple_evaluate
 
     from eval.engine_lm import EngineLM
@@ -101,6 +101,8 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
         bootstrap_iters=0,
         log_samples=True,
     )
+    if outcome is None:
+        return {}
     texts, benchmarks = [], {}
     for name in settings.benchmarks:
         samples = sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])
