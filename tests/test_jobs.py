@@ -602,7 +602,11 @@ def test_later_overrides_win_key_by_key(raw, resolve):
         ([{"train": {"micro_batch_tokens": 3}}], r"overrides\[0\].train:\s*micro_batch_tokens: unknown key"),
         ([{"train": {"mini_batch_prompts": 3}}], r"overrides\[0\].train:\s.*must divide prompts_per_step"),
         ([{}, {"execution": {"save_evry": 3}}], r"overrides\[1\].execution:\s*save_evry: unknown key"),
-        ([{"execution": {"resources": {"threads": 3}}}], r"overrides.0: execution.resources: they are the same for all jobs"),
+        ([{"execution": {"resources": {"threads": 3}}}], r"overrides.0: execution.resources: the same for all jobs"),
+        (
+            [{"execution": {"engine": {"tensor_parallel": 2}}}],
+            r"overrides.0: execution.engine.tensor_parallel: the same for all",
+        ),
         ([{"arms": ["nobody"]}], r"suites.tiny.overrides\[0\].arms: 'nobody' is not defined"),
         ([{"instruction": "no place"}], "must hold {problem}"),
         ([{"arms": ["sfpo"], "rule": {"alpha": 2.0}}], "overrides, together, for .*/sfpo/seed0: rule.alpha = 2.0"),
@@ -655,7 +659,7 @@ def test_the_untrained_model_is_scored_with_the_prompts_and_limits_of_the_runs_b
     [
         ({"max_completion_tokens": 32}, "base-arithmetic"),
         ({"datasets": ["arithmetic"], "instruction": "Solve: {problem}"}, "base-arithmetic"),
-        ({"arms": ["grpo", "sfpo"], "max_completion_tokens": 32}, "base-arithmetic-grpo"),
+        ({"arms": ["grpo", "sfpo"], "max_completion_tokens": 32}, "base-arithmetic+grpo"),
         ({"arms": ["grpo_k"], "max_completion_tokens": 32}, "base"),  # no run of the item
         ({"arms": ["sfpo"], "max_completion_tokens": 64}, "base"),  # as it was
     ],
@@ -681,7 +685,69 @@ def test_runs_of_other_limits_have_no_base_in_common(raw, resolve):
     limits = {
         path.split("/")[3]: one.limits.max_completion_tokens for path, one in resolve(raw).items() if "tiny-qwen2/base" in path
     }
-    assert limits == {"base": 64, "base-arithmetic-sfpo": 32}
+    assert limits == {"base": 64, "base-arithmetic+sfpo": 32}
+
+
+def test_no_two_pairs_of_data_set_and_arm_share_a_base(raw, resolve):
+    for name in ("a", "a-b"):
+        raw["datasets"][name] = copy.deepcopy(raw["datasets"]["arithmetic"])
+    for name in ("c", "b-c"):
+        raw["arms"][name] = {"rule": "grpo", "objective": "grpo"}
+    pairs = {("a-b", "c"): 32, ("a", "b-c"): 16}
+    tiny = raw["suites"]["tiny"]
+    tiny["items"] = {
+        f"table{limit}": {"shows": "scores", "datasets": [dataset], "arms": [arm]} for (dataset, arm), limit in pairs.items()
+    }
+    tiny["overrides"] = [{"datasets": [d], "arms": [a], "max_completion_tokens": limit} for (d, a), limit in pairs.items()]
+    limits = {one.limits.max_completion_tokens for path, one in resolve(raw).items() if "tiny-qwen2/base" in path}
+    assert limits == {32, 16}
+
+
+def test_an_override_of_execution_concerns_the_evaluation_of_its_runs_too(raw, resolve):
+    raw["suites"]["tiny"]["overrides"] = [{"arms": ["sfpo"], "execution": {"engine": {"kv_cache_gib": 0.25}}}]
+    found = resolve(raw)
+    memory = [found[f"evaluations/tiny/{OF_DATA}/{arm}/seed0/settings.json"].engine.kv_cache_gib for arm in ("grpo", "sfpo")]
+    assert memory == [0.5, 0.25]
+
+
+def test_an_override_may_not_take_away_what_is_chosen_from(raw, resolve):
+    tiny = raw["suites"]["tiny"]
+    tiny["overrides"] = [{"arms": ["sfpo"], "train": {"export_every": None}}]
+    resolve(raw)  # the best checkpoint on validation needs none
+    tiny["evaluate"]["checkpoint"] = "best_on_benchmarks"
+    with pytest.raises(ConfigError, match=r"sfpo/seed0: train\.export_every must be set"):
+        resolve(raw)
+
+
+def test_an_override_that_concerns_no_run_is_told(raw, load, caplog):
+    raw["suites"]["tiny"]["overrides"] = [{"arms": ["sfpo"], "max_completion_tokens": 64}, {"arms": ["gspo"], "rule": {}}]
+    jobs.check(load(raw))
+    assert [record.getMessage() for record in caplog.records] == ["suites.tiny.overrides[1] concerns no run of the suite"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("arms.sfpo.title", "GRPO", "arms grpo and sfpo have the same title, 'GRPO'"),
+        ("benchmarks.sums.title", "Chains", "benchmarks sums and chains have the same title, 'Chains'"),
+    ],
+)
+def test_what_a_table_tells_apart_has_titles_of_its_own(raw, load, path, value, told):
+    setting(path, value)(raw)
+    with pytest.raises(ConfigError, match=rf"suites\.tiny\.items\.table1: {told}"):
+        jobs.check(load(raw))
+
+
+def test_a_mirror_of_the_command_line_counts(raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/rows.jsonl").write_text('{"problem": "1+1", "answer": "2"}\n')
+    raw["benchmarks"]["sums"]["rows"] = {"source": "hub", "mirror": "rows.jsonl"}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(SystemExit, match="mirror"):
+        main([])  # its rows are nowhere else
+    main(["--data-mirror", "mirror"])
+    assert "suite tiny" in capsys.readouterr().out
 
 
 def test_dapos_overlong_penalty_is_in_proportion_to_the_papers_limits(raw, resolve):

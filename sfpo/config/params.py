@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sfpo.config.data import Benchmark, Dataset
 from sfpo.config.methods import Arm, Objective
@@ -26,7 +26,7 @@ class Params(Schema):
 
     suite: Name
     """The suite that is built."""
-    data_mirror: str | None = None
+    data_mirror: Annotated[str, Field(min_length=1)] | None = None
     """A folder used in place of the hub: every hub data set is read from the file that its ``mirror`` key names."""
     suites: dict[Name, Suite]
     arms: dict[Name, Arm]

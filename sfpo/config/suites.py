@@ -65,7 +65,7 @@ class Override(Schema):
     train: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Keys of ``train``, nested ones included."""
     execution: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Keys of ``execution``, nested ones included, but not ``resources``: they are the suite's."""
+    """Keys of ``execution``, nested ones included; ``resources`` and ``engine.tensor_parallel`` are the suite's."""
     instruction: Instruction | None = None
     max_prompt_tokens: Count | None = None
     max_completion_tokens: Count | None = None
@@ -77,10 +77,11 @@ class Override(Schema):
                 raise ValueError(
                     f"rule.{key}: an override changes settings of the arm's own rule; for another {key} define an arm"
                 )
-        if "resources" in self.execution:
-            raise ValueError(
-                "execution.resources: they are the same for all jobs of a suite; make another suite for these runs"
-            )
+        engine = self.execution.get("engine")
+        of_suite = {"resources": self.execution, "engine.tensor_parallel": engine if isinstance(engine, dict) else {}}
+        for key, given in of_suite.items():
+            if key.rpartition(".")[2] in given:
+                raise ValueError(f"execution.{key}: the same for all jobs of a suite; make another suite for these runs")
         return self
 
     def concerns(self, model: str, dataset: str, arm: str | None) -> bool:

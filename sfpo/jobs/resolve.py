@@ -57,8 +57,7 @@ def resolve(params: Params) -> dict[str, JobSettings]:
         ConfigError: settings that are possible by themselves are impossible together, or a mirror file or local model is
         missing.
     """
-    resolver = _Resolver(params)
-    return dict(resolver.jobs())
+    return dict(_Resolver(params).jobs())
 
 
 def reports(params: Params) -> list[ReportSettings]:
@@ -231,7 +230,7 @@ class _Resolver:
             instructions={name: own for name in names if (own := params.benchmarks[name].instruction)},
             evaluate=self.suite.evaluate,
             sampler=self.suite.sampler,
-            engine=self.suite.execution.engine,
+            engine=_overridden(self.suite.execution, concerning, "execution", folder).engine,
         )
 
 
@@ -314,7 +313,8 @@ def _base(params: Params, model: str, dataset: str, arm: str) -> str:
     own = _prompts(params, model, dataset, arm)
     if own == (_limits(params, model, []), params.active.instruction):
         return "base"
-    return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}-{arm}"
+    # '+' is in no name, so that no two pairs make one folder.
+    return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}+{arm}"
 
 
 def _prompts(params: Params, model: str, dataset: str, arm: str | None) -> tuple[ModelLimits, str]:
@@ -328,6 +328,10 @@ def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> d
     train = _train(params, _concerning(params, run.model, run.dataset, run.arm), run.path)
     among = [f"exports/step_{step}" for step in train.exported_steps] + ["last"]
     choices: dict[CheckpointChoice, list[str]] = {"best": ["best"], "last": ["last"]}
+    chosen = [find_kind(item.shows).all_checkpoints or item.checkpoint not in choices for item in showing]
+    if any(chosen) and train.export_every is None:
+        where = f"suites.{params.suite}.overrides, together, for {run.path}"
+        raise ConfigError(f"{where}: train.export_every must be set: a table chooses among the checkpoints that it keeps")
     asked = union(
         ["best", *among] if find_kind(item.shows).all_checkpoints else choices.get(item.checkpoint, among) for item in showing
     )
