@@ -19,15 +19,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from sfpo.config import HubModel, LocalModel, PackageModel
 from sfpo.data.prompts import require_chat_template
-from sfpo.manifest import write_json, write_manifest
+from sfpo.manifest import content_sha256, write_json, write_manifest
 from sfpo.models import package, published, warm_up
 from sfpo.schema import ConfigError
 from sfpo.settings import ModelSettings, load_settings, settings_hash
 
 
 def prepare(settings: ModelSettings, folder: Path) -> None:
-    """Build ``folder`` (checkpoint/). The manifest's facts: settings_hash, source, parameters, and what the source adds to them
-    (the commit of a hub model, the measurements of a warm-up).
+    """Build ``folder`` (checkpoint/). The manifest's facts: settings_hash, source, inputs (path -> sha256), parameters, and what the
+    source adds to them (the commit of a hub model, the measurements of a warm-up).
 
     Raises:
         ConfigError: the source cannot be had, or it gives no policy that can be trained (no chat template, no end of a turn).
@@ -36,10 +36,17 @@ def prepare(settings: ModelSettings, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     facts = build(settings, partial)
+    facts["inputs"] = {str(path): content_sha256(path) for path in rows_read(settings)}
     facts["parameters"] = complete(partial)
     write_manifest(partial, settings_hash=settings_hash(settings), source=settings.model.source, **facts)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def rows_read(settings: ModelSettings) -> list[Path]:
+    """The prepared files that a scratch model is warmed up on; what other sources read is in the identity."""
+    folder = settings.warm_up_data
+    return [Path(folder, f"{part}.parquet") for part in ("train", "validation")] if folder else []
 
 
 def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
