@@ -69,6 +69,8 @@ def test_every_suite_of_the_committed_file_parses(raw, caplog):
         ("suites.tiny.seeds", [], "suites.tiny.seeds = []: list should have at least 1 item"),
         ("suites.tiny.seeds", [1, 1], "seeds names 1 twice"),
         ("suites.tiny.train.steps", True, "suites.tiny.train.steps = True: input should be a valid integer"),
+        ("suites.tiny.seeds", [True], "suites.tiny.seeds.0 = True: input should be a valid integer"),
+        ("suites.tiny.execution.resources", {"gpu": True}, "suites.tiny.execution.resources.gpu"),
         ("suites.tiny.train.steps", "60", "suites.tiny.train.steps = '60': input should be a valid integer"),
         ("suites.tiny.train.optimizer.learning_rate", float("inf"), "learning_rate = inf: input should be a finite number"),
         ("arms.sfpo.learning_rate_scale", float("inf"), "arms.sfpo.learning_rate_scale = inf: input should be a finite number"),

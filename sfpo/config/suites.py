@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sfpo.config.execution import Execution
 from sfpo.config.methods import Arm
-from sfpo.config.names import Count, Instruction, Name, Names
+from sfpo.config.names import Count, Instruction, Name, Names, Whole
 from sfpo.config.recipe import Sampler, Sampling, Train
 from sfpo.schema import Schema, parse
 
@@ -30,7 +30,7 @@ class Evaluate(Schema):
     checkpoint: CheckpointChoice = "best"
     limit: Count | None = None
     """Only the first so many rows of each benchmark. None: all."""
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
 
 
 ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -102,7 +102,7 @@ class Suite(Schema):
     models: Names
     datasets: Names
     arms: Names
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Whole], Field(min_length=1)]
     benchmarks: Names
     overrides: Annotated[list[Override], Field(default_factory=list)]
     instruction: Instruction

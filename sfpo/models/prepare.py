@@ -28,8 +28,8 @@ from sfpo.settings import ModelSettings, load_settings, settings_hash
 def prepare(settings: ModelSettings, folder: Path) -> None:
     """Build ``folder`` (checkpoint/).
 
-    The manifest's facts: settings_hash, source, inputs (path -> sha256), parameters, and what the source adds to them (the commit
-    of a hub model, the measurements of a warm-up).
+    The manifest's facts: settings_hash, source, inputs (path -> sha256), parameters, and what the source adds to them (the
+    commit of a hub model, the measurements of a warm-up).
 
     Raises:
         ConfigError: the source cannot be had, or it gives no policy that can be trained (no chat template, no end of a turn).
