@@ -214,6 +214,14 @@ def test_limits_do_not_decide_a_hub_models_identity(raw, changed):
     assert {f"models/paper/{model}", f"runs/paper/{model}/dapo-math/grpo/seed0"} <= stale
 
 
+def test_more_samples_of_a_benchmark_make_the_evaluations_stale_and_no_run(raw, changed, resolve):
+    stale = changed(raw, setting("suites.tiny.evaluate.samples_of", {"sums": 16}))
+    assert {f"evaluations/tiny/{OF_DATA}/grpo/seed0", "evaluations/tiny/tiny-qwen2/base"} <= stale
+    assert not {folder for folder in stale if folder.startswith(("runs/", "models/", "data/"))}
+    table1 = resolve(raw)["results/tiny/items/table1/settings.json"]
+    assert set(table1.samples.values()) == {4} and list(table1.samples) == raw["suites"]["tiny"]["benchmarks"]
+
+
 # ---------------------------------------------------------------------------------------------- inputs by content
 
 
