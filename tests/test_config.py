@@ -60,6 +60,8 @@ def test_every_suite_of_the_committed_file_parses(raw, caplog):
     ("path", "value", "told"),
     [
         ("suites.tiny.train.stepz", 3, "suites.tiny.train.stepz: unknown key; allowed here: completions_per_prompt"),
+        ("suites.tiny.evaluate.samples_of", {"amc": 8}, "evaluate.samples_of.amc = 8: allowed are chains, differences,"),
+        ("suites.tiny.evaluate.samples_of", {"sums": 0}, "suites.tiny.evaluate.samples_of.sums"),
         ("suites.tiny.train.stepz", 3, "did you mean steps?"),
         ("suites.tiny.train.micro_batch_tokens", 3, "suites.tiny.train.micro_batch_tokens: unknown key"),  # of execution
         ("suites.tiny.execution.engine.dtype", "float32", "suites.tiny.execution.engine.dtype: unknown key"),  # of sampler

@@ -215,6 +215,14 @@ def test_limits_do_not_decide_a_hub_models_identity(raw, changed):
     assert {f"models/paper/{model}", f"runs/paper/{model}/dapo-math/grpo/seed0"} <= stale
 
 
+def test_more_samples_of_a_benchmark_make_the_evaluations_stale_and_no_run(raw, changed, resolve):
+    stale = changed(raw, setting("suites.tiny.evaluate.samples_of", {"sums": 16}))
+    assert {f"evaluations/tiny/{OF_DATA}/grpo/seed0", "evaluations/tiny/tiny-qwen2/base"} <= stale
+    assert not {folder for folder in stale if folder.startswith(("runs/", "models/", "data/"))}
+    table1 = resolve(raw)["results/tiny/items/table1/settings.json"]
+    assert set(table1.samples.values()) == {4} and list(table1.samples) == raw["suites"]["tiny"]["benchmarks"]
+
+
 # ---------------------------------------------------------------------------------------------- inputs by content
 
 
@@ -501,7 +509,7 @@ def test_runs_of_several_items_are_trained_once_and_evaluated_where_they_are_sco
         # 60 steps, a checkpoint kept every 20.
         ("best", {"table1": {"shows": "scores"}}, ["best"]),
         ("last", {"table1": {"shows": "scores"}}, ["last"]),
-        ("best_on_other_half", {"table1": {"shows": "scores"}}, ["step_20", "step_40", "last"]),
+        ("best_on_other_folds", {"table1": {"shows": "scores"}}, ["step_20", "step_40", "last"]),
         ("last", {"one": {"shows": "scores"}, "all": {"shows": "selection"}}, ["last", "best", "step_20", "step_40"]),
     ],
 )

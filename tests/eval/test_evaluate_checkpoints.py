@@ -59,7 +59,7 @@ def settings_of(params, limits, problems):
             limits=limits,
             instruction="{problem}",
             instructions={"sums": "Work out {problem}"},
-            evaluate=Evaluate(samples=2),
+            evaluate=Evaluate(samples=1, samples_of={"sums": 2}),
             sampler=params.suites["tiny"].sampler,
             engine=params.suites["tiny"].execution.engine,
         )
