@@ -46,10 +46,10 @@ def unnamed(params: Params, root: Path = Path(".")) -> Iterator[tuple[Path, str]
                 yield folder, "no suite has it"
             elif isinstance(settings, RunSettings):
                 yield from _other_states(folder, settings)
-    for folder, settings in known.items():
-        if isinstance(settings, EvaluationSettings):
-            for state in sorted((root / folder).glob("state/*")):
-                if state.name != settings_hash(settings)[:12]:
+    for path, job in known.items():
+        if isinstance(job, EvaluationSettings):
+            for state in sorted((root / path).glob("state/*")):
+                if state.name != settings_hash(job)[:12]:
                     yield state, "scores of other settings"
 
 
