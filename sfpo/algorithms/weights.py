@@ -112,20 +112,25 @@ def _number(norm: Tensor) -> float:
     return (norm.full_tensor() if _sharded(norm) else norm).item()
 
 
-def optimizer_snapshot(policy: Any) -> dict[str, Any]:
+def optimizer_snapshot(policy: object) -> dict[str, Any]:
     """A copy of the state of ``policy.optimizer`` (for AdamW two more copies of the weights).
 
     Raises:
         TypeError: the policy does not show its optimizer.
     """
-    if not isinstance(getattr(policy, "optimizer", None), torch.optim.Optimizer):
-        raise TypeError("optimizer_state 'restore' needs a policy with an attribute `optimizer`, a torch optimizer")
-    return copy.deepcopy(policy.optimizer.state_dict())
+    return copy.deepcopy(_optimizer(policy).state_dict())
 
 
-def restore_optimizer_(policy: Any, state: dict[str, Any]) -> None:
+def restore_optimizer_(policy: object, state: dict[str, Any]) -> None:
     """Put the optimizer's state back to ``optimizer_snapshot``'s; the learning rate of the step is in it and does not move."""
-    policy.optimizer.load_state_dict(state)
+    _optimizer(policy).load_state_dict(state)
+
+
+def _optimizer(policy: object) -> torch.optim.Optimizer:
+    optimizer = getattr(policy, "optimizer", None)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError("optimizer_state 'restore' needs a policy with an attribute `optimizer`, a torch optimizer")
+    return optimizer
 
 
 def _matching(parameters: Iterable[Tensor], others: list[Tensor]) -> list[Tensor]:

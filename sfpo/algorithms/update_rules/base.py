@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from sfpo.types import OldPolicy, TrainBatch
@@ -28,19 +27,14 @@ class Update:
 
 
 class Policy(Protocol):
-    """Anything that holds weights and can take one update on a batch."""
+    """Anything that holds weights and can take one update on a batch. ``optimizer_state: restore`` asks for an attribute
+    ``optimizer`` too, a torch optimizer."""
 
     def parameters(self) -> Iterable[Tensor]:
         """The trainable weights, always in the same order."""
 
     def descend(self, batch: TrainBatch) -> Update:
         """One update: a whole pass over the batch in mini-batches, an optimizer step each."""
-
-
-class OptimizerPolicy(Policy, Protocol):
-    """A policy that shows its optimizer, for rules that put the optimizer's state back (``optimizer_state: restore``)."""
-
-    optimizer: torch.optim.Optimizer
 
 
 class GradientPolicy(Policy, Protocol):
