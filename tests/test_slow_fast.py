@@ -10,8 +10,8 @@ import torch
 
 from sfpo import SlowFast
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
-from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.types import TrainBatch
+from sfpo.algorithms.update_rules import Update, make_update_rule
+from sfpo.types import OldPolicy, TrainBatch
 
 ETA = 0.1
 
@@ -68,15 +68,16 @@ def test_three_steps_are_the_update_rules_bit_for_bit_under_adamw(settings):
             ((self.model(inputs) - targets) ** 2).mean().backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-            return {}
+            return Update({}, batch.old)
 
     plain, ruled = Regression(), Regression()
+    batch = TrainBatch([[1]], [[2]], torch.zeros(1), OldPolicy(torch.zeros(1), entropy=1.0), group_size=1)
     rule = make_update_rule("sfpo", **settings)
     slow_fast = SlowFast(plain.optimizer, **settings)
     for _ in range(3):
-        rule.step(ruled, TrainBatch([[1]], [[2]], torch.zeros(1), torch.zeros(1), entropy=1.0, group_size=1))
+        rule.step(ruled, batch)
         for _ in slow_fast.passes():
-            plain.descend(None)
+            plain.descend(batch)
     for one, other, start in zip(plain.parameters(), ruled.parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other) and not torch.equal(one, start)
 

@@ -64,13 +64,13 @@ class Override(Schema):
     """The runs concerned: those of these models, data sets and arms. A list that is left out means all."""
     datasets: Names | None = None
     arms: Names | None = None
-    rule: Annotated[dict[str, Any], Field(default_factory=dict)]
+    rule: dict[str, Any] = Field(default_factory=dict)
     """Settings of the update rule (not the choice of a rule or of an objective: that is another arm)."""
-    objective: Annotated[dict[str, Any], Field(default_factory=dict)]
+    objective: dict[str, Any] = Field(default_factory=dict)
     """Keys of the objective, nested ones included."""
-    train: Annotated[dict[str, Any], Field(default_factory=dict)]
+    train: dict[str, Any] = Field(default_factory=dict)
     """Keys of ``train``, nested ones included."""
-    execution: Annotated[dict[str, Any], Field(default_factory=dict)]
+    execution: dict[str, Any] = Field(default_factory=dict)
     """Keys of ``execution``, nested ones included; ``resources`` and ``engine.tensor_parallel`` are the suite's."""
     instruction: Instruction | None = None
     max_prompt_tokens: Count | None = None
@@ -110,7 +110,7 @@ class Suite(Schema):
     arms: Names
     seeds: Annotated[list[Whole], Field(min_length=1)]
     benchmarks: Names
-    overrides: Annotated[list[Override], Field(default_factory=list)]
+    overrides: list[Override] = Field(default_factory=list)
     instruction: Instruction
     """The user turn; {problem} stands for the problem. The same in training and evaluation."""
     train: Train

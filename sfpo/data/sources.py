@@ -247,11 +247,12 @@ def _field(where: str, record: Record, path: str) -> Any:
     return value
 
 
-def _is_between(where: str, value: Any, bounds: tuple[float, float] | tuple[str, str]) -> bool:
+def _is_between(where: str, value: Any, bounds: tuple[Any, Any]) -> bool:
+    """``bounds``: two numbers or two texts, as the schema has it."""
     kind, named = (str, "texts") if isinstance(bounds[0], str) else (int | float, "numbers")
     if not isinstance(value, kind):
         raise ConfigError(f"{where}: `keep` compares {named}; the value is of type {type(value).__name__}")
-    return bounds[0] <= value <= bounds[1]
+    return bool(bounds[0] <= value <= bounds[1])
 
 
 def _last_turn(problem: Any) -> Any:

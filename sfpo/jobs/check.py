@@ -12,7 +12,7 @@ from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
 from sfpo.jobs.resolve import checked_rule, reports, resolve, runs, union
 from sfpo.jobs.standing import require_enough_steps
-from sfpo.rewards.graders import make_grader
+from sfpo.rewards.code_tests import CodeGrader
 from sfpo.schema import ConfigError
 from sfpo.settings import BenchmarkSettings, DatasetSettings, JobSettings, ModelSettings, ReportSettings, RunSettings
 
@@ -46,11 +46,11 @@ def check(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
     benchmarks = [one.benchmark for one in settings.values() if isinstance(one, BenchmarkSettings)]
     for benchmark in benchmarks:
         check_mirror(benchmark.rows, params.data_mirror, "test")
-    if any(one.grader == "code" for one in [*(one.dataset for one in tables), *benchmarks]):
+    if "code" in {*(one.dataset.grader for one in tables), *(benchmark.grader for benchmark in benchmarks)}:
         _check_isolation()
-    for one in settings.values():
-        if isinstance(one, ModelSettings) and isinstance(one.model, LocalModel):
-            require_chat_template(Path(one.model.path))
+    for job in settings.values():
+        if isinstance(job, ModelSettings) and isinstance(job.model, LocalModel):
+            require_chat_template(Path(job.model.path))
     _require_free_names(params)
     _warn_of_idle_overrides(params)
     require_enough_steps([one for one in settings.values() if isinstance(one, RunSettings)], root)
@@ -102,7 +102,7 @@ def _warn_of_idle_overrides(params: Params) -> None:
 
 
 def _check_isolation() -> None:
-    with make_grader("code", workers=1) as grader:
+    with CodeGrader(workers=1) as grader:
         try:
             grader.check_isolation()
         except RuntimeError as error:

@@ -172,8 +172,7 @@ class _Resolver:
 
     def _model(self, name: str) -> ModelSettings:
         model = self.params.models[name]
-        scratch = isinstance(model, ScratchModel)
-        dataset = model.warm_up.dataset if scratch else None
+        dataset = model.warm_up.dataset if isinstance(model, ScratchModel) else None
         return ModelSettings(
             name=name,
             model=model,

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfpo.config import HubModel, LocalModel, PackageModel
-from sfpo.data.prompts import require_chat_template
+from sfpo.data.prompts import chat_text, require_chat_template
 from sfpo.manifest import content_sha256, write_json, write_manifest
 from sfpo.models import package, published, warm_up
 from sfpo.schema import ConfigError
@@ -101,7 +101,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[in
     (base models often do not name that one, and would chat on to the limit)."""
     stops = list(known) if isinstance(known, list) else [known]
     conversation = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
-    closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition("ANSWER")[2]
+    closing = chat_text(tokenizer, conversation, add_generation_prompt=False).rpartition("ANSWER")[2]
     special = _special_tokens(tokenizer, rows)
     closing_ids = [token for token in tokenizer.encode(closing, add_special_tokens=False) if token in special]
     candidates = [*stops, tokenizer.eos_token_id, *closing_ids[:1]]
@@ -115,7 +115,7 @@ def padding_token(tokenizer: PreTrainedTokenizerBase, rows: int, stops: list[int
     named = [text for text in special.values() if "pad" in text.lower()]
     spare = [text for number, text in special.items() if number not in stops]
     candidates = [text for text in (tokenizer.pad_token, *named, tokenizer.unk_token) if text in spare]
-    return candidates[0] if candidates else tokenizer.convert_ids_to_tokens(stops[0])
+    return candidates[0] if candidates else tokenizer.convert_ids_to_tokens(stops)[0]
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[int, str]:

@@ -18,7 +18,7 @@ from sfpo.trainer.checkpoint import newest_state
 from sfpo.trainer.metrics import JsonLines
 from sfpo.trainer.policy import Policy
 from sfpo.trainer.run_store import Progress, RunStore
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 from tests.changes import changed
 
 
@@ -48,7 +48,8 @@ class Run:
 
     def go(self, step: int, save: bool = False, best: float | None = None, kept: bool = False) -> None:
         """A step that moves the weights, then what the training loop does after one."""
-        batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), torch.full((3,), -3.0), 1.0, group_size=2)
+        old = OldPolicy(torch.full((3,), -3.0), entropy=1.0)
+        batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), old, group_size=2)
         self.policy.descend(batch)
         self.progress.step = step
         self.store.log_step({"step": step})
@@ -217,7 +218,8 @@ def test_writing_in_a_thread_gives_the_same_though_training_moves_on(settings, t
     blocking, threaded = Run(settings, tmp_path / "blocking"), Run(settings, tmp_path / "threaded", threaded=True)
     for one in (blocking, threaded):
         for _ in range(2):
-            batch = TrainBatch([[5]] * 2, [[7], [8]], torch.tensor([1.0, -1.0]), torch.full((2,), -3.0), 1.0, group_size=2)
+            old = OldPolicy(torch.full((2,), -3.0), entropy=1.0)
+            batch = TrainBatch([[5]] * 2, [[7], [8]], torch.tensor([1.0, -1.0]), old, group_size=2)
             one.policy.descend(batch)
         one.progress.step = 2
         one.store.export_kept(one.policy, 2)
