@@ -76,7 +76,8 @@ _STEPS = [
         (r"^([A-Za-z](?: ?_ ?(?:\{[^{}]*\}|\w))?) ?\\approx(?![A-Za-z])", r"\1="),
         (r"(?<=\d) ?(?::|\\text\{ ?to ?\}| to ) ?(?=\d)", ":"),
         (
-            r"(?i)^\\text\{(?![^{}]*\b(?:not|never|wrong)\b)(?:[^{}]*[ ,])?(?:is|are|equals|answer):? ?(?:\}|(-?\d[\d.,]*)\.?\}$)",
+            r"(?i)^\\text\{(?![^{}]*\b(?:not|never|wrong)\b)(?:[^{}]*[ ,])?(?:is|are|equals|answer):? ?"
+            r"(?:\}|(-?\d[\d.,]*)\.?\}$)",
             r"\1",
         ),
         (r"(?<=\\text\{degree\}) ?([CF])$", r"\\text{\1}"),

@@ -2,8 +2,8 @@ r"""Names that are one thing in two spellings, which only the two formulas side 
 
 - A derivative: y' and \frac{dy}{dt}, where the other formula has just the one.
 - A function of time without its argument: \theta for \theta(t).
-- The free constant of a solution: c for C, C for C_1, where it is one term's factor beside other terms in x or t. Case
-  matters in every other name.
+- The free constant of a solution: c for C, C for C_1, where it is one term's factor beside other terms in x or t, such as
+  e^x + c e^{-x}. Case matters in every other name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 
 from sfpo.rewards.expression import Tree
-from sfpo.rewards.values import symbols
+from sfpo.rewards.values import heads, symbols
 
 _FREE = frozenset(("c", "C", "c_1", "C_1"))
+
+
+_OF_SOLUTIONS = frozenset(("e", "exp", "sin", "cos", "sinh", "cosh", "ln"))
 
 
 def with_names_of(gold: Tree, answer: Tree) -> Tree:
@@ -31,7 +34,11 @@ def with_names_of(gold: Tree, answer: Tree) -> Tree:
         others = [other for other in only_wanted if base is not None and _differentiated(other) == base]
         if len(others) == 1 and (name.endswith("'") or others[0].endswith("'")):
             names[name] = others[0]
-    if len(only_given) == len(only_wanted) == 1 and only_given | only_wanted <= _FREE and _is_free(gold, *only_wanted):
+    if (
+        only_given | only_wanted <= _FREE
+        and len(only_given) == len(only_wanted) == 1
+        and _solves_an_equation(gold, *only_wanted)
+    ):
         names[next(iter(only_given))] = next(iter(only_wanted))
     return _renamed(answer, names) if names else answer
 
@@ -40,6 +47,10 @@ def _differentiated(name: str) -> str | None:
     """What a name is the first derivative of."""
     match = re.fullmatch(r"(?P<prime>[^':]+)'|dot:(?P<dot>.+)|D\[d(?P<above>\\?[A-Za-z]\w*)/d[a-z]\]", name)
     return match and next(filter(None, match.groups()))
+
+
+def _solves_an_equation(gold: Tree, name: str) -> bool:
+    return len(symbols(gold) - {name}) == 1 and bool(heads(gold) & _OF_SOLUTIONS) and _is_free(gold, name)
 
 
 def _is_free(tree: Tree, name: str) -> bool:

@@ -38,15 +38,27 @@ _UNIT = re.compile(
 """What follows a quantity: \\text{ cm}^2 and any other text; cm^2; the words of '7 distinct ways'; the p.m. of 8:34 p.m."""
 
 
+_POWERS = frozenset(("^2", "^3"))
+
+
 def split_unit(body: str) -> tuple[str, frozenset[str]]:
-    r"""A normalized body without the unit at its end, and the known units in that: ('5', {'cm'}) for '5\text{cm}^{2}'."""
+    r"""A normalized body without the unit at its end, and the known units in that: ('5', {'cm', '^2'}) for '5\text{cm}^{2}'."""
     if (unit := _UNIT.search(body)) is None:
         return body, frozenset()
     text = re.sub(r"\\(?:text|cdot)(?![a-z])|\.", "", unit[0])
     known = (_SYMBOLS.get(word) or _UNITS.get(word.lower()) for word in re.findall("[A-Za-z]+", text))
-    return body[: unit.start()], frozenset(filter(None, known))
+    powers = [
+        mark
+        for mark, word in (("^2", r"\^ ?\{?2|\bsq(?:uare)?\b"), ("^3", r"\^ ?\{?3|\bcu(?:bic)?\b"))
+        if re.search(word, text)
+    ]
+    return body[: unit.start()], frozenset([*filter(None, known), *powers])
 
 
 def differ(given: frozenset[str], wanted: frozenset[str]) -> bool:
-    """Two units that have nothing in common; J against kg m^2/s^2 is not judged."""
+    """Two units that have nothing in common, or other powers; J against kg m^2/s^2 is not judged, nor cm against cm^2."""
+    powers, wanted_powers = given & _POWERS, wanted & _POWERS
+    if powers and wanted_powers and powers != wanted_powers:
+        return True
+    given, wanted = given - _POWERS, wanted - _POWERS
     return bool(given and wanted) and not given & wanted and (len(given) > 1) == (len(wanted) > 1)
