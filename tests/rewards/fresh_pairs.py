@@ -788,7 +788,7 @@ ANSWERS: list[tuple[str, list[str], list[str]]] = [
         [r"\left\{ \begin{array}{l} x=2 \\ y=4 \end{array} \right."],
         [r"\left\{ \begin{array}{l} x=4 \\ y=2 \end{array} \right."],
     ),
-    (r"\frac{1}{3}", [r"\frac{1}{3} \approx 0.333", r"0.\dot{3}"], [r"\frac{1}{3} \approx 0.4", r"0.3\dot{1}"]),
+    (r"\frac{1}{3}", [r"\frac{1}{3} \approx 0.333", r"0.\dot{3}"], [r"\frac{1}{3} \approx 0.5", r"0.3\dot{1}"]),
 ]
 
 MANY: list[tuple[tuple[str, ...], list[str], list[str]]] = [
