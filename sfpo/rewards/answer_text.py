@@ -81,6 +81,7 @@ _STEPS = [
             r"\1",
         ),
         (r"(?<=\\text\{degree\}) ?([CF])$", r"\\text{\1}"),
+        (r"^(?:\\text\{)? ?(?:DNE|D\.N\.E\.|dne) ?\}?$", r"\\text{does not exist}"),
         (r" +", " "),
     ]
 ]
@@ -91,6 +92,7 @@ _MODULUS = re.compile(
 )
 _JOIN = re.compile(r" ?,? ?(?:\\text\{,? ?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?")
 """What stands between the members of a list, other than a comma."""
+_OR = re.compile(r" ?\\text\{ ?or ?\} ?| or ")
 _EDGES = re.compile(r"^(?:\\approx|[=,;: ])+|(?<![\\.,;: ])[.,;: ]+$")
 
 
@@ -125,6 +127,10 @@ def read(latex: str) -> Answer:
     if modulus := _MODULUS.search(body):
         body = body[: modulus.start()]
     source = body = re.sub(r"^0(?=\d:\d\d(?!\d))", "", _unbraced(_EDGES.sub("", body.strip(" "))))
+    if body.startswith("]") and body[-1] in "[])":  # ]0,1[ is (0,1)
+        body = source = "(" + body[1:]
+    if body.endswith("[") and body[0] in "([":
+        body = source = body[:-1] + ")"
     body = _unbraced(re.sub(" +", " ", _JOIN.sub(", ", body)).strip(" "))
     body, units = split_unit(body)
     body = _EDGES.sub("", body.replace(r"\text{degree}", " "))  # a blank: 60^\circ,120^\circ is not 60,120
@@ -261,6 +267,8 @@ def quick_verdict(answer: str, gold: str) -> bool | None:
         return given.key != ""
     if (verdict := _words_verdict(given, wanted)) is not None:
         return verdict
+    if len(readings := _OR.split(given.source)) > 1 and all(quick_verdict(one, gold) for one in readings):
+        return True  # \frac12 or 0.5
     (given_name, given_value), (wanted_name, wanted_value) = claim(given.body), claim(wanted.body)
     if (
         (wanted_number := number(read(wanted_value).body))
@@ -334,6 +342,9 @@ def _digits(match: re.Match[str]) -> tuple[bool, str]:
 
 
 def _unbracketed(body: str) -> str:
-    r"""5 of (5) and of \{5\}."""
+    r"""5 of (5) and of \{5\}, -5 of -(5)."""
+    if body.startswith("-") and enclosed(body[1:].strip(" ")) == ("(", ")"):
+        inside = body[1:].strip(" ")[1:-1].strip(" ")
+        return f"-{inside}" if inside[:1] not in ("-", "+") else body
     brackets = enclosed(body)
     return read(body[len(brackets[0]) : -len(brackets[1])] if brackets in ((r"\{", r"\}"), ("(", ")")) else body).body

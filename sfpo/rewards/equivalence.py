@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from string import ascii_letters
 
 from sfpo.rewards.answer_text import (
@@ -26,7 +27,7 @@ from sfpo.rewards.families import Condition, renamed, same_family, split_conditi
 from sfpo.rewards.matrices import Matrix, as_column, read_matrix
 from sfpo.rewards.numerals import number
 from sfpo.rewards.real_sets import as_interval, same_set
-from sfpo.rewards.same_names import with_names_of
+from sfpo.rewards.same_names import with_constants_of, with_names_of
 from sfpo.rewards.sampling import equal_formulas, proportional
 from sfpo.rewards.values import budget, constant, left_undone
 
@@ -284,7 +285,8 @@ def _same_formula(answer: str, gold: str, number_wanted: bool = False) -> bool:
             return not left_undone(tree) and equal_formulas(tree, parse(wanted[-1])) is True
         if len(given) == 1 and len(wanted) == 1:
             left, right = parse(answer), parse(gold)
-            return equal_formulas(with_names_of(right, left), right) is True
+            candidates = chain([with_names_of(right, left)], with_constants_of(right, left))
+            return any(equal_formulas(one, right) is True for one in candidates)
         if len(given) == len(wanted) == 3:
             return _same_relation(given, wanted)
     except Unread:

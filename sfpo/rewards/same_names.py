@@ -2,29 +2,29 @@ r"""Names that are one thing in two spellings, which only the two formulas side 
 
 - A derivative: y' and \frac{dy}{dt}, where the other formula has just the one.
 - A function of time without its argument: \theta for \theta(t).
-- The free constant of a solution: c for C, C for C_1, where it is one term's factor beside other terms in x or t, such as
-  e^x + c e^{-x}. Case matters in every other name.
+- The free constants of a solution: A e^t + B e^{-t} for c_1 e^t + c_2 e^{-t}. In the gold they are called c or C, with an index
+  or without, each is a factor of one term of a sum, and there is one more letter, the variable.
+Case matters in all other names.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import permutations
 
 from sfpo.rewards.expression import Tree
 from sfpo.rewards.values import heads, symbols
 
-_FREE = frozenset(("c", "C", "c_1", "C_1"))
-
-
+MAX_CONSTANTS = 4
 _OF_SOLUTIONS = frozenset(("e", "exp", "sin", "cos", "sinh", "cosh", "ln"))
+"""Functions of which one is in a solution with free constants, unless they stand alone, as in x^2/2 + C."""
 
 
 def with_names_of(gold: Tree, answer: Tree) -> Tree:
-    """The answer with the gold's names for what is surely the same."""
+    """The answer with the gold's names for derivatives and functions of time."""
     given, wanted = symbols(answer), symbols(gold)
     only_given, only_wanted = given - wanted, wanted - given
-    if not only_given or not only_wanted:
-        return answer
     names = {}
     for name in only_given:
         if (other := name.removesuffix("(t)") if name.endswith("(t)") else f"{name}(t)") in only_wanted:
@@ -34,13 +34,20 @@ def with_names_of(gold: Tree, answer: Tree) -> Tree:
         others = [other for other in only_wanted if base is not None and _differentiated(other) == base]
         if len(others) == 1 and (name.endswith("'") or others[0].endswith("'")):
             names[name] = others[0]
-    if (
-        only_given | only_wanted <= _FREE
-        and len(only_given) == len(only_wanted) == 1
-        and _solves_an_equation(gold, *only_wanted)
-    ):
-        names[next(iter(only_given))] = next(iter(only_wanted))
     return _renamed(answer, names) if names else answer
+
+
+def with_constants_of(gold: Tree, answer: Tree) -> Iterator[Tree]:
+    """The answer with the gold's free constants for its own, in every order; nothing where the gold has none."""
+    names, given = symbols(gold), symbols(answer)
+    free = sorted(name for name in names if re.fullmatch(r"[cC](?:_\d)?", name))
+    if not 1 <= len(free) <= MAX_CONSTANTS or len(names) != len(free) + 1 or len(given) != len(names):
+        return
+    if not (given >= names - set(free) and all(_is_free(gold, name, bool(heads(gold) & _OF_SOLUTIONS)) for name in free)):
+        return
+    own = sorted(given - (names - set(free)))
+    if all(re.fullmatch(r"[A-Za-z](?:_\d)?", name) for name in own):
+        yield from (_renamed(answer, dict(zip(own, order, strict=True))) for order in permutations(free))
 
 
 def _differentiated(name: str) -> str | None:
@@ -49,23 +56,16 @@ def _differentiated(name: str) -> str | None:
     return match and next(filter(None, match.groups()))
 
 
-def _solves_an_equation(gold: Tree, name: str) -> bool:
-    return len(symbols(gold) - {name}) == 1 and bool(heads(gold) & _OF_SOLUTIONS) and _is_free(gold, name)
-
-
-def _is_free(tree: Tree, name: str) -> bool:
-    """The name stands once, as a factor of one term of a sum in x or t."""
+def _is_free(tree: Tree, name: str, as_factor: bool) -> bool:
+    """The name stands once: alone, or as a factor of one term, in a sum with other terms."""
     if tree[0] == "add":
         terms = [term for term in tree[1:] if name in symbols(term)]
-        others = [term for term in tree[1:] if name not in symbols(term)]
-        return len(terms) == 1 and bool(symbols(tree) & {"x", "t"}) and bool(others) and _is_factor(terms[0], name)
-    return tree[0] == "mul" and any(_is_free(part, name) for part in tree[1:] if name in symbols(part))
+        return len(terms) == 1 and len(tree) > 2 and (terms[0] == ("sym", name) or (as_factor and _is_factor(terms[0], name)))
+    return tree[0] == "mul" and any(_is_free(part, name, as_factor) for part in tree[1:] if name in symbols(part))
 
 
 def _is_factor(term: Tree, name: str) -> bool:
-    if term[0] == "mul":
-        return sum(part == ("sym", name) for part in term[1:]) == 1 and sum(name in symbols(part) for part in term[1:]) == 1
-    return term == ("sym", name)
+    return term[0] == "mul" and [part for part in term[1:] if name in symbols(part)] == [("sym", name)]
 
 
 def _renamed(tree: Tree, names: dict[str, str]) -> Tree:

@@ -29,9 +29,9 @@ _SYMBOLS |= {
 _BARE_UNITS = "|".join(sorted(word for word in _UNITS if len(word) > 2 or word in {"mm", "cm", "km", "in", "ft", "kg", "lb"}))
 _NO_UNIT = "or|and|not|wrong|squared|cubed|factorial|choose|dozens?|more|less|fewer|least|most|greater|plus|minus"
 """Words that make another answer of what they follow."""
+_WORDS = rf"\\text\{{(?!(?:if|is|for|when|where|even|odd)\b|[^{{}}]*\b(?:{_NO_UNIT})\b)[^{{}}]*\}}(?: ?\^ ?\{{-?\d\}})? ?"
 _UNIT = re.compile(
-    r"(?<=[\w}!)\]%]) ?((?:(?:\\cdot|/)? ?"
-    rf"\\text\{{(?!(?:if|is|for|when|where|even|odd)\b|[^{{}}]*\b(?:{_NO_UNIT})\b)[^{{}}]*\}}(?: ?\^ ?\{{-?\d\}})? ?)++)$"
+    rf"(?<=[\w}}!)\]%]) ?((?:(?:\\cdot|/)? ?(?:{_WORDS}|\\frac ?\{{(?: ?{_WORDS})++\}} ?\{{(?: ?{_WORDS})++\}} ?))++)$"
     rf"|(?<=[\d}}]) ?((?:(?:square|sq|cubic|cu)\.? )?(?:{_BARE_UNITS})(?: ?\^ ?\{{[23]\}})?)$"
     rf"|(?<=\d)((?: (?!(?:{_NO_UNIT})\b)[a-z]{{3,}}\.?)+)$|(?<=:\d\d) ?((?i:[ap]\.?m\.?))$"
 )

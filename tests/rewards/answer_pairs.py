@@ -309,7 +309,6 @@ WRONG = {
 
 REJECTED_THOUGH_RIGHT = {
     "one letter after a number is a variable, not a unit": [("5 m", "5")],
-    "a synonym": [(r"\text{DNE}", r"\text{does not exist}")],
     "a condition beside the answer": [(r"\frac{1}{1-x}, |x|<1", r"\frac{1}{1-x}")],
     "two units in one quantity": [(r"1 \text{ hour } 30 \text{ minutes}", r"90 \text{ minutes}")],
     "an equation not solved, of a gold that is a number": [("x-5=0", "x=5")],

@@ -789,6 +789,35 @@ ANSWERS: list[tuple[str, list[str], list[str]]] = [
         [r"\left\{ \begin{array}{l} x=4 \\ y=2 \end{array} \right."],
     ),
     (r"\frac{1}{3}", [r"\frac{1}{3} \approx 0.333", r"0.\dot{3}"], [r"\frac{1}{3} \approx 0.5", r"0.3\dot{1}"]),
+    (r"-\frac{5}{2}", ["-(5/2)", r"-\left(\frac{5}{2}\right)", "-(2.5)"], ["-(-5/2)", "(5/2)", "-(2/5)"]),
+    (r"\left( 4, -\frac{1}{2} \right)", ["(4, -(1/2))"], ["(4, (1/2))"]),
+    (
+        r"\frac{1}{2}",
+        [r"\frac{1}{2} \text{ or } 0.5", r"0.5 \text{ or } 50\%"],
+        [r"\frac12 \text{ or } \frac13", r"0.5 \text{ or } 5\%"],
+    ),
+    ("12", [r"12 \text{ or } 12.0"], [r"12 \text{ or } -12"]),
+    (
+        r"1.87 \times 10^{6}",
+        [r"1.87 \times 10^6 \frac{\text{m}}{\text{s}}", r"1.87 \times 10^6 \, \mathrm{m\,s^{-1}}"],
+        [r"1.87 \times 10^6 \frac{\text{m}}{2}"],
+    ),
+    ("12.4", [r"12.4 \, \frac{\mathrm{g}}{\mathrm{cm}^3}", r"12.4\text{ g/cm}^3"], [r"12.4 \frac{g}{3}"]),
+    (
+        r"-\sin (3 t) / 5+ C_{1} \sin (2 t)+C_{2} \cos (2 t)",
+        [r"C_1 \cos 2t + C_2 \sin 2t - \frac15 \sin 3t", r"A \cos 2t + B \sin 2t - \frac15 \sin 3t"],
+        [
+            r"C_1 \cos 2t + C_2 \sin 2t + \frac15 \sin 3t",
+            r"C_1 \cos 2t + C_1 \sin 2t - \frac15 \sin 3t",
+            r"A \cos 3t + B \sin 2t - \frac15 \sin 3t",
+        ],
+    ),
+    (r"c_1e^t+c_2e^{-t}", [r"Ae^t+Be^{-t}", r"C_1 e^{-t} + C_2 e^{t}"], [r"Ae^t+Be^{-2t}", "Ae^t+Ae^{-t}", "e^t+e^{-t}"]),
+    (r"c e^{-2 x}+x", ["Ae^{-2x}+x", "x+Ce^{-2x}"], ["Ae^{2x}+x", "e^{-2x}+x", "Ae^{-2x}+A"]),
+    (r"\frac{x^2}{2}+C", [r"\frac12 x^2 + c"], [r"\frac12 x^2", r"\frac{x^2}{2}+2", "Cx^2"]),
+    (r"\text{does not exist}", [r"\text{DNE}", "DNE"], ["0", r"\infty"]),
+    ("(0,1)", ["]0,1["], ["[0,1[", "]0,1]"]),
+    ("[0,1)", ["[0,1["], ["]0,1[", "[0,1]"]),
 ]
 
 MANY: list[tuple[tuple[str, ...], list[str], list[str]]] = [
