@@ -76,7 +76,7 @@ def test_golds_that_hold_no_mathematics():
     [
         "The answer is 5.",
         "It is 3 cm",
-        "\\text{x is 5}",
+        "\\text{x is 5 or more}",
         "x = 5 \\text{ if } y > 0",
         "f(x)=ax+b, where b is an integer and a is positive",
     ],

@@ -86,7 +86,7 @@ def test_the_tables_are_large():
 
 
 def test_accuracy_over_all_pairs(grader):
-    """Known misjudgements count: 730 of 745 pairs are judged rightly, 98.0%; what is let in is ACCEPTED_THOUGH_WRONG alone."""
+    """Known misjudgements count: 740 of 748 pairs are judged rightly, 98.9%; what is let in is ACCEPTED_THOUGH_WRONG alone."""
     tables = [(RIGHT, True), (REJECTED_THOUGH_RIGHT, True), (WRONG, False), (ACCEPTED_THOUGH_WRONG, False)]
     judged = [(pair, one.correct, right) for table, right in tables for pair, one in verdicts(grader, table)]
     assert sum(verdict == right for _, verdict, right in judged) / len(judged) >= 0.975
