@@ -30,7 +30,9 @@ class JobResources(Schema):
     """Requested for one job that is not a training job."""
 
     threads: Count
+    """Cores."""
     mem_mb: Count
+    """Host memory in MB."""
     runtime: Count
     """Minutes."""
 
