@@ -25,7 +25,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm docs dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm test-browser docs dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -106,6 +106,10 @@ bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 50 m
 
 gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
 	python -m benchmarks.gpu_check
+
+test-browser: venv ## the page of completions in a headless Chromium, which the machine must have
+	.venv/bin/uv pip install --quiet --target .venvs/browser --requirement requirements/browser.txt
+	PYTHONPATH=.venvs/browser python -m pytest -m browser
 
 docs: venv ## the documentation as a site in .site, in an environment of its own; a broken link is an error
 	PYTHONPATH=. python docs/settings_page.py

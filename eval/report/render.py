@@ -16,6 +16,7 @@ import pandas as pd
 
 from eval.report import tables
 from eval.report.collect import Collected, ReportError, collect
+from eval.report.completions_page import completions_page
 from eval.report.freshness import of, require_current, write_page_record, write_record
 from eval.report.kinds import find_kind
 from eval.report.partial import finished_part
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
     what.add_argument("--metrics", action="store_true", help="write results/<suite>/metrics.json, of those that show scores")
     what.add_argument("--runs", action="store_true", help="write results/<suite>/runs.html, of the runs that these show")
+    what.add_argument("--completions", action="store_true", help="write results/<suite>/completions.html, of the same runs")
     what.add_argument("--headline", action="store_true", help="print the averages of those that show scores")
     arguments = parser.parse_args(argv)
     try:
@@ -64,9 +66,15 @@ def main(argv: list[str] | None = None) -> None:
             write_text(folder / "runs.html", runs_page(items))
             write_page_record(results, "runs_page", items, [folder for item in items for folder in of(item, ("runs",))])
             return
+        if arguments.completions:
+            for item in items:
+                require_current(item)
+            write_text(folder / "completions.html", completions_page(items))
+            write_page_record(results, "completions_page", items, [folder for item in items for folder in item.made_from])
+            return
         if arguments.partial:
             write_text(folder / "runs.html", runs_page(items))
-        if arguments.partial:
+            write_text(folder / "completions.html", completions_page(items))
             items = [part for item in items if (part := finished_part(item))]
             if not items:
                 raise ReportError("no seed of any arm has finished, so there is nothing to report")

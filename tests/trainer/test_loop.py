@@ -81,7 +81,12 @@ def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at
     finish(start(whole, changed(settings, recipe__train__steps=7)), whole)
     finish(start(grown, changed(settings, recipe__train__steps=5)), grown)
     assert [line["step"] for line in untimed(grown, "validation")] == [0, 2, 4, 5]
-    computed = {"execution__engine__kv_cache_gib": 0.25, "execution__save_every": 3, "execution__tensorboard": False}
+    computed = {
+        "execution__engine__kv_cache_gib": 0.25,
+        "execution__save_every": 3,
+        "execution__report_to": [],
+        "execution__log_completions": 0,
+    }
     finish(start(grown, changed(settings, recipe__train__steps=7, **computed)), grown)
     assert "continuing after step 5" in (grown / "log.txt").read_text()
     assert untimed(whole) == untimed(grown) and untimed(whole, "validation") == untimed(grown, "validation")

@@ -13,7 +13,7 @@ from workflow.changes import date_back, mark_changed
 
 RUN = "runs/tiny/tiny-qwen2/arithmetic/sfpo/seed1"
 SHOWN_IN = {f"results/tiny/items/{item}" for item in load_params().active.items} | {
-    f"results/tiny/pages/{page}" for page in ("metrics", "runs_page")
+    f"results/tiny/pages/{page}" for page in ("metrics", "runs_page", "completions_page")
 }
 
 

@@ -33,7 +33,10 @@ def test_everything_is_there_and_nothing_is_left_to_do(built):
     page = (built / "results/tiny/report.html").read_text()
     assert "Validation accuracy" in page
     captions = " ".join(re.sub(r"<[^>]*>", "", page.replace('\\"', '"')).split())
-    assert all(f"Reproduce: snakemake --cores all --config suite=tiny -- {name}" in captions for name in (*ITEMS, "runs_page"))
+    assert all(
+        f"Reproduce: snakemake --cores all --config suite=tiny -- {name}" in captions
+        for name in (*ITEMS, "runs_page", "completions_page")
+    )
     assert not re.search(r"""(src|href) *= *\\?["']https?:""", page)  # opens offline
     runs = (built / "results/tiny/runs.html").read_text()
     assert runs.count("<details>") == 2 and base64.b64encode(runs.encode()).decode() in page

@@ -98,8 +98,29 @@ rule runs_page:
         "{PYTHON} -m eval.report.render {params.settings} --runs > {log} 2>&1"
 
 
+rule completions_page:
+    input:
+        changed(f"{RESULTS}/pages/completions_page"),
+        jobs=made_from(
+            f"{RESULTS}/pages/completions_page",
+            *flat(of_runs(RUNS, [rules.train_run.output.completions, rules.train_run.output.validation_completions])),
+            *flat(finished_jobs(item) for item in ITEMS),
+        ),
+    output:
+        for_the_report("completions", "completions.html", "completions_page"),
+        f"{RESULTS}/pages/completions_page/record.json",
+    params:
+        command=command_of("completions_page"),
+        settings=ITEM_SETTINGS,
+    log:
+        f"logs/{SUITE}/report/completions_page.log",
+    shell:
+        "{PYTHON} -m eval.report.render {params.settings} --completions > {log} 2>&1"
+
+
 rule report:
     input:
         [getattr(rules, item.item).output for item in ITEMS],
         rules.metrics.output,
         rules.runs_page.output,
+        rules.completions_page.output,
