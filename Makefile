@@ -25,7 +25,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm test-browser docs dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -110,6 +110,11 @@ gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and 
 test-browser: venv ## the page of completions in a headless Chromium, which the machine must have
 	.venv/bin/uv pip install --quiet --target .venvs/browser --requirement requirements/browser.txt
 	PYTHONPATH=.venvs/browser python -m pytest -m browser
+
+test-trackers: ## W&B offline, Trackio and MLflow by their real libraries, in an environment of its own
+	$(PYTHON) -m venv --clear .venvs/trackers
+	.venvs/trackers/bin/python -m pip install --quiet --requirement requirements/trackers.txt
+	PYTHONPATH=. .venvs/trackers/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/trainer/test_trackers.py
 
 docs: venv ## the documentation as a site in .site, in an environment of its own; a broken link is an error
 	PYTHONPATH=. python docs/settings_page.py

@@ -112,7 +112,7 @@ class Trackio:
         )
 
     def append(self, record: dict[str, Any]) -> None:
-        self._run.log(dict(numbers(record)), step=record["step"])
+        self._run.log({name: value for name, value in numbers(record) if name != "step"}, step=record["step"])
 
     def flush(self) -> None:
         """Trackio's own thread writes."""
