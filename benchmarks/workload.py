@@ -60,7 +60,7 @@ class Work:
             "model_path": self.checkpoint,
             "data_path": str(data),
             "recipe": settings.recipe.model_copy(update={"limits": self.limits, "train": train}),
-            "execution": settings.execution.model_copy(update={"tensorboard": False}),
+            "execution": settings.execution.model_copy(update={"report_to": []}),
         }
         return settings.model_copy(update=changes)
 

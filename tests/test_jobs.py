@@ -82,8 +82,8 @@ def of(found: dict, *tops: str) -> set[str]:
 def test_one_job_for_every_product_of_the_tiny_suite(raw, resolve):
     found = resolve(raw)
     tops = [path.split("/")[0] for path in found]
-    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated; 7 tables and figures, 2 pages.
-    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 7, "results": 9}
+    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated; 7 tables and figures, 4 pages.
+    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 7, "results": 11}
     assert list(dict.fromkeys(tops)) == ["data", "models", "runs", "evaluations", "results"]  # inputs first
 
 
@@ -113,7 +113,8 @@ def test_a_training_setting_decides_all_runs_and_no_data_or_model(raw, resolve, 
         ("save_every", 7),
         ("keep_final_state", False),
         ("max_skipped_updates", 1),
-        ("tensorboard", False),
+        ("report_to", []),
+        ("log_completions", 0),
         ("engine.max_sequences", 3),
         ("engine.kv_cache_gib", 0.25),
         ("engine.gpu_memory_utilization", 0.3),
@@ -136,7 +137,7 @@ def test_words_of_the_report_decide_the_report_alone(raw, changed):
     for path in ("arms.sfpo.title", "benchmarks.sums.title"):
         stale = changed(raw, setting(path, "Another name"))
         assert stale and all(folder.startswith("results/tiny/") for folder in stale)
-    pages = {"results/tiny/pages/metrics", "results/tiny/pages/runs_page"}
+    pages = {f"results/tiny/pages/{page}" for page in ("metrics", "runs_page", "completions_page", "report_page")}
     assert changed(raw, setting("suites.tiny.items.table1.title", "Scores")) == {"results/tiny/items/table1", *pages}
     stale = changed(raw, setting("benchmarks.sums.out_of_distribution", True))
     assert stale and all(folder.startswith("results/tiny/") for folder in stale)
@@ -151,7 +152,7 @@ def test_the_order_of_arms_and_columns_is_the_reports(raw, changed):
     assert {folder.split("/")[2] for folder in stale} == {"items", "pages"}
     items = raw["suites"]["tiny"]["items"]
     stale = changed(raw, setting("suites.tiny.items", dict(reversed(items.items()))))
-    assert stale == {"results/tiny/pages/metrics", "results/tiny/pages/runs_page"}
+    assert stale == {f"results/tiny/pages/{page}" for page in ("metrics", "runs_page", "completions_page", "report_page")}
 
 
 def test_the_order_of_a_data_sets_parts_decides_its_rows(raw, changed):
@@ -288,7 +289,7 @@ def test_the_order_of_items_does_not_decide_the_warm_up_data(raw, resolve, chang
     }
     items = raw["suites"]["tiny"]["items"]
     stale = changed(raw, setting("suites.tiny.items", dict(reversed(items.items()))))
-    assert stale == {"results/tiny/pages/metrics", "results/tiny/pages/runs_page"}
+    assert stale == {f"results/tiny/pages/{page}" for page in ("metrics", "runs_page", "completions_page", "report_page")}
     model = resolve(raw)["models/tiny/tiny-qwen2/settings.json"]
     assert model.warm_up_data == "data/tiny/train/arithmetic"
     # Prepared also where no run is trained on it.
@@ -313,7 +314,7 @@ def test_a_check_writes_nothing_and_write_writes_the_settings_files(raw, tmp_pat
         assert files(tmp_path) == before
     assert "suite controls: " in capsys.readouterr().out
     main(["--write"])
-    assert "30 settings files written or changed" in capsys.readouterr().out  # 7 + 1 + 6 + 7 + 9
+    assert "32 settings files written or changed" in capsys.readouterr().out  # 7 + 1 + 6 + 7 + 11
     run = load_settings(RunSettings, f"runs/tiny/{OF_DATA}/sfpo/seed1/settings.json")
     assert run.recipe.rule.settings["alpha"] == 0.8
     written = files(tmp_path)
@@ -321,8 +322,8 @@ def test_a_check_writes_nothing_and_write_writes_the_settings_files(raw, tmp_pat
     assert files(tmp_path) == written and "0 settings files written or changed" in capsys.readouterr().out
     raw["arms"]["sfpo"]["alpha"] = 0.7
     Path("params.yaml").write_text(yaml.safe_dump(raw))
-    main(["--write"])  # 3 runs, 3 evaluations of them, 7 tables and figures, 2 pages
-    assert "15 settings files written or changed" in capsys.readouterr().out
+    main(["--write"])  # 3 runs, 3 evaluations of them, 7 tables and figures, 4 pages
+    assert "17 settings files written or changed" in capsys.readouterr().out
 
 
 def test_a_fault_is_told_without_a_traceback(raw, tmp_path):

@@ -155,9 +155,17 @@ _SPECIAL = re.compile("|".join(map(re.escape, _AS_LATEX)))
 
 
 def html(text: str) -> str:
-    """What ``markdown`` wrote, as HTML: tables, paragraphs, bold."""
-    parts = text.strip().split("\n\n")
-    return "\n".join(_html_table(part) if part.startswith("|") else f"<p>{_html_text(part)}</p>" for part in parts)
+    """What ``markdown`` wrote, as HTML: tables, lists, paragraphs, bold."""
+    return "\n".join(_html_block(part) for part in text.strip().split("\n\n"))
+
+
+def _html_block(part: str) -> str:
+    if part.startswith("|"):
+        return _html_table(part)
+    if part.startswith("- "):
+        notes = part.removeprefix("- ").split("\n- ")
+        return "<ul>" + "".join(f"<li>{_html_text(note)}</li>" for note in notes) + "</ul>"
+    return f"<p>{_html_text(part)}</p>"
 
 
 def _html_table(text: str) -> str:

@@ -17,15 +17,18 @@ import pandas as pd
 from eval.report import tables
 from eval.report.accuracy import accuracy_frame
 from eval.report.collect import Collected, ReportError, collect
+from eval.report.completions_page import completions_page
 from eval.report.freshness import of, require_current, write_page_record, write_record
 from eval.report.kinds import find_kind
 from eval.report.partial import finished_part
+from eval.report.report_page import report_page
 from eval.report.runs_page import runs_page
 from eval.report.statistics.scores import AVERAGE
 from eval.report.verdicts import headline
 from sfpo.manifest import write_json, write_text
 from sfpo.schema import ConfigError
-from sfpo.settings import ReportSettings, load_settings
+from sfpo.settings import ReportSettings, load_settings, settings_hash
+from sfpo.staleness import record_of
 
 
 def metrics(items: Iterable[tuple[Collected, ReportSettings]]) -> dict[str, Any]:
@@ -54,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
     what.add_argument("--metrics", action="store_true", help="write results/<suite>/metrics.json, of those that show scores")
     what.add_argument("--runs", action="store_true", help="write results/<suite>/runs.html, of the runs that these show")
+    what.add_argument("--completions", action="store_true", help="write results/<suite>/completions.html, of the same runs")
+    what.add_argument("--report", action="store_true", help="write results/<suite>/report.html, of what these have written")
     what.add_argument("--headline", action="store_true", help="print the averages of those that show scores")
     arguments = parser.parse_args(argv)
     try:
@@ -66,9 +71,22 @@ def main(argv: list[str] | None = None) -> None:
             write_text(folder / "runs.html", runs_page(items))
             write_page_record(results, "runs_page", items, [folder for item in items for folder in of(item, ("runs",))])
             return
+        if arguments.completions:
+            for item in items:
+                require_current(item)
+            write_text(folder / "completions.html", completions_page(items))
+            write_page_record(results, "completions_page", items, [folder for item in items for folder in item.made_from])
+            return
+        if arguments.report:
+            for item in items:
+                if (record_of(f"results/{item.suite}/items/{item.item}") or {}).get("settings_hash") != settings_hash(item):
+                    raise ReportError(f"{item.item}: was not written with the settings that stand now; run the workflow again")
+            write_text(folder / "report.html", report_page(items, results))
+            write_page_record(results, "report_page", items, [str(results / "items" / item.item) for item in items])
+            return
         if arguments.partial:
             write_text(folder / "runs.html", runs_page(items))
-        if arguments.partial:
+            write_text(folder / "completions.html", completions_page(items))
             items = [part for item in items if (part := finished_part(item))]
             if not items:
                 raise ReportError("no seed of any arm has finished, so there is nothing to report")

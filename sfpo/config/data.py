@@ -14,6 +14,7 @@ class GeneratedRows(Schema):
     """Problems out of the generators: ``sfpo.data.arithmetic`` (grader math), ``sfpo.data.programs`` (grader code)."""
 
     source: Literal["generated"]
+    """Made by a generator of this project."""
     tasks: dict[Name, Count]
     """Task -> number of problems."""
 
@@ -34,6 +35,7 @@ class TableRows(Schema):
     """Problems out of one published table: on the hub, or a file of the same rows under ``data_mirror``."""
 
     source: Literal["hub"]
+    """A table on the hub, or its file in the mirror folder."""
     layout: Layout = "columns"
     """columns: ``problem`` and ``answer`` name the columns of problem and gold. The others: the columns of that set of
     programming problems, as published (sfpo.data.code_sets); grader code."""
@@ -47,6 +49,7 @@ class TableRows(Schema):
     revision: str = "main"
     """Hub branch, tag or commit."""
     split: str = "train"
+    """Hub split."""
     problem: str = "problem"
     """Hub column that holds the problem: a text, or a chat whose last user turn is it."""
     answer: str = "answer"
@@ -78,7 +81,9 @@ class Dataset(Schema):
     """A training set: one or several sources, cleaned, with a part held out for validation."""
 
     parts: Annotated[dict[Name, Rows], Field(min_length=1)]
+    """Sources whose rows are put together, by name."""
     grader: GraderName = "math"
+    """math compares boxed answers; code runs unit tests."""
     validation_rows: Count
     """Held out from training; accuracy on them picks the best checkpoint."""
     max_problem_characters: Count = 8000
@@ -91,7 +96,9 @@ class Benchmark(Schema):
     title: str
     """Column head in tables."""
     rows: Rows
+    """Where the problems come from."""
     grader: GraderName = "math"
+    """math compares boxed answers; code runs unit tests."""
     out_of_distribution: bool = False
     """True where the training set holds no problem of this kind (a mark in tables)."""
     instruction: Instruction | None = None

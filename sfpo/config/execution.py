@@ -30,7 +30,9 @@ class JobResources(Schema):
     """Requested for one job that is not a training job."""
 
     threads: Count
+    """Cores."""
     mem_mb: Count
+    """Host memory in MB."""
     runtime: Count
     """Minutes."""
 
@@ -87,6 +89,9 @@ class Resources(Schema):
 PREPARATION_MINUTES = 120
 
 
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
+
 class Execution(Schema):
     """How a suite's jobs are computed. A change here makes no result stale, and an unfinished run continues with it."""
 
@@ -106,8 +111,11 @@ class Execution(Schema):
     """Keep the state of a finished run, so that ``train.steps`` can be raised later: three times its weights in float32."""
     max_skipped_updates: Count = 8
     """A mini-batch whose loss or gradient is not finite is skipped and counted; this many in a row stop the run."""
-    tensorboard: bool = True
-    """Write every number of metrics.jsonl as a TensorBoard curve too."""
+    report_to: tuple[TrackerName, ...] = ("tensorboard",)
+    """Experiment trackers that get every number of metrics.jsonl and validation.jsonl. tensorboard writes files in the run's
+    folder; the others need an extra (``pip install 'sfpo[wandb]'``) and are configured by their own environment variables."""
+    log_completions: Annotated[int, Field(ge=0)] = 2
+    """Prompts of each step, and of each validation, whose completions are written to completions.jsonl. 0: none."""
     engine: Engine = Engine()
     resources: Resources = Resources()
 

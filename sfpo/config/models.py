@@ -25,8 +25,11 @@ class WarmUp(Schema):
     dataset: Name
     """A key of ``datasets``: the problems that it is trained on."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Of the supervised training."""
     batch_size: Count
+    """Worked solutions in one optimizer step."""
     max_batches: Count
+    """Upper bound of the training."""
     check_every: Count
     """Batches between two measurements of the pass rate."""
     check_prompts: Count
@@ -45,21 +48,29 @@ class ScratchModel(ModelLimits):
     """A small transformers model with a tokenizer of its own, trained here from nothing."""
 
     source: Literal["scratch"]
+    """A new model with random weights."""
     architecture: Literal["qwen2", "llama"]
+    """Model family of transformers."""
     hidden_size: Count
+    """Width of the residual stream."""
     intermediate_size: Count
+    """Width of the feed-forward block."""
     num_hidden_layers: Count
+    """Layers."""
     num_attention_heads: Count
+    """Attention heads of a layer."""
     vocabulary_size: Count
     """Upper bound for the byte-level BPE vocabulary, special tokens included."""
     warm_up: WarmUp
     seed: Annotated[int, Field(strict=True)] = 0
+    """Of the first weights and of the warm-up."""
 
 
 class PackageModel(ModelLimits):
     """A GGUF file that an installed Python package carries; dequantized once to safetensors."""
 
     source: Literal["package"]
+    """A file in an installed Python package."""
     package: str
     """Distribution name, as pip spells it."""
     file: str
@@ -70,15 +81,20 @@ class LocalModel(ModelLimits):
     """A folder in Hugging Face format."""
 
     source: Literal["local"]
+    """A folder on this machine."""
     path: str
+    """The folder: configuration, tokenizer, safetensors."""
 
 
 class HubModel(ModelLimits):
     """A model on the Hugging Face hub (safetensors only; no remote code is run)."""
 
     source: Literal["hub"]
+    """A repository on the Hugging Face hub."""
     id: str
+    """Owner and name on the hub."""
     revision: str = "main"
+    """Branch, tag or commit."""
 
 
 Model = Annotated[ScratchModel | PackageModel | LocalModel | HubModel, Field(discriminator="source")]

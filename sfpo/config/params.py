@@ -29,11 +29,17 @@ class Params(Schema):
     data_mirror: Annotated[str, Field(min_length=1)] | None = None
     """A folder used in place of the hub: every hub data set is read from the file that its ``mirror`` key names."""
     suites: dict[Name, Suite]
+    """What is compared, by name: tables, figures and the runs behind them."""
     arms: dict[Name, Arm]
+    """Methods, by name: an update rule on an objective."""
     objectives: dict[Name, Objective]
+    """Policy losses, by name."""
     models: dict[Name, Model]
+    """Starting policies, by name."""
     datasets: dict[Name, Dataset]
+    """Training sets, by name."""
     benchmarks: dict[Name, Benchmark]
+    """Test sets, by name; each is scored by the lm-eval task of its name."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:

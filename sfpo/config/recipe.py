@@ -23,10 +23,15 @@ class Optimizer(Schema):
     """AdamW and its schedule."""
 
     learning_rate: Annotated[float, Field(gt=0)]
+    """Of AdamW; an arm's ``learning_rate_scale`` multiplies it."""
     betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay rates of AdamW's first and second moment."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of AdamW's second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients of a mini-batch are clipped to this norm."""
     warmup_steps: Whole = 0
     """Outer steps over which the learning rate rises linearly; constant afterwards. 0: constant from the start."""
 
@@ -35,13 +40,16 @@ class Sampling(Schema):
     """How completions are drawn."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Logits are divided by it."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus: the smallest set of tokens whose probabilities sum to this; 1 samples from all."""
 
 
 class Reward(Schema):
     """Reward of a completion, from the data set's grader."""
 
     correct: float = 1.0
+    """Of a right answer."""
     boxed_but_wrong: float = 0.0
     """0.1 in the authors' code, 0 in the paper. (Of a program: fenced but wrong.)"""
 
@@ -50,17 +58,20 @@ class Validation(Schema):
     """Accuracy on held-out rows through the live engine; picks the best checkpoint."""
 
     every: Count
+    """Steps between two validations; one is also before the first step and one after the last."""
     prompts: Count
     """The first so many validation rows, the same at every validation."""
     samples: Count
     """k of avg@k."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
+    """How completions are sampled for validation."""
 
 
 class Lora(Schema):
     """Low-rank adapters (arXiv 2106.09685) are trained, the model's own weights stay as they are."""
 
     rank: Count
+    """Rank of the adapters."""
     alpha: Annotated[float, Field(gt=0)]
     """What an adapter adds to its matrix is multiplied by alpha / rank."""
     matrices: Annotated[list[str], Field(min_length=1)] | None = None
@@ -73,12 +84,14 @@ class Train(Schema):
     steps: Count
     """Outer steps: one batch of rollouts each. It may be raised later: a finished run is continued to the new number."""
     prompts_per_step: Count
+    """Prompts in one batch of rollouts."""
     completions_per_prompt: Annotated[Count, Field(ge=2)]
     """Group size; at least 2, since an advantage compares completions of one prompt."""
     mini_batch_prompts: Count
     """Prompts in one optimizer step. One update of the rule is a whole pass over the batch in such mini-batches."""
     optimizer: Optimizer
     sampling: Sampling = Sampling()
+    """How rollouts are sampled."""
     reward: Reward = Reward()
     validation: Validation
     export_every: Count | None = None

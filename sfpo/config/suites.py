@@ -30,9 +30,11 @@ class Evaluate(Schema):
     """Benchmark -> its own k. A benchmark of few problems takes a larger one: `python -m eval.power` says which."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
     checkpoint: CheckpointChoice = "best"
+    """Which checkpoint of a run is scored: best on held-out rows, last, or chosen on the benchmarks."""
     limit: Count | None = None
     """Only the first so many rows of each benchmark. None: all."""
     seed: Annotated[int, Field(strict=True)] = 0
+    """Of the samples."""
 
     def samples_for(self, benchmark: str) -> int:
         """k of one benchmark."""
@@ -51,10 +53,13 @@ class Item(Schema):
     title: str | None = None
     """Stands over it (scores, curves, dynamics, arms); without one a table says what it shows."""
     models: Names | None = None
+    """Keys of ``models``; None: the suite's."""
     datasets: Names | None = None
+    """Keys of ``datasets``; None: the suite's."""
     arms: Names | None = None
     """The first is what the others are compared with."""
     benchmarks: Names | None = None
+    """Keys of ``benchmarks``; None: the suite's."""
 
 
 class Override(Schema):
@@ -63,7 +68,9 @@ class Override(Schema):
     models: Names | None = None
     """The runs concerned: those of these models, data sets and arms. A list that is left out means all."""
     datasets: Names | None = None
+    """Keys of ``datasets``; None: all."""
     arms: Names | None = None
+    """Keys of ``arms``; None: all."""
     rule: dict[str, Any] = Field(default_factory=dict)
     """Settings of the update rule (not the choice of a rule or of an objective: that is another arm)."""
     objective: dict[str, Any] = Field(default_factory=dict)
@@ -73,8 +80,11 @@ class Override(Schema):
     execution: dict[str, Any] = Field(default_factory=dict)
     """Keys of ``execution``, nested ones included; ``resources`` and ``engine.tensor_parallel`` are the suite's."""
     instruction: Instruction | None = None
+    """In place of the suite's."""
     max_prompt_tokens: Count | None = None
+    """In place of the model's."""
     max_completion_tokens: Count | None = None
+    """In place of the model's."""
 
     @model_validator(mode="after")
     def _settings_alone(self) -> Override:
@@ -106,11 +116,17 @@ class Suite(Schema):
     items: Annotated[dict[ItemName, Item], Field(min_length=1)]
     """Name -> table or figure. The suite's runs are those of its items, each trained once."""
     models: Names
+    """Keys of ``models``: each arm is trained from each."""
     datasets: Names
+    """Keys of ``datasets``: each arm is trained on each."""
     arms: Names
+    """Keys of ``arms``. The first is what the others are compared with."""
     seeds: Annotated[list[Whole], Field(min_length=1)]
+    """Training seeds: each arm is trained once with each."""
     benchmarks: Names
+    """Keys of ``benchmarks``: what checkpoints are scored on."""
     overrides: list[Override] = Field(default_factory=list)
+    """Settings of some runs that differ from the rest."""
     instruction: Instruction
     """The user turn; {problem} stands for the problem. The same in training and evaluation."""
     train: Train

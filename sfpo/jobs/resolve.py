@@ -43,7 +43,7 @@ from sfpo.settings import (
     settings_hash,
 )
 
-PAGES = ("metrics", "runs_page")
+PAGES = ("metrics", "runs_page", "completions_page", "report_page")
 """Made of all tables and figures of a suite together."""
 
 T = TypeVar("T")

@@ -32,7 +32,7 @@ from sfpo.trainer.collector import Collector, Judge, Rollouts
 from sfpo.trainer.lock import run_lock
 from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
-from sfpo.trainer.records import step_record, validation_record
+from sfpo.trainer.records import completion_records, step_record, validation_record
 from sfpo.trainer.run_store import Progress, RunStore
 from sfpo.types import OldPolicy, Prompt, RolloutGroup, TrainBatch
 
@@ -165,8 +165,8 @@ class TrainingJob:
         """
         train, given_up = self.recipe.train, self.collector.given_up
         self.store.background.check()
-        record = self._step(step)
-        self.store.log_step(record)
+        record, completions = self._step(step)
+        self.store.log_step(record, completions)
         if step % train.validation.every == 0:
             self._validate(step)
         stopping = any(self.ranks.gather(self.stopping))
@@ -184,8 +184,8 @@ class TrainingJob:
             raise Interrupted(Interrupted.EXIT_CODE)
         return record
 
-    def _step(self, step: int) -> dict[str, Any]:
-        """One outer step; returns its line of metrics.jsonl."""
+    def _step(self, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """One outer step; returns its line of metrics.jsonl and its lines of completions.jsonl."""
         learning_rate = self.policy.set_learning_rate(step)
         rollouts = self._rollouts(step)
         self.engine.sleep()
@@ -195,7 +195,11 @@ class TrainingJob:
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
-        return step_record(self.progress, rollouts, report, learning_rate)
+        return step_record(self.progress, rollouts, report, learning_rate), self._to_read(step, rollouts.groups)
+
+    def _to_read(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
+        prompts, scaled = self.settings.execution.log_completions, self.recipe.objective.scale_by_std
+        return list(completion_records(step, groups, prompts, scaled))
 
     def _rollouts(self, step: int) -> Rollouts:
         return self._with_engine(f"step {step}", lambda: self.collector.training_groups(self.prompts, step))
@@ -244,7 +248,7 @@ class TrainingJob:
                 lambda: self.collector.sample(self.validation_prompts, validation.samples, validation.sampling, seed),
             )
         record = validation_record(self.progress, step, groups)
-        self.store.log_validation(record)
+        self.store.log_validation(record, self._to_read(step, groups))
         if step > 0 and record["accuracy"] > self.progress.best_accuracy:
             self.progress.best_step, self.progress.best_accuracy = step, record["accuracy"]
             self.store.export_best(self.policy, step)

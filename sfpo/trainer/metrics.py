@@ -1,4 +1,4 @@
-"""What a run writes while it trains: JSON lines, TensorBoard, a progress bar; and the clock behind its seconds."""
+"""What a run writes while it trains: JSON lines; and the clock behind its seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from sfpo.manifest import strict, write_text
 
@@ -85,31 +84,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except json.JSONDecodeError:  # the line that a kill cut short
         return float("inf")
-
-
-class TensorBoard:
-    """Every number of a metrics record as a curve."""
-
-    def __init__(self, folder: Path, last_step: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=last_step + 1)
-
-    def append(self, record: dict[str, Any]) -> None:
-        for name, value in _flat(record):
-            self._writer.add_scalar(name, value, record["step"])
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def _flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in record.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}/")
-        elif isinstance(value, list):
-            for index, entry in enumerate(value):
-                yield from _flat(entry, f"{prefix}{key}/{index}/")
-        elif isinstance(value, bool | int | float):
-            yield f"{prefix}{key}", float(value)

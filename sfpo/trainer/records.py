@@ -1,10 +1,11 @@
-"""The lines of metrics.jsonl and validation.jsonl."""
+"""The lines of metrics.jsonl and validation.jsonl, and of the completions that are kept to be read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from sfpo.algorithms.advantages import zero_variance
+from sfpo.algorithms.advantages import group_advantages, zero_variance
 from sfpo.algorithms.update_rules import StepReport
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.trainer.batching import rewards_of, sampler_logprobs_of
@@ -12,6 +13,9 @@ from sfpo.trainer.collector import Rollouts
 from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.run_store import Progress
 from sfpo.types import RolloutGroup
+
+TEXT_LIMIT = 4000
+"""Characters of a completion that are kept: its first and last half as many."""
 
 
 def step_record(progress: Progress, rollouts: Rollouts, report: StepReport, learning_rate: float) -> dict[str, Any]:
@@ -56,3 +60,42 @@ def validation_record(progress: Progress, step: int, groups: list[RolloutGroup])
         "backward_passes": progress.backward_passes,
         "seconds": round(progress.clock.total, 3),
     }
+
+
+def completion_records(step: int, groups: list[RolloutGroup], prompts: int, scale_by_std: bool) -> Iterator[dict[str, Any]]:
+    """The first ``prompts`` groups with all their completions, to be read: one line a group.
+
+    Args:
+        scale_by_std: as the objective's, for the advantages.
+    """
+    for group in groups[:prompts]:
+        advantages = group_advantages(rewards_of([group]), scale_by_std)[0].tolist()
+        rows = zip(group.completions, group.rewards, group.correct, advantages, strict=True)
+        yield {
+            "step": step,
+            "prompt": group.prompt.id,
+            "problem": shortened(group.prompt.problem),
+            "answer": list(group.prompt.answer),
+            "completions": [
+                {
+                    "text": shortened(completion.text),
+                    "reward": reward,
+                    "correct": correct,
+                    "advantage": round(advantage, 4),
+                    "tokens": len(completion.token_ids),
+                    "truncated": completion.truncated,
+                }
+                for completion, reward, correct, advantage in rows
+            ],
+        }
+
+
+def shortened(text: str) -> str:
+    """A long text without its middle.
+
+    >>> shortened("a" * 3000 + "b" * 3000)[1990:2050]
+    'aaaaaaaaaa [... 2000 characters left out ...] bbbbbbbbbbbbbb'
+    """
+    left_out = len(text) - TEXT_LIMIT
+    half = TEXT_LIMIT // 2
+    return text if left_out <= 0 else f"{text[:half]} [... {left_out} characters left out ...] {text[-half:]}"

@@ -1,7 +1,8 @@
 """A run's folder on disk: the states from which it continues, its metrics and exports, and the finished files.
 
-    <folder>/state/<key>/   recipe.json, step_<n>/, metrics.jsonl, validation.jsonl, best_<n>/, exports/step_<n>/, last/
-    <folder>/               of the finished run: summary.json, metrics.jsonl, validation.jsonl, best/, last/, exports/
+    <folder>/state/<key>/   recipe.json, step_<n>/, metrics.jsonl, validation.jsonl, completions.jsonl,
+                            validation_completions.jsonl, best_<n>/, exports/step_<n>/, last/
+    <folder>/               of the finished run: summary.json, the four .jsonl files, best/, last/, exports/
 
 ``<key>`` stands for the recipe (but for its number of steps) and the content of the inputs: a run of other settings works in
 another folder, and nothing of this one is touched. The finished files are hard links into it. What a state says about the best
@@ -15,7 +16,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, differences, settings_hash
 from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
-from sfpo.trainer.metrics import JsonLines, PhaseClock, TensorBoard
+from sfpo.trainer.metrics import JsonLines, PhaseClock
 from sfpo.trainer.policy import Policy
+from sfpo.trainer.trackers import Tracker, open_tracker, run_key
 from sfpo.types import RolloutGroup
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,9 @@ log = logging.getLogger(__name__)
 KEPT_STATES = 2
 """States on disk: the newest, and the one before it in case the newest is damaged."""
 FINISHED = "summary.json"
-LINKED = ("last", "exports", "metrics.jsonl", "validation.jsonl", "tensorboard")
+LOGS = ("metrics", "validation", "completions", "validation_completions")
+"""Files of JSON lines: one for each step or validation, and a sample of their completions."""
+LINKED = ("last", "exports", *(f"{name}.jsonl" for name in LOGS), "tensorboard")
 
 
 @dataclass
@@ -86,8 +90,8 @@ class RunStore:
         self.settings, self.folder, self.ranks, self.background = settings, folder, ranks, background
         self.inputs = input_digests(settings)
         self.state = folder / "state" / _state_key(settings.recipe_hash, self.inputs)
-        self._sinks: list[JsonLines | TensorBoard] = []
-        self._validation_sinks: list[JsonLines] = []
+        self._logs: dict[str, JsonLines] = {}
+        self._trackers: list[Tracker] = []
 
     # ------------------------------------------------------------------------------------------ continuing
 
@@ -138,26 +142,44 @@ class RunStore:
         if not self.ranks.first:
             return
         step, every = progress.step, self.settings.recipe.train.validation.every
-        self._sinks = [JsonLines(self.state / "metrics.jsonl", lambda at: at <= step)]
-        if self.settings.execution.tensorboard:
-            self._sinks.append(TensorBoard(self.state / "tensorboard", step))
-        self._validation_sinks = [JsonLines(self.state / "validation.jsonl", lambda at: at <= step > 0 and at % every == 0)]
+        for name in LOGS:
+            of_validation = name.startswith("validation")
+            self._logs[name] = JsonLines(
+                self.state / f"{name}.jsonl",
+                (lambda at: at <= step > 0 and at % every == 0) if of_validation else (lambda at: at <= step),
+            )
+        run = "/".join(map(str, self.settings.run.model_dump().values()))
+        settings = {"recipe": self.settings.recipe.model_dump(mode="json"), "run": self.settings.run.model_dump()}
+        key = run_key(run, self.state.name)
+        for tracker in self.settings.execution.report_to:
+            self._trackers.append(open_tracker(tracker, run, key, settings, self.state, step))
 
     # ------------------------------------------------------------------------------------------ writing
 
-    def log_step(self, record: dict[str, Any]) -> None:
-        """A line of metrics.jsonl."""
-        for sink in self._sinks:
-            sink.append(record)
+    def log_step(self, record: dict[str, Any], completions: Iterable[dict[str, Any]] = ()) -> None:
+        """A line of metrics.jsonl, and lines of completions.jsonl."""
+        self._log("metrics", record, completions)
+        for tracker in self._trackers:
+            tracker.append(record)
 
-    def log_validation(self, record: dict[str, Any]) -> None:
-        """A line of validation.jsonl."""
-        for sink in self._validation_sinks:
-            sink.append(record)
+    def log_validation(self, record: dict[str, Any], completions: Iterable[dict[str, Any]] = ()) -> None:
+        """A line of validation.jsonl, and lines of validation_completions.jsonl."""
+        self._log("validation", record, completions)
+        numbers = {f"validation_{key}": value for key, value in record.items() if key in ("accuracy", "pass_at_k")}
+        for tracker in self._trackers:
+            tracker.append({"step": record["step"], **numbers})
+
+    def _log(self, name: str, record: dict[str, Any], completions: Iterable[dict[str, Any]]) -> None:
+        if not self.ranks.first:
+            return
+        self._logs[name].append(record)
+        beside = self._logs["validation_completions" if name == "validation" else "completions"]
+        for line in completions:
+            beside.append(line)
 
     def save(self, policy: Policy, rule: UpdateRule, progress: Progress) -> None:
         """Write the state of this step; states beyond KEPT_STATES go, and best checkpoints that none of the kept ones names."""
-        for sink in (*self._sinks, *self._validation_sinks):
+        for sink in (*self._logs.values(), *self._trackers):
             sink.flush()
         saved = {
             "settings_hash": settings_hash(self.settings),
@@ -219,7 +241,7 @@ class RunStore:
         self.background.wait()
         if not self.ranks.first:
             return
-        for sink in (*self._sinks, *self._validation_sinks):
+        for sink in (*self._logs.values(), *self._trackers):
             sink.close()
         settings = self.settings
         identity = {"settings_hash": settings_hash(settings), "recipe_hash": settings.recipe_hash, "inputs": self.inputs}

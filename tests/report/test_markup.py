@@ -28,7 +28,8 @@ def test_a_table_in_html_has_the_cells_of_the_markdown():
     found = Texts(html(markdown("Accuracy", ["n", "Sums &"], [block], ["One note.", "Another."]))).found
     assert found["th"] == ["n", "Sums &"]  # the first head is empty
     assert found["td"] == ["a|b <i>", "3", " [58.2, 63.5]", "c", "never", "+1.0 [0.0, 2.0]"]
-    assert found["b"] == ["Accuracy", "61.0"] and found["p"] == ["m, trained on d", "- One note.\n- Another."]
+    assert found["b"] == ["Accuracy", "61.0"] and found["p"] == ["m, trained on d"]
+    assert found["li"] == ["One note.", "Another."]
 
 
 def test_a_page_is_whole_and_loads_nothing():

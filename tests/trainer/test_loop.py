@@ -31,6 +31,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     assert "continuing after step 2" in (killed / "log.txt").read_text()
 
     assert untimed(whole) == untimed(killed)
+    for name in ("completions", "validation_completions"):
+        assert untimed(whole, name) == untimed(killed, name)
+    # 2 prompts a step and a validation, all their completions: 4 of a step, 2 of a validation (after steps 0, 2 and 4).
+    assert [(line["step"], len(line["completions"])) for line in untimed(whole, "completions")] == [
+        (step, 4) for step in (1, 1, 2, 2, 3, 3, 4, 4)
+    ]
+    of_validation = untimed(whole, "validation_completions")
+    assert [(line["step"], len(line["completions"])) for line in of_validation] == [(step, 2) for step in (0, 0, 2, 2, 4, 4)]
+    assert [line["prompt"] for line in of_validation] == [line["prompt"] for line in of_validation[:2]] * 3
     for name in ("last", "best", "exports/step_3"):
         one, other = (load_file(folder / name / "model.safetensors") for folder in (whole, killed))
         assert one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
@@ -81,7 +90,12 @@ def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at
     finish(start(whole, changed(settings, recipe__train__steps=7)), whole)
     finish(start(grown, changed(settings, recipe__train__steps=5)), grown)
     assert [line["step"] for line in untimed(grown, "validation")] == [0, 2, 4, 5]
-    computed = {"execution__engine__kv_cache_gib": 0.25, "execution__save_every": 3, "execution__tensorboard": False}
+    computed = {
+        "execution__engine__kv_cache_gib": 0.25,
+        "execution__save_every": 3,
+        "execution__report_to": [],
+        "execution__log_completions": 0,
+    }
     finish(start(grown, changed(settings, recipe__train__steps=7, **computed)), grown)
     assert "continuing after step 5" in (grown / "log.txt").read_text()
     assert untimed(whole) == untimed(grown) and untimed(whole, "validation") == untimed(grown, "validation")

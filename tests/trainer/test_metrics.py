@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sfpo.trainer.metrics import JsonLines, PhaseClock, _flat
+from sfpo.trainer.metrics import JsonLines, PhaseClock
 
 
 def test_lines_after_the_last_save_and_a_cut_line_are_dropped(tmp_path):
@@ -31,17 +31,6 @@ def test_a_number_that_is_not_finite_is_null(tmp_path):
         "entropy": None,
         "updates": [{"loss": None}, {"loss": None}],
         "z": 0.5,
-    }
-
-
-def test_every_number_becomes_a_curve():
-    record = {"step": 3, "fired": True, "z": None, "seconds": {"update": 1.5}, "updates": [{"loss": 0.1}, {"loss": 0.2}]}
-    assert dict(_flat(record)) == {
-        "step": 3.0,
-        "fired": 1.0,
-        "seconds/update": 1.5,
-        "updates/0/loss": 0.1,
-        "updates/1/loss": 0.2,
     }
 
 

@@ -33,7 +33,7 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
 
 
 ITEMS = ("table1", "figure2", "figure3", "figure4", "figure8", "arms", "targets")
-REPORT = dict.fromkeys((*ITEMS, "metrics", "runs_page", "all"), 1)
+REPORT = dict.fromkeys((*ITEMS, "metrics", "runs_page", "completions_page", "report_page", "all"), 1)
 
 
 def planned(folder: Path) -> Counter:

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.pipeline
 
 def test_an_own_rule_and_model_are_in_every_table_and_figure(checkpoint, tmp_path):
     folder = copy_of_the_project(tmp_path / "project")
-    # The rule and the arm are those that README shows.
-    blocks = re.search(r"```python\n(\S[^`]*class Twice[^`]*)```\s+```yaml\n([^`]*)```", (PROJECT / "README.md").read_text())
-    rule, arms = blocks.groups()
+    # The rule and the arm are those that docs/your-rule.md shows.
+    page = (PROJECT / "docs/your-rule.md").read_text()
+    (rule,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (arms,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (folder / "sfpo/algorithms/update_rules/twice.py").write_text(rule)
     shutil.copytree(checkpoint, tmp_path / "model")
     params = two_steps(yaml.safe_load((folder / "params.yaml").read_text()))

@@ -22,24 +22,11 @@ def flat(files):
     return [file for one in files for file in ([one] if isinstance(one, str) else flat(one))]
 
 
-def for_the_report(item, file, caption):
-    """A file of RESULTS with its place on the workflow's report page."""
-    category = (Path(file).parent.name or Path(file).stem).capitalize()
-    labels = {"item": item, "file": Path(file).name}
-    return report(f"{RESULTS}/{file}", caption=f"../report/{caption}.rst", category=category, labels=labels)
-
-
-def command_of(target):
-    """What reproduces a target, and only what it needs: the last line of its caption."""
-    mirror = f" data_mirror={shlex.quote(PARAMS.data_mirror)}" if PARAMS.data_mirror else ""
-    return f"snakemake --cores all --config suite={SUITE}{mirror} -- {target}"
-
-
 def written(item):
     """The files of an item."""
     return [
-        for_the_report(item.item, f"{name}.{form}", caption)
-        for name, (caption, forms) in find_kind(item.shows).files(item).items()
+        f"{RESULTS}/{name}.{form}"
+        for name, (_, forms) in find_kind(item.shows).files(item).items()
         for form in forms
     ]
 
@@ -56,7 +43,6 @@ for item in ITEMS:
             written(item),
             record=f"{RESULTS}/items/{item.item}/record.json",
         params:
-            command=command_of(item.item),
             settings=f"{RESULTS}/items/{item.item}/settings.json",
         log:
             f"logs/{SUITE}/report/{item.item}.log",
@@ -87,10 +73,9 @@ rule runs_page:
         changed(f"{RESULTS}/pages/runs_page"),
         runs=made_from(f"{RESULTS}/pages/runs_page", *flat(of_runs(RUNS, rules.train_run.output.summary))),
     output:
-        for_the_report("runs", "runs.html", "runs_page"),
+        f"{RESULTS}/runs.html",
         f"{RESULTS}/pages/runs_page/record.json",
     params:
-        command=command_of("runs_page"),
         settings=ITEM_SETTINGS,
     log:
         f"logs/{SUITE}/report/runs_page.log",
@@ -98,8 +83,44 @@ rule runs_page:
         "{PYTHON} -m eval.report.render {params.settings} --runs > {log} 2>&1"
 
 
+rule completions_page:
+    input:
+        changed(f"{RESULTS}/pages/completions_page"),
+        jobs=made_from(
+            f"{RESULTS}/pages/completions_page",
+            *flat(of_runs(RUNS, [rules.train_run.output.completions, rules.train_run.output.validation_completions])),
+            *flat(finished_jobs(item) for item in ITEMS),
+        ),
+    output:
+        f"{RESULTS}/completions.html",
+        f"{RESULTS}/pages/completions_page/record.json",
+    params:
+        settings=ITEM_SETTINGS,
+    log:
+        f"logs/{SUITE}/report/completions_page.log",
+    shell:
+        "{PYTHON} -m eval.report.render {params.settings} --completions > {log} 2>&1"
+
+
+rule report_page:
+    input:
+        changed(f"{RESULTS}/pages/report_page"),
+        shown=made_from(f"{RESULTS}/pages/report_page", *[file for item in ITEMS for file in written(item)]),
+    output:
+        f"{RESULTS}/report.html",
+        f"{RESULTS}/pages/report_page/record.json",
+    params:
+        settings=ITEM_SETTINGS,
+    log:
+        f"logs/{SUITE}/report/report_page.log",
+    shell:
+        "{PYTHON} -m eval.report.render {params.settings} --report > {log} 2>&1"
+
+
 rule report:
     input:
         [getattr(rules, item.item).output for item in ITEMS],
         rules.metrics.output,
         rules.runs_page.output,
+        rules.completions_page.output,
+        rules.report_page.output,

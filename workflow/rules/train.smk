@@ -13,6 +13,8 @@ rule train_run:
         summary=f"{RUN_FOLDER}/summary.json",
         metrics=f"{RUN_FOLDER}/metrics.jsonl",
         validation=f"{RUN_FOLDER}/validation.jsonl",
+        completions=f"{RUN_FOLDER}/completions.jsonl",
+        validation_completions=f"{RUN_FOLDER}/validation_completions.jsonl",
         best=f"{RUN_FOLDER}/best/manifest.json",
         last=f"{RUN_FOLDER}/last/manifest.json",
     log:

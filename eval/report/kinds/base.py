@@ -20,7 +20,7 @@ TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
 PAPER_VALUES = Path(__file__).parents[1] / "paper_values.yaml"
 
 Files = dict[str, tuple[str, tuple[str, ...]]]
-"""File below results/<suite>, without its ending -> its caption (workflow/report/<caption>.rst), and its forms."""
+"""File below results/<suite>, without its ending -> its caption (eval/report/captions/<caption>.rst), and its forms."""
 
 
 @dataclass(frozen=True)
