@@ -23,7 +23,9 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 ATTENTION = "packed_groups"
 """Name under which transformers finds ``packed_attention`` and its mask."""
 
-CHANGES_NOTHING = {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "return_dict"}
+CHANGES_NOTHING = {"position_ids", "cache_position", "use_cache", "return_dict"} | {
+    f"output_{what}" for what in ("attentions", "hidden_states", "router_logits")
+}
 """Arguments that some models pass on to attention, and that no attention of transformers computes with."""
 
 

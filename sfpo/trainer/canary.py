@@ -92,10 +92,12 @@ class Choice:
     """By transformers' name of it; None: the model's own, which cannot be set."""
     gap: Gap
     found: Sequences
+    passed_over: list[str]
+    """Faster ways that did not give the model's numbers, and why."""
 
     def report(self) -> dict[str, Any]:
         """For summary.json."""
-        return {"packing": self.layout, "attention": self.attention, **asdict(self.gap)}
+        return {"packing": self.layout, "attention": self.attention, "passed_over": self.passed_over, **asdict(self.gap)}
 
 
 def choose(model: PreTrainedModel, packing: Packing, seed: int) -> Choice:
@@ -125,7 +127,7 @@ def choose(model: PreTrainedModel, packing: Packing, seed: int) -> Choice:
                 faults.append(f"{layout} ({attention} attention): {_named(fault)}")
                 continue
             if gap.within(torch.float32):
-                return Choice(layout, attention, gap, found)
+                return Choice(layout, attention, gap, found, faults)
             faults.append(f"{layout} ({attention} attention): {gap}")
     remedy = "" if packing == "auto" else f"; train.packing = {packing!r}: 'auto' tries all that there are"
     raise _refusal(model, "\n  ".join(["no packing gives the plain model's numbers:", *faults]) + remedy)
