@@ -36,6 +36,7 @@ from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.trainer.records import step_record, validation_record
 from sfpo.trainer.run_store import Progress, RunStore
+from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, prove_sampler, require_gap
 from sfpo.types import Prompt, RolloutGroup, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def train(settings: RunSettings, folder: Path, wait: bool = False) -> None:
     Raises:
         ConfigError: the data or the model does not fit the settings, or the run has done more steps than they ask for.
         RunLocked: another process trains this run.
+        UnsupportedModel, SamplerGapTooLarge: policy or sampler do not compute what the model does.
         Interrupted: SIGTERM came; the state is saved, unless graders were lost in the step: then the one before stays.
     """
     ranks = init_distributed()
@@ -110,6 +112,7 @@ class TrainingJob:
         self.stopping = False
         self.progress: Progress = store.continue_from(self.policy, self.rule)
         self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, execution.engine, ranks)
+        self.canary = self.policy.canary | {"sampler": prove_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}
         self.collector = Collector(self.engine, grader, recipe, execution.engine.tensor_parallel, self.progress.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts = self._prompts("validation.parquet")[0][: recipe.train.validation.prompts]
@@ -152,6 +155,7 @@ class TrainingJob:
             "engine_restarts": progress.engine_restarts,
             "seconds": progress.clock.report(),
             "peak_memory_mb": round(peak_memory_mb(), 1),
+            "canary": self.canary,
             "ranks": self.ranks.size,
             "execution": self.settings.execution.model_dump(mode="json"),
             "prompts": len(self.prompts),
@@ -194,12 +198,32 @@ class TrainingJob:
         rollouts = self._rollouts(step)
         self.engine.sleep()
         batch = self._batch(rollouts.groups)
+        if batch.old_logprobs is not None:
+            self._require_gap(batch, step, save=True)
         with self.progress.clock("update"):
             report = self._update(batch)
+        self._require_gap(batch, step, save=False)
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
         return step_record(self.progress, rollouts, batch, report, learning_rate)
+
+    def _require_gap(self, batch: TrainBatch, step: int, save: bool) -> None:
+        """
+        Args:
+            save: the policy is that of the last step: keep it, before the run ends.
+
+        Raises:
+            SamplerGapTooLarge: the step's data are not the policy's.
+        """
+        try:
+            allowed = allowed_gap(self.recipe.train, self.recipe.sampler)
+            require_gap(batch.old_logprobs, batch.sampler_logprobs, allowed, f"step {step}")
+        except SamplerGapTooLarge:
+            if save:
+                self.store.save(self.policy, self.rule, self.progress)
+                self.store.background.wait()
+            raise
 
     def _rollouts(self, step: int) -> Rollouts:
         return self._with_engine(f"step {step}", lambda: self.collector.training_groups(self.prompts, step))

@@ -23,7 +23,7 @@ from sfpo.algorithms.objectives import policy_loss, token_weights
 from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Execution, Objective, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
-from sfpo.trainer.canary import Sequences, choose, loss_weights, prove
+from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
 from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.packing import MicroBatch, micro_batches
 from sfpo.trainer.scorer import Scorer
@@ -86,9 +86,12 @@ class Policy:
             raise ValueError("execution.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
         self.device = torch.device("cuda" if self.on_gpu() else "cpu")
         self.ranks = ranks
-        self.model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-        )
+        try:
+            self.model = AutoModelForCausalLM.from_pretrained(
+                checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+        except (ImportError, KeyError, ValueError) as fault:
+            raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
         if ranks.mesh is None:
             self.model.to(self.device)
         started = time.perf_counter()
