@@ -63,6 +63,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
         "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2},
     },
+    "dots1": {"n_shared_experts": 1},
     "falcon_h1": {**MAMBA, "mamba_d_ssm": 64},
     "gemma3n_text": {
         "num_kv_shared_layers": 2,
@@ -107,6 +108,7 @@ def tiny_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
+    model.published_config = config  # where a model takes a part of it, its makers publish the whole
     return model.eval()
 
 
