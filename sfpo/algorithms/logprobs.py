@@ -66,6 +66,10 @@ def token_logprobs_through(
         logits_at_once: bound on the logits held at one time; None: eight times that of LOGITS_AT_ONCE, since each slice adds
             up the whole gradient of the output layer.
     """
+    if not len(tokens):  # a rank that has none of them: its output layer has a gradient of zeros, as the others wait for it
+        one, zero = hidden.new_zeros(1, hidden.shape[-1]), tokens.new_zeros(1)
+        logprobs, entropy = token_logprobs_through(head, torch.cat([hidden, one]), zero, temperature, vocabulary)
+        return logprobs[:0], entropy[:0]
     rows = max(1, (logits_at_once or 8 * LOGITS_AT_ONCE[hidden.device.type]) // vocabulary)
 
     def of_slice(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,6 +141,8 @@ def main(families: list[str]) -> None:
                 refusal = isinstance(fault, UnsupportedModel) or family in NOT_TRAINED
                 results[family] = {"refused" if refusal else "fails": NOT_TRAINED.get(family, str(fault))}
         print(family, json.dumps(results[family]), flush=True)
+    if failed := [family for family, found in results.items() if "fails" in found]:
+        raise SystemExit(f"neither right nor refused: {', '.join(failed)}")
     if not families:
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
         before, _, rest = PAGE.read_text().partition(BEGIN)
