@@ -49,6 +49,7 @@ def test_every_family_is_right(family, tmp_path):
     require_right(family, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(set(NOT_TRAINED) - NOT_BUILT))
 def test_what_is_not_trained_is_refused_by_name(family, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"docs/models\.md"):
