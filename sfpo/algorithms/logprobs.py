@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of tokens under a policy, without ever holding the logits of the whole vocabulary.
+"""Log-probabilities and entropies of tokens under a policy, without ever holding the logits of all positions.
 
 At a vocabulary of 152,000 the float32 logits of 4,096 positions are 2.5 GB, and autograd would keep several tensors of that
 size. Here the output layer runs over a slice of the vocabulary at a time, forward and again backward: the idea of Cut
@@ -8,12 +8,13 @@ gradient once a slice: measured three times slower here.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}
 """Positions x vocabulary in one slice: 8 MiB of float32 stay in a CPU's caches (2**23 takes 1.3 times as long); a GPU
@@ -45,6 +46,44 @@ def token_logprobs(
     logits_at_once = logits_at_once or LOGITS_AT_ONCE[hidden.device.type]
     columns = max(1, logits_at_once // max(1, len(tokens)))
     return _TokenLogprobs.apply(hidden, output_weight, tokens, temperature, with_entropy, columns)
+
+
+def token_logprobs_through(
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    tokens: Tensor,
+    temperature: float,
+    vocabulary: int,
+    logits_at_once: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As ``token_logprobs``, for an output layer that is more than a matrix product (a bias, a soft cap, a scale).
+
+    Slices of positions, computed again in the backward pass: the logits of one slice are all that is held.
+
+    Args:
+        head: [n, width] -> logits [n, vocabulary].
+        hidden: [N, width].
+        logits_at_once: bound on the logits held at one time; None: eight times that of LOGITS_AT_ONCE, since each slice adds
+            up the whole gradient of the output layer.
+    """
+    if not len(tokens):  # a rank that has none of them: its output layer has a gradient of zeros, as the others wait for it
+        one, zero = hidden.new_zeros(1, hidden.shape[-1]), tokens.new_zeros(1)
+        logprobs, entropy = token_logprobs_through(head, torch.cat([hidden, one]), zero, temperature, vocabulary)
+        return logprobs[:0], entropy[:0]
+    rows = max(1, (logits_at_once or 8 * LOGITS_AT_ONCE[hidden.device.type]) // vocabulary)
+
+    def of_slice(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head(hidden)
+        logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
+        logprobs = logits.log_softmax(-1)
+        return logprobs.gather(-1, tokens[:, None])[:, 0], torch.special.entr(logprobs.exp()).sum(-1)
+
+    parts = [
+        checkpoint(of_slice, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(hidden.split(rows), tokens.split(rows), strict=True)
+    ]
+    logprobs, entropy = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropy)
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -11,7 +11,7 @@ from sfpo.config.methods import Arm, DynamicSampling, Objective, OverlongPenalty
 from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, PackageModel, ScratchModel, WarmUp
 from sfpo.config.names import Count, GraderName, Instruction, Name
 from sfpo.config.params import Params, load_params
-from sfpo.config.recipe import Lora, Optimizer, Reward, Sampler, Sampling, Train, Validation
+from sfpo.config.recipe import Lora, Optimizer, Packing, Reward, Sampler, Sampling, Train, Validation
 from sfpo.config.suites import CheckpointChoice, Evaluate, Item, Override, Suite, changed
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "OverlongPenalty",
     "Override",
     "PackageModel",
+    "Packing",
     "Params",
     "Resources",
     "Reward",

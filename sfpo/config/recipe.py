@@ -78,6 +78,9 @@ class Lora(Schema):
     """Names of the matrices that get one, as the model calls them (q_proj ...). None: all of each layer."""
 
 
+Packing = Literal["auto", "groups", "padded", "sequences"]
+
+
 class Train(Schema):
     """One training run."""
 
@@ -98,6 +101,14 @@ class Train(Schema):
     """Steps between two checkpoints that are kept beside the best and the last, to choose from on the benchmarks."""
     policy_dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the policy's forward pass; master weights are float32."""
+    packing: Packing = "auto"
+    """How completions go through the policy together. groups: those of a prompt share one copy of it, in a row without
+    padding; padded: one row each, filled up on the right; sequences: one at a time, the slowest. Which of them give the model's
+    own numbers is tried before the run starts. auto: the first of these that does."""
+    max_sampler_gap: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    """Nats a token, mean over a step: a run whose policy and sampler differ by more stops, since its data are not the policy's.
+    None: it goes on. auto: 0.02 where both compute in float32, else 0.2; none with top_p < 1, where the sampler's log-probs are
+    those of the nucleus."""
     lora: Lora | None = None
     """Train adapters instead of the weights: gradients, moments and snapshots are theirs, and the layers' matrices are kept in
     ``policy_dtype``. None: all weights are trained."""

@@ -34,6 +34,7 @@ from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.trainer.records import completion_records, step_record, validation_record
 from sfpo.trainer.run_store import Progress, RunStore
+from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, prove_sampler, require_gap
 from sfpo.types import OldPolicy, Prompt, RolloutGroup, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def train(settings: RunSettings, folder: Path, wait: bool = False) -> None:
     Raises:
         ConfigError: the data or the model does not fit the settings, or the run has done more steps than they ask for.
         RunLocked: another process trains this run.
+        UnsupportedModel, SamplerGapTooLarge: policy or sampler do not compute what the model does.
         Interrupted: SIGTERM came; the state is saved, unless graders were lost in the step: then the one before stays.
     """
     ranks = init_distributed()
@@ -106,6 +108,7 @@ class TrainingJob:
         self.stopping = False
         self.progress: Progress = store.continue_from(self.policy, self.rule)
         self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, execution.engine, ranks)
+        self.canary = self.policy.canary | {"sampler": prove_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}
         self.collector = Collector(self.engine, grader, recipe, execution.engine.tensor_parallel, self.progress.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts = self._prompts("validation.parquet")[0][: recipe.train.validation.prompts]
@@ -148,6 +151,7 @@ class TrainingJob:
             "engine_restarts": progress.engine_restarts,
             "seconds": progress.clock.report(),
             "peak_memory_mb": round(peak_memory_mb(), 1),
+            "canary": self.canary,
             "ranks": self.ranks.size,
             "execution": self.settings.execution.model_dump(mode="json"),
             "prompts": len(self.prompts),
@@ -190,8 +194,12 @@ class TrainingJob:
         rollouts = self._rollouts(step)
         self.engine.sleep()
         batch = self._batch(rollouts.groups)
+        if batch.old is not None:
+            self._require_gap(batch, batch.old, step, save=True)
         with self.progress.clock("update"):
             report = self._update(batch)
+        if batch.old is None:  # the first pass has found it
+            self._require_gap(batch, report.old, step, save=False)
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
@@ -200,6 +208,23 @@ class TrainingJob:
     def _to_read(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
         prompts, scaled = self.settings.execution.log_completions, self.recipe.objective.scale_by_std
         return list(completion_records(step, groups, prompts, scaled))
+
+    def _require_gap(self, batch: TrainBatch, old: OldPolicy, step: int, save: bool) -> None:
+        """
+        Args:
+            save: the policy is that of the last step: keep it, before the run ends.
+
+        Raises:
+            SamplerGapTooLarge: the step's data are not the policy's.
+        """
+        try:
+            allowed = allowed_gap(self.recipe.train, self.recipe.sampler)
+            require_gap(old.logprobs, batch.sampler_logprobs, allowed, f"step {step}")
+        except SamplerGapTooLarge:
+            if save:
+                self.store.save(self.policy, self.rule, self.progress)
+                self.store.background.wait()
+            raise
 
     def _rollouts(self, step: int) -> Rollouts:
         return self._with_engine(f"step {step}", lambda: self.collector.training_groups(self.prompts, step))

@@ -1,8 +1,10 @@
-"""Micro-batches without padding, in which the completions of a group share one copy of their prompt.
+"""Micro-batches: which completions go through the model together, and how they are laid out.
 
-All tokens of a micro-batch stand in one row: prompt, its completions, the next prompt, ... A completion sees its prompt and
-itself, nothing else: ``packed_attention`` runs scaled dot-product attention piece by piece, and positions count on from the
-prompt's end for each completion. Log-probs and gradients are those of one forward pass for each prompt + completion.
+``groups``: all tokens in one row without padding, a prompt once for all its completions: prompt, its completions, the next
+prompt, ... A completion sees its prompt and itself (sfpo.trainer.attention), and positions count on from the prompt's end for
+each. ``padded``: one row for each prompt + completion, filled up on the right: a causal model's numbers do not depend on
+what comes after. ``sequences``: one prompt + completion at a time. Log-probs and gradients are those of one forward pass for
+each prompt + completion, if the model computes a layout right: sfpo/trainer/canary.py finds out.
 """
 
 from __future__ import annotations
@@ -10,47 +12,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
-ATTENTION = "packed_groups"
-"""Name under which transformers finds ``packed_attention``."""
+from sfpo.trainer.attention import Family
 
-
-@dataclass(frozen=True)
-class Family:
-    """A prompt and some of its completions, one after the other in the row."""
-
-    prompt: int
-    """Tokens of the prompt."""
-    completions: list[int]
-    """Tokens of each completion."""
-    masks: list[Tensor]
-    """[completion, prompt + completion] bool for each, where there is more than one: True where a query sees a key."""
-
-    def pieces(self) -> list[int]:
-        """Tokens of what attention takes one by one: a prompt with its only completion is one causal sequence."""
-        return [self.prompt, *self.completions] if self.masks else [self.prompt + self.completions[0]]
+Layout = Literal["groups", "padded", "sequences"]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some completions of a batch, ready for one forward pass. t tokens, n of them completion tokens (0: none of the batch)."""
+    """Some completions of a batch, ready for one forward pass. r rows of t tokens; n completion tokens (0: none of the
+    batch)."""
 
     rows: list[int]
     """Indices of the completions in the batch."""
     input_ids: Tensor
-    """[1, t]"""
-    position_ids: Tensor
-    """[1, t]"""
-    families: list[Family]
+    """[r, t]"""
+    position_ids: Tensor | None
+    """[1, t]; None: the model's own, 0 to t - 1."""
+    families: list[Family] | None
+    """What stands in the row; None: each row is one prompt + completion, and padding."""
     positions: Tensor
-    """[n]: indices into the t positions whose output predicts a completion token."""
+    """[n]: indices into the r * t positions whose output predicts a completion token."""
     targets: Tensor
     """[n]: those tokens."""
     tokens: Tensor
@@ -65,20 +51,32 @@ def micro_batches(
     rows: Sequence[int] | None = None,
     rank: int = 0,
     ranks: int = 1,
+    layout: Layout = "groups",
+    alone_from: int | None = None,
 ) -> Iterator[MicroBatch]:
-    """Cut completions, in order, into micro-batches of at most ``max_tokens`` tokens; a prompt counts once for its completions.
+    """Cut completions into micro-batches of at most ``max_tokens`` tokens, padding included; a longer prompt + completion gets
+    one of its own. Groups are cut in order; otherwise the longest come first, so that little is padded.
 
-    A prompt + completion longer than ``max_tokens`` gets a micro-batch of its own. Several ranks get the same number of
-    micro-batches, since they compute them together: one that has fewer gets empty ones (no rows, no targets) at the end.
+    Several ranks get the same number of micro-batches, since they compute them together: one that has fewer gets empty ones
+    (no rows, no targets) at the end.
 
     Args:
         rows: the completions to take; None: all.
         rank: whose share it is, of ``ranks`` shares of about as many tokens; the completions of a prompt stay together.
+        alone_from: a prompt + completion of more tokens than this gets a micro-batch of its own.
     """
     taken = range(len(completion_ids)) if rows is None else rows
-    cuts = [_cut(share, prompt_ids, completion_ids, max_tokens) for share in _shares(taken, prompt_ids, completion_ids, ranks)]
+    lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+    alone = [alone_from is not None and length > alone_from for length in lengths]
+    cuts: list[list[list[int]]] = []
+    for share in _shares(taken, prompt_ids, completion_ids, ranks):
+        if layout == "groups":
+            cuts.append(_cut_groups(share, prompt_ids, completion_ids, max_tokens, alone))
+        else:
+            cuts.append(_cut_rows(share, lengths, max_tokens if layout == "padded" else 0, alone))
+    lay_out = _pack if layout == "groups" else _pad
     for place in range(max(map(len, cuts))):
-        yield _pack(cuts[rank][place] if place < len(cuts[rank]) else [], prompt_ids, completion_ids, device)
+        yield lay_out(cuts[rank][place] if place < len(cuts[rank]) else [], prompt_ids, completion_ids, device)
 
 
 def deal(tokens: Sequence[int], shares: int) -> list[list[int]]:
@@ -105,19 +103,34 @@ def _shares(
     return [[row for index in indices for row in groups[index]] for indices in deal(tokens, ranks)]
 
 
-def _cut(
-    rows: Sequence[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], max_tokens: int
+def _cut_groups(
+    rows: Sequence[int],
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    max_tokens: int,
+    alone: Sequence[bool],
 ) -> list[list[int]]:
     parts: list[list[int]] = []
     total = 0
     for row in rows:
-        shares = bool(parts) and prompt_ids[row] == prompt_ids[parts[-1][-1]]
+        last = parts[-1][-1] if parts else None
+        shares = last is not None and prompt_ids[row] == prompt_ids[last]
         cost = len(completion_ids[row]) + (0 if shares else len(prompt_ids[row]))
-        if not parts or total + cost > max_tokens:
+        if last is None or total + cost > max_tokens or alone[row] or alone[last]:
             parts.append([])
             total, cost = 0, len(prompt_ids[row]) + len(completion_ids[row])
         parts[-1].append(row)
         total += cost
+    return parts
+
+
+def _cut_rows(rows: Sequence[int], lengths: Sequence[int], max_tokens: int, alone: Sequence[bool]) -> list[list[int]]:
+    parts: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: -lengths[row]):
+        first = parts[-1][0] if parts else None  # the longest of its part
+        if first is None or alone[first] or (len(parts[-1]) + 1) * lengths[first] > max_tokens:
+            parts.append([])
+        parts[-1].append(row)
     return parts
 
 
@@ -130,11 +143,11 @@ def _pack(
     positions: list[int] = []
     targets: list[int] = []
     tokens: list[int] = []
-    shapes: list[tuple[int, list[int]]] = []
+    families: list[Family] = []
     prompt: list[int] = []
     prompt_end = 0
     if not rows:  # some token that predicts nothing
-        input_ids, position_ids, shapes = [0], [0], [(1, [0])]
+        input_ids, position_ids, families = [0], [0], [Family(1, [0])]
     for place, row in enumerate(rows):
         completion = completion_ids[row]
         if place == 0 or prompt_ids[row] != prompt:
@@ -142,8 +155,8 @@ def _pack(
             input_ids += prompt
             position_ids += range(len(prompt))
             prompt_end = len(input_ids)
-            shapes.append((len(prompt), []))
-        shapes[-1][1].append(len(completion))
+            families.append(Family(len(prompt), []))
+        families[-1].completions.append(len(completion))
         # The prompt's last position predicts the first token of every completion, each further token its successor.
         positions += [prompt_end - 1, *range(len(input_ids), len(input_ids) + len(completion) - 1)][: len(completion)]
         input_ids += completion
@@ -155,17 +168,37 @@ def _pack(
         rows=rows,
         input_ids=as_tensor([input_ids]),
         position_ids=as_tensor([position_ids]),
-        families=[Family(prompt, completions, _masks(prompt, completions, device)) for prompt, completions in shapes],
+        families=families,
         positions=as_tensor(positions),
         targets=as_tensor(targets),
         tokens=as_tensor(tokens),
     )
 
 
-def _masks(prompt: int, completions: list[int], device: torch.device) -> list[Tensor]:
-    if len(completions) == 1:
-        return []
-    return [torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt) for length in completions]
+def _pad(
+    rows: list[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], device: torch.device
+) -> MicroBatch:
+    first_token = _starts(completion_ids)
+    sequences = [prompt_ids[row] + completion_ids[row] for row in rows] or [[0]]
+    width = max(map(len, sequences))
+    positions: list[int] = []
+    targets: list[int] = []
+    tokens: list[int] = []
+    for place, row in enumerate(rows):
+        start = place * width + len(prompt_ids[row]) - 1
+        positions += range(start, start + len(completion_ids[row]))
+        targets += completion_ids[row]
+        tokens += range(first_token[row], first_token[row] + len(completion_ids[row]))
+    as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
+    return MicroBatch(
+        rows=rows,
+        input_ids=as_tensor([sequence + [0] * (width - len(sequence)) for sequence in sequences]),
+        position_ids=None,
+        families=None,
+        positions=as_tensor(positions),
+        targets=as_tensor(targets),
+        tokens=as_tensor(tokens),
+    )
 
 
 def _starts(completion_ids: Sequence[list[int]]) -> list[int]:
@@ -174,47 +207,3 @@ def _starts(completion_ids: Sequence[list[int]]) -> list[int]:
         starts.append(total)
         total += len(completion)
     return starts
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    families: Sequence[Family] | None = None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """An attention function of transformers: query [1, heads, t, d], key and value [1, key heads, t, d] -> [1, t, heads, d].
-
-    Without ``families`` it is plain causal attention.
-
-    Raises:
-        ValueError: the model's attention has a sliding window shorter than a sequence.
-    """
-    if families is None:
-        families = [Family(query.shape[2], [0], [])]
-    longest = max(family.prompt + max(family.completions) for family in families)
-    if sliding_window is not None and sliding_window < longest:
-        raise ValueError(f"sliding window attention ({sliding_window} tokens) under a sequence of {longest} is not supported")
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    sizes = [size for family in families for size in family.pieces()]
-    # One split, not a slice for each piece: the gradient of a slice is as large as what it was cut from.
-    pieces = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
-    outputs = []
-    for family in families:
-        own_query, prompt_key, prompt_value = next(pieces)
-        outputs.append(scaled_dot_product_attention(own_query, prompt_key, prompt_value, is_causal=True, scale=scaling))
-        for mask in family.masks:
-            own_query, own_key, own_value = next(pieces)
-            keys, values = torch.cat([prompt_key, own_key], 2), torch.cat([prompt_value, own_value], 2)
-            outputs.append(scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, scale=scaling))
-    return torch.cat(outputs, 2).transpose(1, 2), None
-
-
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)

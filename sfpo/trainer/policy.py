@@ -7,26 +7,27 @@ that their number changes rounding alone.
 
 from __future__ import annotations
 
-import contextlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import AutoModelForCausalLM
 
-from sfpo.algorithms.logprobs import token_logprobs
 from sfpo.algorithms.objectives import policy_loss, token_weights
 from sfpo.algorithms.update_rules import Update
 from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Execution, Objective, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
+from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
 from sfpo.trainer.lora import add_adapters, merged
-from sfpo.trainer.packing import ATTENTION, MicroBatch, micro_batches
+from sfpo.trainer.packing import MicroBatch, micro_batches
+from sfpo.trainer.scorer import Scorer
 from sfpo.types import OldPolicy, TrainBatch
 
 
@@ -56,47 +57,6 @@ class FirstPass:
         return OldPolicy(ranks.sum_(self.logprobs), ranks.sum_(self.entropy).mean().item())
 
 
-class Scorer(nn.Module):
-    """The model with its output layer inside one forward pass, so that a sharded output layer is whole where it is used.
-
-    Args:
-        compute: data type of the model's forward pass.
-        temperature: of the distribution that completions are drawn from.
-    """
-
-    def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float) -> None:
-        super().__init__()
-        self.model, self.compute, self.temperature = model, compute, temperature
-
-    def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
-        cast = self.compute == torch.bfloat16
-        with torch.autocast(micro.input_ids.device.type, torch.bfloat16) if cast else contextlib.nullcontext():
-            hidden = self.model.base_model(
-                input_ids=micro.input_ids, position_ids=micro.position_ids, families=micro.families, use_cache=False
-            ).last_hidden_state[0, micro.positions]
-        hidden = hidden.to(torch.bfloat16) if cast else hidden
-        head = self.model.get_output_embeddings().weight
-        return token_logprobs(hidden, head, micro.targets, self.temperature, with_entropy)
-
-    def shard(self, ranks: Ranks, offload: bool) -> None:
-        """Keep this rank's part of each weight; a layer is whole while it computes.
-
-        Layers are gathered in the data type that they compute in. The embeddings stay float32, and with them the residual
-        stream, as under autocast alone.
-        """
-        placed = CPUOffloadPolicy() if offload else OffloadPolicy()
-        in_layers = MixedPrecisionPolicy(self.compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for module in self.model.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                fully_shard(module, mesh=ranks.mesh, mp_policy=in_layers, offload_policy=placed)
-        fully_shard(self, mesh=ranks.mesh, offload_policy=placed)
-        for module in self.modules():
-            if isinstance(module, FSDPModule):  # token weights hold the whole denominator: gradients add up
-                module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)
-
-
 class Policy:
     """A causal language model that can score completions and take one update on a batch.
 
@@ -113,6 +73,7 @@ class Policy:
     Raises:
         ValueError: ``offload_to_host`` is set for a process that torchrun did not start.
         ConfigError: adapters are asked for matrices that the model does not have.
+        UnsupportedModel: the policy's log-probs or gradients would not be the model's (sfpo/trainer/canary.py).
     """
 
     def __init__(
@@ -130,24 +91,25 @@ class Policy:
             raise ValueError("execution.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
         self.device = torch.device("cuda" if self.on_gpu() else "cpu")
         self.ranks = ranks
-        self.model = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attention_dropout=0.0,
-            attn_implementation=ATTENTION,
-        )
-        self.model.train()
+        try:
+            self.model = AutoModelForCausalLM.from_pretrained(
+                checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+        except (ImportError, KeyError, ValueError) as fault:
+            raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
+        if ranks.mesh is None:
+            self.model.to(self.device)
+        started = time.perf_counter()
+        choice = choose(self.model, train.packing, seed)
+        chosen = time.perf_counter()
+        self.layout = choice.layout
         compute = getattr(torch, train.policy_dtype)
         if train.lora:
             add_adapters(self.model, train.lora, compute, seed)
-        if execution.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
         self.scorer = Scorer(self.model, compute, train.sampling.temperature)
-        if ranks.mesh is None:
-            self.model.to(self.device)
-        else:  # layer by layer onto the device
+        if execution.gradient_checkpointing:
+            self.scorer.checkpoint_layers()
+        if ranks.mesh is not None:  # layer by layer onto the device
             self.scorer.shard(ranks, execution.offload_to_host and self.device.type == "cuda")
         self.objective = objective
         self.train, self.execution = train, execution
@@ -163,6 +125,11 @@ class Policy:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        proven = time.perf_counter()
+        gap = prove(choice.found, *self._scores_and_gradients(choice.found), compute, self.model)
+        seconds = time.perf_counter() - proven + chosen - started
+        self.canary = {**choice.report(), "as_trained": asdict(gap), "seconds": round(seconds, 3)}
+        """For summary.json: how log-probs are computed, and how far they were from the plain model's."""
 
     @staticmethod
     def on_gpu() -> bool:
@@ -230,8 +197,27 @@ class Policy:
     def _micro_batches(
         self, prompt_ids: list[list[int]], completion_ids: list[list[int]], rows: list[int] | None
     ) -> Iterator[MicroBatch]:
-        budget, ranks = self.execution.micro_batch_tokens, self.ranks
-        return micro_batches(prompt_ids, completion_ids, budget, self.device, rows, ranks.rank, ranks.size)
+        budget, ranks, alone = self.execution.micro_batch_tokens, self.ranks, self.scorer.alone_from
+        layout = self.layout
+        return micro_batches(prompt_ids, completion_ids, budget, self.device, rows, ranks.rank, ranks.size, layout, alone)
+
+    def _scores_and_gradients(self, sequences: Sequences) -> tuple[Tensor, dict[str, Tensor]]:
+        """Log-probs [N] at temperature 1, and the gradients of their weighted sum, as the plain model's were computed."""
+        temperature, self.scorer.temperature = self.scorer.temperature, 1.0
+        logprobs, _ = self.score(sequences.prompts, sequences.completions)
+        weights = loss_weights(len(logprobs)).to(logprobs)
+        for micro in self._micro_batches(sequences.prompts, sequences.completions, None):
+            of_tokens, _ = self.scorer(micro, with_entropy=False)
+            (weights[micro.tokens] * of_tokens).sum().backward()
+        self.scorer.temperature = temperature
+        gradients = {
+            name: self._whole(parameter.grad)
+            for name, parameter in self.model.named_parameters()
+            if name in sequences.gradients and parameter.grad is not None
+        }
+        for parameter in self.parameters():
+            parameter.grad = None
+        return logprobs, gradients
 
     def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
         """The parts on which ``descend`` takes one optimizer step each."""

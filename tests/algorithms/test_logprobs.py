@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sfpo.algorithms.logprobs import token_logprobs
+from sfpo.algorithms.logprobs import token_logprobs, token_logprobs_through
 
 
 def test_two_tokens_by_hand():
@@ -52,3 +52,31 @@ def test_values_and_gradients_are_those_of_whole_logits(logits_at_once, with_ent
     theirs = torch.autograd.grad((weights * plain).sum() + (weights.flip(0) * plain_entropy).sum(), (hidden, weight))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("logits_at_once", [1, 25, None])  # slices of 1, 2 and 7 positions
+def test_a_head_of_any_kind_has_the_values_and_gradients_of_whole_logits(logits_at_once):
+    hidden, weight, tokens = inputs()
+    bias = torch.linspace(-1, 1, 11, dtype=torch.float64).requires_grad_()
+    weights = torch.linspace(-1, 2, 7, dtype=torch.float64)
+
+    def head(hidden):  # with a soft cap and a bias
+        return 2.0 * torch.tanh(hidden @ weight.T / 2.0) + bias
+
+    logprobs, entropy = token_logprobs_through(head, hidden, tokens, 0.7, 11, logits_at_once)
+    log_p = (head(hidden) / 0.7).log_softmax(-1)
+    expected, their_entropy = log_p.gather(-1, tokens[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+    torch.testing.assert_close((logprobs, entropy), (expected, their_entropy))
+    ours, theirs = (
+        torch.autograd.grad((weights * (one + 0.3 * other)).sum(), (hidden, weight, bias))
+        for one, other in ((logprobs, entropy), (expected, their_entropy))
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_rank_without_tokens_has_a_gradient_of_zeros():
+    hidden, weight, tokens = inputs()
+    logprobs, entropy = token_logprobs_through(lambda hidden: hidden @ weight.T, hidden[:0], tokens[:0], 1.0, 11)
+    assert logprobs.shape == entropy.shape == (0,)
+    (gradient,) = torch.autograd.grad(logprobs.sum() + entropy.sum(), weight)
+    assert torch.equal(gradient, torch.zeros(11, 5, dtype=torch.float64))

@@ -1,0 +1,153 @@
+"""The policy's numbers for a tiny model of each family: ``python -m tests.models.family_numbers`` writes the table of
+docs/models.md and benchmarks/results/families.json, or with names of families shows theirs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from sfpo.config import load_params
+from sfpo.seeding import rng
+from sfpo.trainer.canary import UnsupportedModel
+from sfpo.trainer.policy import Policy
+from tests.models.tiny_families import FAMILIES, VOCABULARY, tiny_model
+
+PROJECT = Path(__file__).parents[2]
+RESULTS = PROJECT / "benchmarks" / "results" / "families.json"
+PAGE = PROJECT / "docs" / "models.md"
+BEGIN, END = "<!-- families: made by `make families` -->\n", "<!-- end of families -->\n"
+
+NOT_TRAINED = {
+    "blt": "works on bytes in patches that another model cuts",
+    "cpmant": "its prompt is read in both directions",
+    "gemma3n": "needs the package timm, which is not installed here (gemma3n_text trains)",
+    "gemma4_assistant": "a draft for speculative decoding, which reads another model's keys and values",
+    "gemma4_unified_assistant": "a draft for speculative decoding, which reads another model's keys and values",
+    "musicgen": "has a text encoder, and several streams of audio codes",
+    "musicgen_melody": "has a text encoder, and several streams of audio codes",
+    "prophetnet": "predicts several tokens at a time, from more than the last hidden states",
+    "reformer": "computes a gradient in training mode alone, where attention drops out",
+    "xlnet": "is no left-to-right model",
+}
+"""Why a family is refused."""
+NOT_BUILT = {"gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"}
+"""Of these, what transformers does not build here from a configuration of its own."""
+
+
+def measure(family: str, folder: Path, packing: str = "auto", **execution: Any) -> dict[str, Any]:
+    """Policy.score and the gradient of a weighted sum of its log-probs, against the plain model one sequence at a time.
+
+    Args:
+        folder: the tiny model is written there.
+        execution: settings in place of the tiny suite's.
+
+    Returns:
+        packing, attention: as the canary chose; logprob_error [nats] the largest; gradient_error, of a parameter, relative to
+        its norm, the largest.
+    """
+    save_tiny(family, folder)
+    tiny = load_params(PROJECT / "params.yaml").suites["tiny"]
+    computing = tiny.execution.model_copy(update={"micro_batch_tokens": 48, **execution})
+    train = tiny.train.model_copy(update={"packing": packing})
+    policy = Policy(folder, load_params(PROJECT / "params.yaml").objectives["grpo"], train, computing, 32)
+    prompts, completions = sequences(VOCABULARY)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if policy.canary["attention"]:
+        plain.set_attn_implementation("eager")
+    theirs = _logprobs(plain, prompts, completions, policy.scorer.without_cache)
+    weights = torch.linspace(-1.0, 1.0, len(theirs))
+    (weights * theirs).sum().backward()
+    ours, _ = policy.score(prompts, completions)
+    for micro in policy._micro_batches(prompts, completions, None):
+        of_tokens, _ = policy.scorer(micro, with_entropy=False)
+        (weights[micro.tokens] * of_tokens).sum().backward()
+    return {
+        "class": type(policy.model).__name__,
+        "packing": policy.canary["packing"],
+        "attention": policy.canary["attention"],
+        "passed_over": policy.canary["passed_over"],
+        "logprob_error": (ours - theirs).abs().max().item(),
+        "gradient_error": _largest_difference(policy.model, plain),
+    }
+
+
+def save_tiny(family: str, folder: Path) -> None:
+    """Write a tiny random model as its makers publish it: with the configuration of the whole family."""
+    model = tiny_model(family)
+    model.save_pretrained(folder)
+    model.published_config.save_pretrained(folder)
+
+
+def sequences(vocabulary: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Groups of 3, 2 and 1 completions of prompts of 5, 9 and 2 tokens: up to 17 tokens, more than any window."""
+    draw = rng("families")
+    prompts, completions = [], []
+    for prompt, lengths in ((5, (3, 8, 12)), (9, (4, 7)), (2, (11,))):
+        tokens = [draw.randrange(3, vocabulary) for _ in range(prompt)]
+        prompts += [tokens] * len(lengths)
+        completions += [[draw.randrange(3, vocabulary) for _ in range(length)] for length in lengths]
+    return prompts, completions
+
+
+def _logprobs(
+    model: PreTrainedModel, prompts: list[list[int]], completions: list[list[int]], without_cache: dict[str, Any]
+) -> torch.Tensor:
+    found = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        logits = model(input_ids=torch.tensor([prompt + completion]), **without_cache)[0][0, len(prompt) - 1 : -1]
+        found.append(logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])[:, 0])
+    return torch.cat(found)
+
+
+def _largest_difference(ours: PreTrainedModel, plain: PreTrainedModel) -> float:
+    theirs = {name: parameter.grad for name, parameter in plain.named_parameters() if parameter.grad is not None}
+    least = 1e-3 * max(gradient.norm() for gradient in theirs.values())  # smaller ones are rounding beside the others
+    differences = [
+        (parameter.grad - theirs[name]).norm() / max(theirs[name].norm(), least)
+        for name, parameter in ours.named_parameters()
+        if name in theirs
+    ]
+    return torch.stack(differences).max().item()
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown, a family a line."""
+    lines = ["| family | packing | attention | largest error: log-probs (nats) | gradients |", "|---|---|---|---|---|"]
+    for family, found in results.items():
+        if "refused" in found:
+            lines.append(f"| {family} | refused: {found['refused']} | | | |")
+        else:
+            errors = f"{found['logprob_error']:.0e} | {found['gradient_error']:.0e}"
+            lines.append(f"| {family} | {found['packing']} | {found['attention'] or 'its own'} | {errors} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(families: list[str]) -> None:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    results: dict[str, dict[str, Any]] = {}
+    for family in families or FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                results[family] = measure(family, Path(folder))
+            except Exception as fault:  # one family does not stop the others
+                refusal = isinstance(fault, UnsupportedModel) or family in NOT_TRAINED
+                results[family] = {"refused" if refusal else "fails": NOT_TRAINED.get(family, str(fault))}
+        print(family, json.dumps(results[family]), flush=True)
+    if failed := [family for family, found in results.items() if "fails" in found]:
+        raise SystemExit(f"neither right nor refused: {', '.join(failed)}")
+    if not families:
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + BEGIN + table(results) + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
