@@ -1,7 +1,7 @@
 """Does this machine fit what is installed here: ``python -m sfpo.preflight``. Asked before a job starts, not when it fails.
 
-What is found is a sentence each, with what to do. A machine with a GPU on which torch would quietly compute on the CPU is such a
-fault; ``CUDA_VISIBLE_DEVICES=""`` asks for the CPU.
+What is found is a sentence each, with what to do. A machine with a GPU on which torch would quietly compute on the CPU is
+such a fault; ``CUDA_VISIBLE_DEVICES=""`` asks for the CPU.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def faults(library: str | None = None) -> Iterator[str]:
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and not torch.version.cuda:
         yield (
-            f"torch {torch.__version__} is a build without CUDA, and this machine has {_named(gpus)}: training would run on the "
-            'CPU. Install the CUDA build (make venv DEVICE=gpu), or ask for the CPU: CUDA_VISIBLE_DEVICES="".'
+            f"torch {torch.__version__} is a build without CUDA, and this machine has {_named(gpus)}: training would run on "
+            'the CPU. Install the CUDA build (make venv DEVICE=gpu), or ask for the CPU: CUDA_VISIBLE_DEVICES="".'
         )
     elif gpus:
         yield from _cuda_faults(gpus, seen)
@@ -116,8 +116,8 @@ def _cuda_faults(gpus: list[Gpu], seen: int) -> Iterator[str]:
     driver = gpus[0].driver
     if oldest and driver.partition(".")[0].isdecimal() and int(driver.partition(".")[0]) < oldest:
         yield (
-            f"The driver is {driver}; torch {torch.__version__} is built for CUDA {torch.version.cuda}, which needs {oldest} or "
-            "newer. Update the driver, or install builds for an older CUDA."
+            f"The driver is {driver}; torch {torch.__version__} is built for CUDA {torch.version.cuda}, which needs {oldest} "
+            "or newer. Update the driver, or install builds for an older CUDA."
         )
     elif not seen:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

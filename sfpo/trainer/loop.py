@@ -110,7 +110,8 @@ class TrainingJob:
         self.stopping = False
         self.made_by = {"versions": versions(), "hardware": hardware()}  # as it starts: a checkout can change while it runs
         self.progress: Progress = store.continue_from(self.policy, self.rule)
-        self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, execution.engine, ranks)
+        engine = execution.engine.for_at_most(recipe.most_sequences(ranks.size // execution.engine.tensor_parallel))
+        self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, engine, ranks)
         self.collector = Collector(self.engine, grader, recipe, execution.engine.tensor_parallel, self.progress.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts = self._prompts("validation.parquet")[0][: recipe.train.validation.prompts]
