@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from sfpo.manifest import strict, write_text
 
@@ -91,6 +90,8 @@ class TensorBoard:
     """Every number of a metrics record as a curve."""
 
     def __init__(self, folder: Path, last_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # tensorboard is not needed where execution.tensorboard is false
+
         self._writer = SummaryWriter(str(folder), purge_step=last_step + 1)
 
     def append(self, record: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A program of test_cuda_build: the sampler kernel of vLLM's GPU runner by Triton's interpreter, as JSON on standard output.
 
-$TRITON_INTERPRET is 1. 512 requests with seeds of their own draw from one distribution.
+$TRITON_INTERPRET is 1, and $CUDA_VISIBLE_DEVICES empty, so that vLLM takes Triton without a device. 512 requests with seeds
+of their own draw from one distribution.
 """
 
 import json

@@ -68,10 +68,10 @@ def test_the_engine_is_the_one_that_was_studied(configurations):
 
 
 def test_no_engine_has_more_places_than_a_rank_has_sequences(configurations):
-    # Suite paper: 256 prompts x 8 completions over 8 ranks are 256 sequences of an engine; validation's 256 x 4 are 128.
+    # Suite paper: 256 prompts x 8 completions (Skywork-OR1: 16) over 8 ranks; validation, 256 x 4, is less.
     for path, one in configurations.items():
         if path.startswith("runs/paper/"):
-            assert one["ranks"] == 8 and one["max_num_seqs"] == 256, path
+            assert one["ranks"] == 8 and one["max_num_seqs"] == (512 if "/skywork-or1/" in path else 256), path
 
 
 def test_all_imports_of_an_engines_start_succeed(said_by):
@@ -81,7 +81,7 @@ def test_all_imports_of_an_engines_start_succeed(said_by):
 
 
 def test_the_seeded_sampler_keeps_what_the_trainer_relies_on(said_by):
-    said = said_by("seeded_sampler", TRITON_INTERPRET="1", FAKED_GPUS="1")
+    said = said_by("seeded_sampler", TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
     together = said["together"]
     assert said["again"] == together == said["reversed"]  # neither the call nor the neighbours decide
     assert said["alone"] == together[: len(said["alone"])]
