@@ -76,7 +76,7 @@ test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the whee
 	done
 
 test-cuda-build: .venv-gpu/.built ## what of the GPU path can be checked without a GPU, in the CUDA build's own environment (9 GB)
-	OMP_NUM_THREADS=1 .venv-gpu/bin/python -m pytest -m cuda_build tests/cuda_build
+	OMP_NUM_THREADS=1 PATH=$(CURDIR)/.venv-gpu/bin:$$PATH .venv-gpu/bin/python -m pytest tests/test_locks.py tests/cuda_build
 
 test-trl: ## the TRL callback's tests on the oldest TRL that is supported, in an environment of its own
 	$(PYTHON) -m venv --clear .venvs/trl
@@ -121,7 +121,7 @@ bench: ## speed and memory against TRL, lm-eval and naive forms, about 50 minute
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small -- models/small/smollm2-135m/checkpoint/manifest.json
 	python -m benchmarks.run
 
-gpu-check: ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
+gpu-check: ## ten minutes on a CUDA GPU: NCCL, sleep and wake, kernels, memory, speed of GRPO and SFPO: good, slow or wrong, on one page
 	python -m benchmarks.gpu_check
 
 dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean environment, where a step of SFPO runs
