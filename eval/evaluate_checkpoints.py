@@ -40,9 +40,12 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from sfpo.preflight import require_fit
     from sfpo.settings import EvaluationSettings, load_settings
 
-    evaluate(load_settings(EvaluationSettings, arguments.settings, arguments.identity), arguments.settings.parent)
+    settings = load_settings(EvaluationSettings, arguments.settings, arguments.identity)
+    require_fit(settings.sampler.library)
+    evaluate(settings, arguments.settings.parent)
 
 
 def evaluate(settings: EvaluationSettings, folder: Path) -> None:
@@ -52,11 +55,13 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         FileNotFoundError, ValueError: a checkpoint is unfinished or damaged.
     """
     from sfpo.manifest import file_sha256, read_manifest, write_json
+    from sfpo.provenance import hardware, versions
     from sfpo.ranks import init_distributed
     from sfpo.rollouts import make_engine
     from sfpo.settings import settings_hash
 
     ranks = init_distributed()
+    made_by = {"versions": versions(), "hardware": hardware()}  # as it starts: a checkout may change in the meantime
     manifests = {name: read_manifest(Path(path)) for name, path in settings.checkpoints.items()}
     problems = {path: file_sha256(Path(path)) for path in settings.benchmarks.values()}
     engine: RolloutEngine | None = None
@@ -82,7 +87,7 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
             write_json(done, scored[name])
             log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
     if ranks.first:
-        _write(settings, folder, scored)
+        _write(settings, folder, scored, made_by)
 
 
 def _scored_before(file: Path, inputs: dict[str, str]) -> dict[str, Any] | None:
@@ -154,11 +159,12 @@ def make_tasks(settings: EvaluationSettings) -> tuple[TaskManager, list[Task]]:
     return manager, list(tasks.values())
 
 
-def _write(settings: EvaluationSettings, folder: Path, scored: dict[str, dict[str, Any]]) -> None:
+def _write(
+    settings: EvaluationSettings, folder: Path, scored: dict[str, dict[str, Any]], made_by: dict[str, dict[str, Any]]
+) -> None:
     import pandas as pd
 
     from sfpo.manifest import write_json, write_text
-    from sfpo.provenance import hardware, versions
     from sfpo.settings import settings_hash
 
     texts = [{"checkpoint": name, **text} for name, one in scored.items() for text in one["texts"]]
@@ -176,8 +182,7 @@ def _write(settings: EvaluationSettings, folder: Path, scored: dict[str, dict[st
         "checkpoints": {
             name: {key: value for key, value in one.items() if key not in ("inputs", "texts")} for name, one in scored.items()
         },
-        "versions": versions(),
-        "hardware": hardware(),
+        **made_by,
     }
     write_json(folder / "results.json", results)
 

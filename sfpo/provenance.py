@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
     command = ["git", "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no git on this machine
+    except OSError:  # no git on this machine, or none that may be run
         return found
     if commit.returncode == 0:
         found["commit"] = commit.stdout.strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -144,6 +145,13 @@ class Recipe(Schema):
     objective: Objective
     train: Train
     sampler: Sampler
+
+    def most_sequences(self, engines: int) -> int:
+        """Completions that one of so many engines is asked for at once. (An engine whose prompts are much shorter than the
+        others' can get a few more, which wait.)"""
+        train, validation = self.train, self.train.validation
+        training = math.ceil(train.prompts_per_step / engines) * train.completions_per_prompt
+        return max(training, math.ceil(validation.prompts / engines) * validation.samples)
 
 
 class RunSettings(JobSettings):

@@ -26,9 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from sfpo.plan.remedies import require_room
+    from sfpo.preflight import require_fit
     from sfpo.settings import RunSettings, load_settings
 
     settings = load_settings(RunSettings, arguments.settings, arguments.identity)
+    require_fit(settings.recipe.sampler.library)
     require_room(settings)
     from sfpo.trainer.loop import train
 

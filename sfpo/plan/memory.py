@@ -12,8 +12,8 @@ slices of the log-probs are each rank's own, and so is its engine, or its share 
     generation   weights and moments; the engine's weights and its KV cache
 
 What autograd keeps of a layer is counted tensor by tensor (``kept_by_layer``); a test compares it with what autograd keeps.
-Not counted: a GPU's context, the allocator's fragments, what a sleeping engine keeps, and an awake engine's workspace, for
-which it takes from its own share.
+Beside these, on a GPU: its context, NCCL's buffers, and the CUDA graphs that a sleeping engine keeps (``OUTSIDE``). Not
+counted: the allocator's fragments, and an awake engine's workspace and graphs, for which it takes from its own share.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from sfpo.plan.shapes import Shape
 
 FLOAT = 4
 BYTES = {"float32": 4, "bfloat16": 2}
+OUTSIDE = {"context": 0.6e9, "NCCL": 1.0e9, "CUDA graphs": 1.0e9}
+"""Bytes on each GPU that no tensor of the trainer accounts for: estimates until gpu-check has measured them on one (its line on
+memory, "outside the allocator")."""
 PARTS = (
     "weights",
     "gradients",
@@ -35,6 +38,7 @@ PARTS = (
     "compute copies",
     "activations",
     "log-prob chunks",
+    "outside torch",
     "engine weights",
     "KV cache",
 )
@@ -163,7 +167,10 @@ def phases(job: Job, device_memory: float) -> dict[str, Parts]:
     engine = _engine(job, device_memory)
     if job.device == "cpu":
         return {phase: {**parts, **engine} for phase, parts in training(job).items()}
-    return {**training(job), "generation": {part: size for part, size in _held(job).items() if part != "snapshot"} | engine}
+    graphs = _outside(job, "CUDA graphs")  # of an engine that is awake: in its own share
+    awake = {**_held(job), "outside torch": _outside(job) - graphs}
+    del awake["snapshot"]
+    return {**training(job), "generation": awake | engine}
 
 
 def trained_by_layer(shape: Shape, lora: Lora | None) -> int:
@@ -176,10 +183,17 @@ def trained_by_layer(shape: Shape, lora: Lora | None) -> int:
 
 def _held(job: Job) -> Parts:
     """What a rank's device holds throughout: its share of the weights, of AdamW's moments and of the rule's snapshots."""
+    outside = {} if job.device == "cpu" else {"outside torch": _outside(job)}
     if job.offloaded:
-        return {"weights": 0.0, "optimizer": 0.0, "snapshot": 0.0}
+        return {"weights": 0.0, "optimizer": 0.0, "snapshot": 0.0, **outside}
     each = FLOAT * job.trained / job.ranks
-    return {"weights": job.weight_bytes / job.ranks, "optimizer": 2 * each, "snapshot": job.snapshots * each}
+    return {"weights": job.weight_bytes / job.ranks, "optimizer": 2 * each, "snapshot": job.snapshots * each, **outside}
+
+
+def _outside(job: Job, *only: str) -> float:
+    graphs = job.sampler.library == "vllm" and not job.execution.engine.enforce_eager
+    there = {"context": True, "NCCL": job.ranks > 1, "CUDA graphs": graphs}
+    return sum(size for part, size in OUTSIDE.items() if there[part] and (not only or part in only))
 
 
 def training(job: Job) -> dict[str, Parts]:

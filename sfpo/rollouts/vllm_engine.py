@@ -10,11 +10,14 @@ import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+# Compiled by nvcc at the first call, which many machines lack, and never used for requests with seeds of their own.
+os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 
 import torch
 from torch import Tensor
@@ -22,12 +25,58 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.inputs import tokens_input
 from vllm.outputs import CompletionOutput
+from vllm.sampling_params import RequestOutputKind
 
 from sfpo.config import Engine, ModelLimits, Sampler, Sampling
 from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
+
+BATCHED_TOKENS = 8192
+"""Tokens of one forward pass of the engine, at most; on a CPU a prompt is never cut, so that a whole context must fit."""
+
+
+def llm_arguments(
+    checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine, ranks: Ranks, on_gpu: bool
+) -> dict[str, Any]:
+    """What vLLM's ``LLM`` is made with; arguments as ``make_engine``."""
+    context = limits.max_prompt_tokens + limits.max_completion_tokens
+    if on_gpu:
+        of_the_device = {
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enable_sleep_mode": True,
+            "enable_chunked_prefill": True,
+            "max_num_batched_tokens": max(BATCHED_TOKENS, settings.max_sequences),
+            # It times kernels that are not used here, all ranks of the job together, and could wait for one without nvcc.
+            "kernel_config": {"enable_flashinfer_autotune": False},
+        }
+    else:
+        of_the_device = {
+            "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
+            # A prompt cut in two rolls its generator back, which vLLM's CPU generators cannot do (0.32.0).
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(BATCHED_TOKENS, context),
+        }
+    return {
+        "model": str(checkpoint),
+        "skip_tokenizer_init": True,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "generation_config": "vllm",  # sampling is ours alone, never a model's default
+        "dtype": sampler.dtype,
+        "max_model_len": context,
+        "max_num_seqs": settings.max_sequences,
+        "enforce_eager": settings.enforce_eager,
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        "seed": 0,  # unused: every request carries a seed of its own
+        "tensor_parallel_size": settings.tensor_parallel,
+        # torchrun has started all workers there are, and their process group
+        "distributed_executor_backend": None if ranks.mesh is None else "external_launcher",
+        **of_the_device,
+    }
 
 
 class VLLMEngine:
@@ -42,34 +91,11 @@ class VLLMEngine:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._on_gpu = torch.cuda.is_available()
-        context = limits.max_prompt_tokens + limits.max_completion_tokens
-        memory = (
-            {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": True}
-            if self._on_gpu
-            else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
-        )
-        self._arguments = dict(
-            model=str(checkpoint),
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            load_format="safetensors",
-            generation_config="vllm",  # sampling is ours alone, never a model's default
-            dtype=sampler.dtype,
-            max_model_len=context,
-            max_num_seqs=settings.max_sequences,
-            max_num_batched_tokens=max(8192, context),
-            # A prompt cut in two rolls its generator back, which vLLM's CPU generators cannot do (0.32.0).
-            enable_chunked_prefill=False,
-            enforce_eager=settings.enforce_eager,
-            logprobs_mode="processed_logprobs",
-            disable_log_stats=True,
-            seed=0,  # unused: every request carries a seed of its own
-            tensor_parallel_size=settings.tensor_parallel,
-            # torchrun has started all workers there are, and their process group
-            distributed_executor_backend=None if ranks.mesh is None else "external_launcher",
-            **memory,
-        )
+        self._arguments = llm_arguments(checkpoint, limits, sampler, settings, ranks, self._on_gpu)
         self._llm = LLM(**self._arguments)
+        self._asked = 0
+        """Requests so far: each has a number of its own, so that none left over from a call that was broken off is taken for
+        another's."""
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
@@ -100,17 +126,19 @@ class VLLMEngine:
                 logprobs=0,  # of the sampled token alone
                 flat_logprobs=True,
                 detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
             )
             for request in requests
         ]
-        prompts = [{"prompt_token_ids": request.prompt_ids} for request in requests]
         engine = self._llm.llm_engine
         try:
-            names = self._llm.enqueue(prompts, params, use_tqdm=False)
-            place_of = {name.partition("-")[0]: place for place, name in enumerate(names)}  # "<number>-<random>"
+            first, self._asked = self._asked, self._asked + len(requests)
+            for number, (request, param) in enumerate(zip(requests, params, strict=True), first):
+                engine.add_request(str(number), tokens_input(request.prompt_ids), param)
             while engine.has_unfinished_requests():
                 for output in engine.step():
-                    yield place_of[output.request_id], output.outputs[0]
+                    if int(output.request_id) >= first:
+                        yield int(output.request_id) - first, output.outputs[0]
         except Exception as fault:  # whatever the kernels, the scheduler or the device raise
             raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
 

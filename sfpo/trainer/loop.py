@@ -106,8 +106,10 @@ class TrainingJob:
         )
         self.rule = make_update_rule(recipe.rule.name, execution.model_dump(), **recipe.rule.settings)
         self.stopping = False
+        self.made_by = {"versions": versions(), "hardware": hardware()}  # as it starts: a checkout can change while it runs
         self.progress: Progress = store.continue_from(self.policy, self.rule)
-        self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, execution.engine, ranks)
+        engine = execution.engine.for_at_most(recipe.most_sequences(ranks.size // execution.engine.tensor_parallel))
+        self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, engine, ranks)
         self.canary = self.policy.canary | {"sampler": prove_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}
         self.collector = Collector(self.engine, grader, recipe, execution.engine.tensor_parallel, self.progress.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
@@ -157,8 +159,7 @@ class TrainingJob:
             "prompts": len(self.prompts),
             "prompts_sha256": prompts_sha256((prompt.id, prompt.token_ids) for prompt in self.prompts),
             "prompts_excluded_as_too_long": self.excluded,
-            "versions": versions(),
-            "hardware": hardware(),
+            **self.made_by,
         }
 
     def _step_and_save(self, step: int) -> dict[str, Any]:

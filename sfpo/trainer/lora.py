@@ -39,8 +39,8 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=settings.matrices or "all-linear"
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of("lora", seed))
+    with torch.random.fork_rng(devices=[]):  # the weights are on the CPU still: no GPU's generator is touched
+        torch.default_generator.manual_seed(seed_of("lora", seed))
         try:
             inject_adapter_in_model(config, model, adapter_name=ADAPTER)
         except ValueError as error:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sfpo.config import Engine, Execution, Lora, ModelLimits, Sampler, load_params
-from sfpo.plan.memory import Job, Packed, engine_weights, filled, kept_by_layer, one_sequence, phases, total, training
+from sfpo.plan.memory import OUTSIDE, Job, Packed, engine_weights, filled, kept_by_layer, one_sequence, phases, total, training
 from sfpo.plan.shapes import shape_of
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import Policy
@@ -112,9 +112,22 @@ def test_the_engine_takes_its_share_of_a_gpu():
     # bfloat16 weights: 3120 bytes. A token's keys and values: 2 x 3 layers x 4 x 2 bytes = 48; of 10 tokens 480.
     one = job(device="cuda", engine=Engine(gpu_memory_utilization=0.5))
     awake = phases(one, 100_000)["generation"]
-    assert awake == {"weights": 6240, "optimizer": 12480, "engine weights": 3120, "KV cache": 50_000 - 3120}
+    of_engine = {"engine weights": 3120, "KV cache": 50_000 - 3120}
+    assert awake == {"weights": 6240, "optimizer": 12480, "outside torch": OUTSIDE["context"], **of_engine}
     assert one_sequence(one) == 480 == phases(one, 6500)["generation"]["KV cache"]
     assert phases(job(engine=Engine(kv_cache_gib=0.5), dtype="float32"), 0)["forward"]["engine weights"] == 6240
+
+
+def test_a_gpu_holds_more_than_tensors():
+    context, nccl, graphs = (OUTSIDE[part] for part in ("context", "NCCL", "CUDA graphs"))
+    alone, several = job(device="cuda"), job(device="cuda", ranks=2)
+    eager = job(device="cuda", ranks=2, engine=Engine(enforce_eager=True))
+    assert "outside torch" not in training(job())["forward"]
+    assert training(alone)["forward"]["outside torch"] == context + graphs
+    assert training(several)["forward"]["outside torch"] == context + nccl + graphs
+    assert training(eager)["forward"]["outside torch"] == context + nccl
+    # Awake, the engine's graphs are in its own share.
+    assert phases(several, 1e5)["generation"]["outside torch"] == context + nccl
 
 
 def test_a_snapshot_is_one_copy_of_the_weights_and_the_entropy_one_more_slice():

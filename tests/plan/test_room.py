@@ -128,7 +128,7 @@ def test_a_run_that_cannot_fit_is_stopped_and_one_that_may_is_not(settings):
     require_room(settings, Device("cpu", 40e6))
     with pytest.raises(ConfigError, match="would fit"):
         require_room(settings, Device("cuda", 10e6))
-    require_room(settings, Device("cuda", 1e9))
+    require_room(settings, Device("cuda", 2e9))
     require_room(settings)  # on this machine
 
 

@@ -158,3 +158,34 @@ def test_a_failed_engine_is_replaced_by_one_that_samples_the_same(engine, policy
     engine.restart(policy.weights())
     gc.collect()  # nothing of the failed engine is left that could take the fresh one's groups with it
     assert engine.generate(asked, Sampling()) == before
+
+
+def test_what_a_broken_off_call_left_is_not_taken_for_another_calls(engine, policy):
+    engine.load_weights(policy.weights())
+    asked = requests(engine)
+    before = engine.generate(asked, Sampling())
+
+    def broken(place, completion):
+        raise ValueError("the grader died")
+
+    with pytest.raises(ValueError, match="the grader died"):
+        engine.generate(list(reversed(asked)), Sampling(), finished=broken)
+    assert engine.generate(asked, Sampling()) == before
+
+
+def test_a_gpus_engine_cuts_long_prompts_and_a_cpus_does_not(limits, params):
+    from sfpo.config import Engine, ModelLimits, Sampler
+    from sfpo.ranks import Ranks
+    from sfpo.rollouts.vllm_engine import llm_arguments
+
+    long = ModelLimits(max_prompt_tokens=2048, max_completion_tokens=22528)  # 24576 tokens of context, 3 times 8192
+    settings, sampler = Engine(max_sequences=512, gpu_memory_utilization=0.5, tensor_parallel=2), Sampler(dtype="bfloat16")
+    gpu = llm_arguments("m", long, sampler, settings, Ranks(3, 8, object()), on_gpu=True)
+    cpu = llm_arguments("m", long, sampler, settings, Ranks(), on_gpu=False)
+    assert gpu["enable_chunked_prefill"] and gpu["max_num_batched_tokens"] == 8192
+    assert not cpu["enable_chunked_prefill"] and cpu["max_num_batched_tokens"] == 24576
+    assert gpu["enable_sleep_mode"] and gpu["gpu_memory_utilization"] == 0.5 and "kv_cache_memory_bytes" not in gpu
+    assert cpu["kv_cache_memory_bytes"] == 2**30 and "enable_sleep_mode" not in cpu
+    assert gpu["kernel_config"] == {"enable_flashinfer_autotune": False}
+    assert gpu["distributed_executor_backend"] == "external_launcher" and cpu["distributed_executor_backend"] is None
+    assert gpu["tensor_parallel_size"] == 2 and gpu["max_num_seqs"] == 512
