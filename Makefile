@@ -24,7 +24,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' requirements/c
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-cuda-build test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench families gpu-check lint lock clean
+.PHONY: help venv smoke test test-unit test-slow test-core test-cuda-build test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench families gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -46,7 +46,10 @@ LINK = @test -L .venv || test ! -e .venv || { echo ".venv is a folder; it is a l
 	$(if $(filter $(DEVICE),$*),$(LINK))
 
 # What is checked against fixed numbers, or too small for a GPU, runs on the CPU everywhere; the rest on this machine's device.
-ON_CPU := lint lock smoke test test-slow test-slurm test-browser docs families chaos arms paper-tiny
+# Each test is of one process and one thread; more than four would need more memory than they save time.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+
+ON_CPU := lint lock smoke test test-unit test-slow test-slurm test-browser docs families chaos arms paper-tiny
 ON_DEVICE := real real-benchmarks bench gpu-check
 $(ON_CPU): .venv-cpu/.built
 $(ON_CPU): export PATH := $(CURDIR)/.venv-cpu/bin:$(PATH)
@@ -59,7 +62,10 @@ smoke: ## the main job on the embedded default: train, evaluate, table and figur
 	@python -m eval.report.render results/tiny/items/table1/settings.json --headline
 
 test: ## the test suite
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" $(IN_PARALLEL)
+
+test-unit: ## tests that start no engine, no pipeline and no training job
+	python -m pytest -m "not slow and not engine and not pipeline" $(IN_PARALLEL)
 
 test-slow: ## tests that take minutes
 	python -m pytest -m slow
