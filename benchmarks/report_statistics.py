@@ -294,7 +294,7 @@ def luck(trials: int) -> str:
     """Six checkpoints of which one is better by 1 point: what a choice on the scored problems shows above its true accuracy."""
     generator = np.random.default_rng(0)
     shown, folds, true = [], [], []
-    for _ in range(max(trials // 20, 20)):
+    for _ in range(max(trials // 5, 20)):
         difficulty = generator.normal(-0.3, 1.5, 200)
         frames, accuracies = [], {}
         for number in range(6):

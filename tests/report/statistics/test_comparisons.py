@@ -24,8 +24,8 @@ def test_paired_gain_cancels_what_arms_share():
     gains = np.tile([0.0, 0.2], (3, 100))  # the same in every seed
     gain = paired_gain({"sums": table(shared + gains)}, {"sums": table(shared)}).loc["sums"]
     assert gain["mean"] == pytest.approx(0.1)
-    # Standard error over 200 problems: 0.1 / sqrt(199) = 0.00709; t(199) = 1.972, bootstrap noise some percent of it.
-    assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.972 * 0.00709, rel=0.08)
+    # Standard error over 200 problems: 0.1 / sqrt(199) = 0.00709; t(199) = 1.97196.
+    assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.97196 * 0.1 / math.sqrt(199), rel=1e-4)
 
 
 def test_paired_gain_is_antisymmetric():
