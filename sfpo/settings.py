@@ -206,6 +206,33 @@ class EvaluationSettings(JobSettings):
         }
 
 
+class ArmStep(Schema):
+    """What one arm does in a step, beside what all arms share."""
+
+    rule: RuleSettings
+    learning_rate_scale: float
+    objective: Objective
+
+
+class TrajectorySettings(JobSettings):
+    """evaluations/<suite>/<model>/<dataset>/trajectory-<item>/settings.json: one step of several arms from one policy."""
+
+    start: RunSettings
+    """The run whose last checkpoint the step starts from; its batch, moments and contours are made with its recipe."""
+    arms: dict[Name, ArmStep]
+
+    @property
+    def checkpoint(self) -> str:
+        """Folder of the policy that the step starts from."""
+        return f"runs/{self.start.run.path}/last"
+
+    def inputs(self) -> list[str]:
+        return [f"runs/{self.start.run.path}", self.start.data_path]
+
+    def identity(self) -> dict[str, Any]:
+        return {"start": settings_hash(self.start), **self.model_dump(mode="json", include={"arms"})}
+
+
 class ReportSettings(JobSettings):
     """results/<suite>/items/<item>/settings.json: what a table or figure shows."""
 
@@ -247,6 +274,10 @@ class ReportSettings(JobSettings):
             for arm in self.arms
             for seed in self.seeds
         ]
+
+    def trajectory(self, model: str, dataset: str) -> str:
+        """Folder of the recorded step of an item that shows one."""
+        return f"evaluations/{self.suite}/{model}/{dataset}/trajectory-{self.item}"
 
 
 class PageSettings(JobSettings):

@@ -10,7 +10,8 @@ from eval.report.kinds import find_kind
 from sfpo.config import Arm, LocalModel, Params
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
-from sfpo.jobs.resolve import checked_rule, reports, resolve, union
+from sfpo.jobs.items import reports, union
+from sfpo.jobs.resolve import checked_rule, resolve
 from sfpo.jobs.standing import require_enough_steps
 from sfpo.rewards.graders import make_grader
 from sfpo.schema import ConfigError
