@@ -81,9 +81,9 @@ def of(found: dict, *tops: str) -> set[str]:
 def test_one_job_for_every_product_of_the_tiny_suite(raw, resolve):
     found = resolve(raw)
     tops = [path.split("/")[0] for path in found]
-    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated, and one step recorded; 8 tables and
+    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated, and one step recorded; 9 tables and
     # figures, 2 pages.
-    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 8, "results": 10}
+    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 8, "results": 11}
     assert list(dict.fromkeys(tops)) == ["data", "models", "runs", "evaluations", "results"]  # inputs first
 
 
@@ -307,7 +307,7 @@ def test_a_check_writes_nothing_and_write_writes_the_settings_files(raw, tmp_pat
         assert files(tmp_path) == before
     assert "suite controls: " in capsys.readouterr().out
     main(["--write"])
-    assert "32 settings files written or changed" in capsys.readouterr().out  # 7 + 1 + 6 + 7 + 9
+    assert "33 settings files written or changed" in capsys.readouterr().out  # 7 + 1 + 6 + 7 + 9
     run = load_settings(RunSettings, f"runs/tiny/{OF_DATA}/sfpo/seed1/settings.json")
     assert run.recipe.rule.settings["alpha"] == 0.8
     written = files(tmp_path)
@@ -316,7 +316,7 @@ def test_a_check_writes_nothing_and_write_writes_the_settings_files(raw, tmp_pat
     raw["arms"]["sfpo"]["alpha"] = 0.7
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     main(["--write"])  # 3 runs, 3 evaluations of them, 7 tables and figures, 2 pages
-    assert "17 settings files written or changed" in capsys.readouterr().out
+    assert "18 settings files written or changed" in capsys.readouterr().out
 
 
 def test_a_fault_is_told_without_a_traceback(raw, tmp_path):
@@ -526,7 +526,7 @@ def test_the_paper_suite_names_every_table_and_figure_and_trains_nothing_twice(r
         figures = [f"figure{n}" for n in (1, 2, 3, 4, "5a", "5b", "5c", "5d", 6, 7, 8, 9, 10, 11, 12)]
         if suite == "paper":  # LiveCodeBench beside the curves
             figures.insert(figures.index("figure11"), "figure10_scores")
-        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "contamination", "selection"]
+        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "regime", "contamination", "selection"]
         found = jobs.runs(items.values())
         assert len(found) == len(set(found))
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
-from scipy import ndimage
+from scipy import interpolate
 
 from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
 from eval.report.style import Look, looks, styled
@@ -19,12 +19,12 @@ from sfpo.settings import ReportSettings
 
 START = {"color": "k", "marker": "o", "markersize": 5.5, "linestyle": ""}
 END = {"marker": "*", "markersize": 10, "markeredgecolor": "w", "markeredgewidth": 0.6, "linestyle": ""}
-PASS = {"linestyle": "-", "linewidth": 1.4, "marker": "o", "markersize": 3.6, "markeredgecolor": "w", "markeredgewidth": 0.5}
-REPOSITION = {"linestyle": (0, (2, 1.2)), "linewidth": 1.4}
+PASS = {"linestyle": "-", "marker": "o", "markersize": 3.6, "markeredgecolor": "w", "markeredgewidth": 0.5}
+REPOSITION = {"linestyle": (0, (2, 1.2))}
 REPOSITIONED = {"marker": "o", "markersize": 4.4, "markerfacecolor": "w", "markeredgewidth": 1.1, "linestyle": ""}
 CONTOURS = 16
-FINER = 8
-"""Times as many points along each axis of the grid are drawn."""
+DRAWN_POINTS = 200
+"""Along each axis; between those of the grid the loss is a spline."""
 
 
 @styled
@@ -47,10 +47,10 @@ def trajectory(steps: dict[tuple[str, str], dict[str, Any]], settings: ReportSet
         paths, losses = path_table(step), loss_table(step)
         frames += [one.assign(model=model, dataset=dataset) for one in (paths, losses)]
         _loss(figure, axes, losses)
-        for arm in look:
-            _path(axes, rows_of(paths, arm=arm), look[arm])
+        for place, arm in reversed(list(enumerate(look))):  # the first on top, thinner: paths may share their first pass
+            _path(axes, rows_of(paths, arm=arm), look[arm], width=1.5 if place == 0 else 2.6)
         axes.plot(0, 0, **START, zorder=5)
-        share = f"plane of {100 * step['share_in_plane']:.1f}% of the movement"
+        share = f"{100 * step['share_in_plane']:.1f}% of the movement lies in this plane"
         axes.set_title(f"{title}, step {step['trained_steps'] + step['lead_in_steps'] + 1}: {share}")
     for place, axes in enumerate(panels):
         if place % columns == 0:
@@ -83,10 +83,8 @@ def _loss(figure: Figure, axes: Axes, losses: pd.DataFrame) -> None:
     """Filled contours with their scale. Levels are quantiles of the loss, so that a plateau does not hide a valley; between the
     points of the grid the loss is a cubic spline."""
     table = losses.pivot(index="y", columns="x", values="loss")
-    fine = ndimage.zoom(table.to_numpy(), FINER, order=3, grid_mode=False)
-    x, y = (
-        np.linspace(ends[0], ends[-1], size) for ends, size in zip((table.columns, table.index), fine.shape[::-1], strict=True)
-    )
+    y, x = (np.linspace(ends[0], ends[-1], DRAWN_POINTS) for ends in (table.index, table.columns))
+    fine = interpolate.RectBivariateSpline(table.index, table.columns, table.to_numpy())(y, x)
     levels = np.unique(np.quantile(fine, np.linspace(0, 1, CONTOURS)))
     drawn = axes.contourf(x, y, fine, levels=levels, cmap=sns.color_palette("crest_r", as_cmap=True), alpha=0.6)
     axes.contour(x, y, fine, levels=levels, colors="w", linestyles="-", linewidths=0.4, alpha=0.8)
@@ -99,14 +97,14 @@ def _loss(figure: Figure, axes: Axes, losses: pd.DataFrame) -> None:
     axes.grid(False)
 
 
-def _path(axes: Axes, path: pd.DataFrame, look: Look) -> None:
+def _path(axes: Axes, path: pd.DataFrame, look: Look, width: float) -> None:
     """Passes as solid lines with dots, moves without a pass dashed, a star at the end."""
     for before, after in zip(path.iloc[:-1].itertuples(), path.iloc[1:].itertuples(), strict=True):
         ends = ([before.x, after.x], [before.y, after.y])
         if after.move == "pass":
-            axes.plot(*ends, color=look.color, markevery=[1], **PASS, zorder=3)
+            axes.plot(*ends, color=look.color, markevery=[1], linewidth=width, **PASS, zorder=3)
         else:
-            axes.plot(*ends, color=look.color, **REPOSITION, zorder=2.5)
+            axes.plot(*ends, color=look.color, linewidth=width, **REPOSITION, zorder=2.5)
             axes.plot(after.x, after.y, color=look.color, **REPOSITIONED, zorder=4)
     axes.plot(path["x"].iloc[-1], path["y"].iloc[-1], color=look.color, **END, zorder=6)
 
@@ -114,7 +112,7 @@ def _path(axes: Axes, path: pd.DataFrame, look: Look) -> None:
 def _handles(look: dict[str, Look]) -> list[Line2D]:
     return [
         Line2D([], [], **START, label="Start of the step"),
-        *(Line2D([], [], color=one.color, **{**PASS, "marker": ""}, label=one.title) for one in look.values()),
+        *(Line2D([], [], color=one.color, linewidth=2, label=one.title) for one in look.values()),
         Line2D([], [], color="0.3", **PASS, label="A pass over the batch"),
         Line2D([], [], color="0.3", **{**REPOSITIONED, **REPOSITION}, label="Reposition"),
         Line2D([], [], color="0.3", **END, label="End of the step"),
