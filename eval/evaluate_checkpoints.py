@@ -112,7 +112,7 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
             metric: sum(sample[metric] for sample in samples) / len(samples)
             for metric in ("avg_at_k", "pass_at_k", "timed_out")
         }
-        benchmarks[name] = {**mean, "problems": len(samples), "samples": settings.evaluate.samples}
+        benchmarks[name] = {**mean, "problems": len(samples), "samples": settings.evaluate.samples_for(name)}
     return {
         "texts": texts,
         "benchmarks": benchmarks,
@@ -136,8 +136,8 @@ def make_tasks(settings: EvaluationSettings) -> tuple[TaskManager, list[Task]]:
     metadata |= {"instruction": settings.instruction, "instructions": settings.instructions}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     tasks = manager.load(list(settings.benchmarks))["tasks"]
-    for task in tasks.values():
-        task.set_config("repeats", settings.evaluate.samples)
+    for name, task in tasks.items():
+        task.set_config("repeats", settings.evaluate.samples_for(name))
         task.set_config("generation_kwargs", settings.evaluate.sampling.model_dump(), update=True)
     return manager, list(tasks.values())
 

@@ -197,12 +197,14 @@ class EvaluationSettings(JobSettings):
         return [policy, *(str(Path(problems).parent) for problems in self.benchmarks.values())]
 
     def identity(self) -> dict[str, Any]:
-        evaluate = self.evaluate.model_dump(mode="json", exclude={"checkpoint"})  # which of those scored is shown
+        left_out = {"checkpoint", "samples_of"}  # which of those scored is shown; k of each benchmark stands below
+        evaluate = self.evaluate.model_dump(mode="json", exclude=left_out)
+        own = {name: k for name, k in sorted(self.evaluate.samples_of.items()) if name in self.problems}
         return {
             **self.model_dump(mode="json", include={"policy", "limits", "instruction", "instructions", "sampler"}),
             "problems": {name: [self.problems[name], self.graders[name]] for name in sorted(self.problems)},
             "checkpoints": sorted(self.checkpoints),
-            "evaluate": evaluate,
+            "evaluate": {**evaluate, **({"samples_of": own} if own else {})},
         }
 
 
@@ -251,8 +253,8 @@ class ReportSettings(JobSettings):
     benchmarks: dict[Name, str]
     """Benchmark -> its title."""
     out_of_distribution: list[Name]
-    samples: Count
-    """k of avg@k and pass@k."""
+    samples: dict[Name, Count]
+    """Benchmark -> k of its avg@k and pass@k."""
     checkpoint: CheckpointChoice
     """Whose scores are shown."""
     base: dict[Name, str]

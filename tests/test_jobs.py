@@ -472,7 +472,7 @@ def test_runs_of_several_items_are_trained_once_and_evaluated_where_they_are_sco
         # 60 steps, a checkpoint kept every 20.
         ("best", {"table1": {"shows": "scores"}}, ["best"]),
         ("last", {"table1": {"shows": "scores"}}, ["last"]),
-        ("best_on_other_half", {"table1": {"shows": "scores"}}, ["step_20", "step_40", "last"]),
+        ("best_on_other_folds", {"table1": {"shows": "scores"}}, ["step_20", "step_40", "last"]),
         ("last", {"one": {"shows": "scores"}, "all": {"shows": "selection"}}, ["last", "best", "step_20", "step_40"]),
     ],
 )

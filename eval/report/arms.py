@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from eval.report.accuracy import accuracy_frame
 from eval.report.budgets import COSTS, at_equal_budgets
-from eval.report.markup import Block, Cell, latex, markdown
+from eval.report.markup import Block, Cell, Table, latex, markdown
+from eval.report.notes import one_seed, seeds_fixed_beforehand
 from eval.report.panels import (
     GROUP,
     arm_handles,
@@ -24,9 +26,9 @@ from eval.report.panels import (
     time_unit,
 )
 from eval.report.partial import missing_note
-from eval.report.statistics import AVERAGE
+from eval.report.statistics.comparisons import holm, is_significant
+from eval.report.statistics.scores import AVERAGE
 from eval.report.style import Look, looks, styled
-from eval.report.tables import Table, accuracy
 from sfpo.settings import ReportSettings
 
 COST_TITLES = {"rollouts": "Rollouts", "backward_passes": "Backward passes", "seconds": "Training time"}
@@ -41,16 +43,17 @@ def arms_table(
     """One row an arm: test accuracy, validation accuracy at equal budgets, gains over the first arm, and the trigger's steps.
 
     Args:
-        scores: as for ``tables.accuracy``.
-        validation: as for ``at_equal_budgets``.
+        scores: as for ``accuracy_frame``.
+        validation: as for ``at_equal_budgets``, seconds at one arm's prices (``budgets.priced``).
         metrics: model, dataset, arm, entropy_zscore (missing where nothing is tested).
         summaries: model, dataset, arm, seed, trigger_fired_at (step, or missing).
 
     Returns:
         The table. Its frame is that of ``at_equal_budgets`` with rows of measure 'test' (average over benchmarks, after
-        training) and the column ``trigger``, as printed.
+        training) and the columns p_holm (of the accuracy's gain, corrected for all of the table) and ``trigger``, as printed.
     """
-    frame = pd.concat([_of_test(accuracy(scores, settings).frame, settings), at_equal_budgets(validation, settings)])
+    frame = pd.concat([_of_test(accuracy_frame(scores, settings), settings), at_equal_budgets(validation, settings)])
+    frame = frame.assign(p_holm=holm(frame["accuracy_gain_p"].to_numpy(float)))
     triggers = {
         (*group, arm): trigger_text(_of_arm(metrics, group, arm), _of_arm(summaries, group, arm))
         for group in panel_titles(settings)
@@ -63,8 +66,10 @@ def arms_table(
     groups = frame.groupby(GROUP, sort=False)
     blocks = [_block(rows, settings, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
     caption = "Test accuracy, and validation accuracy at equal rollouts, backward passes and training time (%)"
-    notes = missing_note(settings) + _notes(settings)
-    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+    notes, above = missing_note(settings) + _notes(settings, int(frame["p_holm"].notna().sum())), one_seed(settings)
+    return Table(
+        frame, markdown(caption, heads, blocks, notes, above), latex(caption, heads, blocks, notes, settings.item, above)
+    )
 
 
 def _of_arm(frame: pd.DataFrame, group: tuple[str, str], arm: str) -> pd.DataFrame:
@@ -75,13 +80,14 @@ def _of_test(table: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
     """Average accuracy over benchmarks of each arm, and its gain over the first, from the rows of table 1."""
     first = next(iter(settings.arms))
     rows = []
-    for group, of_group in table.groupby(GROUP, sort=False):
-        found = of_group.set_index("arm")
+    for group in panel_titles(settings):
+        found = rows_of(table, model=group[0], dataset=group[1]).set_index("arm")
         for arm in settings.arms:
             row = {**dict(zip(GROUP, group, strict=True)), "arm": arm, "measure": "test", "n_seeds": len(settings.seeds)}
             row |= {f"accuracy{end}": found.loc[arm, f"{AVERAGE}{end}"] for end in ENDS}
             if arm != first:
-                row |= {f"accuracy_gain{end}": found.loc[f"{arm}-{first}", f"{AVERAGE}{end}"] for end in ENDS}
+                gain = found.loc[f"{arm}-{first}"]
+                row |= {f"accuracy_gain{end}": gain[f"{AVERAGE}{end}"] for end in ENDS} | {"accuracy_gain_p": gain["p"]}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -106,7 +112,7 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
         for _, row in rows_of(rows, arm=arm).iterrows():  # test, then each cost
             gain = [row[f"accuracy_gain{end}"] for end in ENDS]
             cells.append(Cell(*(row[f"accuracy{end}"] for end in ENDS)))
-            cells.append("-" if arm == first else Cell(*gain, signed=True, bold=gain[1] > 0 or gain[2] < 0))
+            cells.append("-" if arm == first else Cell(*gain, signed=True, bold=is_significant(row["p_holm"])))
         lines.append((name, [*cells, rows_of(rows, arm=arm)["trigger"].iloc[0]]))
     budget = rows.dropna(subset=["budget"]).groupby("measure")["budget"].first()
     return Block(f"{title}; equal budgets: {', '.join(_amount(cost, budget[cost]) for cost in COSTS)}", lines, len(lines))
@@ -120,27 +126,26 @@ def _amount(cost: str, budget: float, unit: tuple[float, str] | None = None) -> 
     return f"{budget:,.0f} {COST_TITLES[cost].lower()}"
 
 
-def _notes(settings: ReportSettings) -> list[str]:
+def _notes(settings: ReportSettings, gains: int) -> list[str]:
     first, seeds = next(iter(settings.arms.values())), len(settings.seeds)
-    gains = (len(settings.arms) - 1) * (1 + len(COSTS))
-    over_seeds = (
-        f"Student's t over {seeds} seeds (seeds resampled would reach no further than the best and the worst), gains paired by "
-        "seed; [n/a]: all seeds agree, which shows no spread. Validation problems are the same for all and are not resampled."
-        if seeds > 1
-        else "none: there is one training seed."
-    )
-    return [
-        f"Test accuracy: average of {len(settings.benchmarks)} benchmarks, as in table 1, where its interval is explained.",
-        "Equal budgets: the most that every run had spent, so no arm is taken beyond its data. The validation that counts is "
-        "the last at or before the budget: nothing is interpolated. A backward pass is one over the whole batch. Training time "
-        "is without validation and saving, on the machine that trained and with whatever else ran there.",
-        f"Intervals of validation accuracy (95%): {over_seeds}",
-        f"Bold: gains over {first} whose interval excludes zero. Intervals are not adjusted for the number of comparisons: of "
-        f"{gains} gains, one in twenty would exclude zero by chance. The csv also has the mean of each curve up to the budget, "
-        "which is less noisy than one validation.",
+    notes = [
+        f"Test accuracy: average of {len(settings.benchmarks)} benchmarks, as in the table of scores, where its interval is "
+        "explained.",
+        f"Equal budgets: what {first} spends in all. Validation accuracy there is linear between validations; a run that ends "
+        "before it stays as it was. A backward pass is one over the whole batch. Training time, without validation and saving, "
+        f"is at {first}'s prices: the same seconds a rollout and a backward pass for every arm.",
         "Trigger: for each seed, the first step after the entropy trigger fired; '-': no entropy trigger, or fewer steps than "
         "its window; never: it did not fire.",
     ]
+    if seeds > 1:
+        notes[2:2] = [
+            f"Intervals of validation accuracy (95%): Student's t over {seeds} seeds, gains paired by seed; [n/a]: all seeds "
+            "agree, which shows no spread. Validation problems are the same for all and are not resampled.",
+            f"Bold: gains over {first} that differ from zero, p below 5% after Holm's correction for {gains} gains. Intervals "
+            "are not corrected. The csv also has the mean of each curve up to the budget, less noisy than one validation.",
+            *seeds_fixed_beforehand(settings),
+        ]
+    return notes
 
 
 @styled

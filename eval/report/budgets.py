@@ -1,69 +1,96 @@
-"""Validation accuracy at equal cost: where each run stood when it had spent the same as every other."""
+"""Validation accuracy at equal cost: where each run stood when it had spent what the first arm spends in all."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from eval.report.panels import GROUP, rows_of
-from eval.report.statistics import over_seeds_interval
+from eval.report.panels import GROUP, panel_titles, rows_of
+from eval.report.statistics.intervals import over_seeds_interval, over_seeds_p_value
 from sfpo.settings import ReportSettings
 
 COSTS = ["rollouts", "backward_passes", "seconds"]
 QUANTITIES = ["accuracy", "area"]
 
 
-def largest_common(validation: pd.DataFrame) -> pd.DataFrame:
-    """[(model, dataset), cost]: the most of each cost that every run has spent.
+def prices(metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """[(model, dataset)], columns rollout and backward_pass: what one of each takes in the first arm's runs, in seconds.
 
     Args:
-        validation: model, dataset, arm, seed, rollouts, backward_passes (whole batches), seconds (of training, without
-            validation and saving); one row a validation.
+        metrics: model, dataset, arm, seed, step, rollouts, backward_passes, seconds_total, seconds_update (all cumulative).
     """
-    return validation.groupby([*GROUP, "arm", "seed"], sort=False)[COSTS].max().groupby(GROUP, sort=False).min()
+    of_first = rows_of(metrics, arm=next(iter(settings.arms)))
+    ends = of_first.sort_values("step").groupby([*GROUP, "seed"]).last().groupby(GROUP).sum(numeric_only=True)
+    return pd.DataFrame(
+        {
+            "rollout": (ends["seconds_total"] - ends["seconds_update"]) / ends["rollouts"],
+            "backward_pass": ends["seconds_update"] / ends["backward_passes"],
+        }
+    )
+
+
+def priced(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """``validation`` with seconds at the first arm's prices: rollouts and backward passes as if the machine were equally fast
+    for every arm. What else ran on the machine, and which other arms there are, changes no comparison.
+
+    Args:
+        validation: model, dataset, rollouts, backward_passes.
+        metrics: as for ``prices``.
+    """
+    of_group = validation[GROUP].join(prices(metrics, settings), on=GROUP)
+    seconds = validation["rollouts"] * of_group["rollout"] + validation["backward_passes"] * of_group["backward_pass"]
+    return validation.assign(seconds=seconds)
 
 
 def at_budget(run: pd.DataFrame, cost: str, budget: float) -> dict[str, float]:
-    """The last validation at or before ``budget``; nothing is interpolated, so nothing later is used.
+    """Where a run stood at ``budget``, linear between the validations before and after it.
 
     Args:
         run: step, accuracy (share) and ``cost`` of one run's validations; the first, before training, has cost 0.
-        budget: above 0, in the units of ``cost``.
+        budget: above 0, in the units of ``cost``. A run that ended before it stays as it was.
 
     Returns:
-        step and accuracy of that validation; and ``area``: the mean of accuracy over the budget, each validation holding until
-        the next. It uses every validation, and is less noisy than one.
+        step and accuracy there; and ``area``: the mean of accuracy over the budget, by trapezoids up to the last validation at
+        or before it, which is held from there. It uses every validation, and is less noisy than one.
     """
-    seen = run[run[cost] <= budget].sort_values("step")
-    holds = np.diff(np.append(seen[cost].to_numpy(float), budget))
-    last = seen.iloc[-1]
-    return {"step": last["step"], "accuracy": last["accuracy"], "area": float(seen["accuracy"].to_numpy() @ holds / budget)}
+    run = run.sort_values("step")
+    costs, accuracy = run[cost].to_numpy(float), run["accuracy"].to_numpy(float)
+    seen = costs <= budget
+    held = accuracy[seen][-1] * (budget - costs[seen][-1])
+    return {
+        "step": float(np.interp(budget, costs, run["step"])),
+        "accuracy": float(np.interp(budget, costs, accuracy)),
+        "area": float((np.trapezoid(accuracy[seen], costs[seen]) + held) / budget),
+    }
 
 
 def at_equal_budgets(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Each arm at the largest budget that every run reached, by each cost, and its gain over the first arm, seed by seed.
+    """Each arm at what the first arm spends in all (mean over its seeds), by each cost, and its gain over it, seed by seed.
 
     Args:
-        validation: as for ``largest_common``, with step and accuracy (share).
+        validation: model, dataset, arm, seed, step, accuracy (share), rollouts, backward_passes (whole batches), seconds; one
+            row a validation.
 
     Returns:
-        model, dataset, arm, measure (the cost), budget, step (mean over seeds of the validation that counts), n_seeds; and, in
-        percent, accuracy and area (see ``at_budget``), each with _low and _high (95% interval over seeds), and
-        <quantity>_gain over the first arm with _low and _high (paired by seed). Ends are missing where seeds show no spread.
+        model, dataset, arm, measure (the cost), budget, step (mean over seeds), n_seeds; and, in percent, accuracy and area
+        (see ``at_budget``), each with _low and _high (95% interval over seeds), and <quantity>_gain over the first arm with
+        _low, _high and _p (paired by seed). Ends and p are missing where seeds show no spread.
     """
-    budgets = largest_common(validation)
     first = next(iter(settings.arms))
     rows = []
-    for (model, dataset), budget in budgets.iterrows():
+    for model, dataset in panel_titles(settings):
         runs = rows_of(validation, model=model, dataset=dataset)
+        budget = rows_of(runs, arm=first).groupby("seed")[COSTS].max().mean()
         for cost in COSTS:
             found = {arm: _by_seed(rows_of(runs, arm=arm), settings.seeds, cost, budget[cost]) for arm in settings.arms}
             for arm, seeds in found.items():
                 row = {"model": model, "dataset": dataset, "arm": arm, "measure": cost, "budget": budget[cost]}
                 row |= {"step": seeds["step"].mean(), "n_seeds": len(seeds)}
                 for quantity in QUANTITIES:
+                    gain = seeds[quantity] - found[first][quantity]
                     row |= _with_interval(quantity, seeds[quantity], (0.0, 1.0))
-                    row |= _with_interval(f"{quantity}_gain", seeds[quantity] - found[first][quantity], (-1.0, 1.0))
+                    row |= _with_interval(f"{quantity}_gain", gain, (-1.0, 1.0))
+                    row |= {f"{quantity}_gain_p": over_seeds_p_value(gain.to_numpy(float))}
                 rows.append(row)
     return pd.DataFrame(rows)
 

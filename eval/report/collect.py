@@ -20,7 +20,10 @@ from sfpo.settings import ReportSettings, RunId
 
 BASE = "base"
 """Arm of the untrained model."""
-METRICS = ["step", "reward", "response_length", "entropy", "rollouts", "backward_passes", "peak_memory_mb"]
+METRICS = [
+    *["step", "reward", "response_length", "entropy", "rollouts", "backward_passes", "peak_memory_mb"],
+    *["seconds_total", "seconds_update"],
+]
 VALIDATION = ["step", "accuracy", "pass_at_k", "rollouts", "backward_passes", "seconds"]
 SCORES = ["checkpoint", "benchmark", "problem_id", "sample", "correct"]
 
@@ -117,13 +120,15 @@ def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
     missing = [name for name in settings.benchmarks if name not in set(frame["benchmark"])]
     if missing:
         raise ReportError(f"{path}: no scores for {', '.join(missing)}")
-    drawn = frame.groupby(["checkpoint", "benchmark", "problem_id"])["sample"].nunique()
-    if (drawn != settings.samples).any() or len(frame) != settings.samples * len(drawn):
-        checkpoint, benchmark, problem = (drawn != settings.samples).idxmax()
+    drawn = frame.groupby(["checkpoint", "benchmark", "problem_id"])["sample"].agg(["nunique", "size"])
+    asked = drawn.index.get_level_values("benchmark").map(settings.samples)
+    wrong = (drawn["nunique"] != asked) | (drawn["size"] != asked)
+    if wrong.any():
+        checkpoint, benchmark, problem = wrong.idxmax()
+        rows, number = drawn.loc[(checkpoint, benchmark, problem), ["size", "nunique"]]
         raise ReportError(
-            f"{path}: the suite asks for {settings.samples} samples of each problem, numbered apart; {benchmark} {problem} has "
-            f"{drawn[checkpoint, benchmark, problem]} ({checkpoint}), and there are {len(frame)} rows for {len(drawn)} "
-            "problems"
+            f"{path}: the suite asks for {settings.samples[benchmark]} samples of each problem of {benchmark}, numbered apart; "
+            f"{problem} has {rows} rows with {number} numbers ({checkpoint})"
         )
     checkpoints, problems = frame["checkpoint"].nunique(), len(frame.drop_duplicates(["benchmark", "problem_id"]))
     if len(drawn) != checkpoints * problems:

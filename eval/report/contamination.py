@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.report.markup import Block, Cell, latex, markdown
-from eval.report.tables import Table
+from eval.report.markup import Block, Cell, Table, latex, markdown
 from sfpo.data.contamination import KINDS, THRESHOLD, WORDS
 from sfpo.settings import ReportSettings
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from eval.report.collect import BASE
 from eval.report.panels import (
     GROUP,
+    ONE_SEED,
     SEED_MARKS,
     arm_handles,
     draw_curve,
@@ -142,7 +143,7 @@ def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
     """
     look, titles = looks(settings.arms), panel_titles(settings)
     spent = spent_to_targets(validation, settings, (BEST,))
-    means = costs_to_targets(spent, settings)
+    means = costs_to_targets(validation, settings, (BEST,))
     figure, panels = grid(3 * len(titles), columns=3, height=0.65 + 0.22 * len(look), sharey=True)
     unit_size, unit = time_unit(spent.loc[spent["measure"] == "seconds", "cost"])
     for i, ((model, dataset), title) in enumerate(titles.items()):
@@ -150,7 +151,8 @@ def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
         for axes, (cost, label) in zip(row, COSTS.items(), strict=True):
             bars, seeds = (rows_of(frame, model=model, dataset=dataset, measure=cost) for frame in (means, spent))
             scale = unit_size if cost == "seconds" else 1.0
-            _cost_bars(axes, bars.assign(cost=bars["cost"] / scale), seeds.assign(cost=seeds["cost"] / scale), look)
+            bars = bars.assign(cost=bars["cost"] / scale, spent=bars["spent"] / scale)
+            _cost_bars(axes, bars, seeds.assign(cost=seeds["cost"] / scale), look)
             axes.set_xlabel(label.format(unit=unit))
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             if cost != "seconds":
@@ -161,7 +163,7 @@ def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
 
 
 def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
-    marks = {True: "One seed, when it got there", False: "One seed that did not (k of n did), at its end"}
+    marks = {True: "One seed, where its own curve gets there", False: "One seed that does not (k of n do), at its end"}
     return [
         Line2D([], [], color="0.2", marker=SEED_MARKS[reached], markerfacecolor="w", linestyle="", label=label)
         for reached, label in marks.items()
@@ -171,8 +173,9 @@ def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
 
 def _cost_text(settings: ReportSettings) -> str:
     first, count = next(iter(settings.arms.values())), len(settings.seeds)
-    bars = f"Bars: geometric mean of {count} seeds; " if count > 1 else "One training seed; "
-    return f"{bars}n×: {first}'s bar over this bar\nLevel: best of {first}'s {'mean ' * (count > 1)}validation curve"
+    bars = f"Bars: mean curve of {count} seeds" if count > 1 else ONE_SEED
+    level = f"best of {first}'s monotone {'mean ' * (count > 1)}validation curve"
+    return f"{bars}; n×: {first}'s bar over this bar\nLevel: {level}; pale: not reached for all that was spent"
 
 
 def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str, Look]) -> None:
@@ -183,15 +186,18 @@ def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[
         seeds: the costs of single runs, in the same units.
     """
     for place, (arm, (_, mean)) in enumerate(zip(look, means.iterrows(), strict=True)):
-        axes.barh(place, mean["cost"], height=0.65, color=look[arm].color, alpha=0.75, linewidth=0)
+        reached = not np.isnan(mean["cost"])
+        length, alpha = (mean["cost"], 0.75) if reached else (mean["spent"], 0.25)
+        axes.barh(place, length, height=0.65, color=look[arm].color, alpha=alpha, linewidth=0)
         runs = rows_of(seeds, arm=arm)
         offsets = 0.22 * np.linspace(-1, 1, len(runs)) * (len(runs) > 1)  # seeds often coincide: validations are few
-        for cost, reached, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
-            axes.plot(cost, place + offset, marker=SEED_MARKS[reached], color="0.2", markerfacecolor="w", markeredgewidth=0.6)
+        for cost, arrived_alone, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
+            mark = {"marker": SEED_MARKS[arrived_alone], "color": "0.2", "markerfacecolor": "w", "markeredgewidth": 0.6}
+            axes.plot(cost, place + offset, **mark)
         arrived = "" if mean["n_reached"] == mean["n_seeds"] else f"{mean['n_reached']} of {mean['n_seeds']}"
         axes.annotate(
-            "\n".join(filter(None, [ratio_label(mean), arrived])),
-            (runs["cost"].max(), place),
+            "\n".join(filter(None, [ratio_label(mean, next(iter(look))), arrived])),
+            (max(runs["cost"].max(), length), place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
 
+DAGGER = "†"
 PAGE_ROWS = 30
 """Rows of a LaTeX table that fit one page with its notes; beyond, each block gets a table of its own."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table in its three forms."""
+
+    frame: pd.DataFrame
+    """The numbers, more than are printed."""
+    markdown: str
+    latex: str
 
 
 @dataclass(frozen=True)
@@ -44,14 +56,18 @@ class Block:
     rule_after: int
 
 
-def markdown(caption: str, heads: list[str], blocks: list[Block], notes: list[str]) -> str:
-    """A table for each block, its columns padded to one width over all blocks."""
+def markdown(caption: str, heads: list[str], blocks: list[Block], notes: list[str], above: Sequence[str] = ()) -> str:
+    """A table for each block, its columns padded to one width over all blocks.
+
+    Args:
+        above: paragraphs before the first block, which no reader may miss; ``notes`` stand below the last.
+    """
     heads = [head.replace("\n", " ") for head in heads]
     bodies = [[[title, *map(_markdown_cell, cells)] for title, cells in block.rows] for block in blocks]
     head = ["", *heads]
     widths = [max(len(line[i]) for line in [head, *(line for body in bodies for line in body)]) for i in range(len(head))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    parts = [f"**{caption}**"]
+    parts = [f"**{caption}**", *above]
     for block, body in zip(blocks, bodies, strict=True):
         lines = [_padded(line, widths) for line in (head, rule, *body)]
         parts.append(f"{block.title}\n\n" + "\n".join(lines))
@@ -67,17 +83,18 @@ def _padded(line: list[str], widths: list[int]) -> str:
     return "| " + " | ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(others, widths[1:], strict=True))]) + " |"
 
 
-def latex(caption: str, heads: list[str], blocks: list[Block], notes: list[str], label: str) -> str:
+def latex(caption: str, heads: list[str], blocks: list[Block], notes: list[str], label: str, above: Sequence[str] = ()) -> str:
     """Table environments that need the package booktabs alone; six benchmarks fit a text width of 5.5 inches.
 
     Args:
         heads: of the columns after the first; a line break is kept here, and is a space in Markdown.
+        above: as for ``markdown``: part of the caption.
     """
     pages = [blocks] if sum(len(block.rows) for block in blocks) <= PAGE_ROWS else [[block] for block in blocks]
     parts = []
     for number, page in enumerate(pages):
         title = (
-            rf"\caption{{{escaped(caption)}.}}\label{{tab:{label}}}"
+            rf"\caption{{{escaped(' '.join([f'{caption}.', *above]))}}}\label{{tab:{label}}}"
             if number == 0
             else rf"Table~\ref{{tab:{label}}}, continued\par\medskip"
         )

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.report.markup import html, html_page
+from eval.report.markup import Table, html, html_page
 from eval.report.style import context
-from eval.report.tables import Table
 from sfpo.manifest import write_text
 
 # Without these entries the time of drawing would be in the file.

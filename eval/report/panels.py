@@ -15,7 +15,9 @@ from sfpo.settings import ReportSettings
 GROUP = ["model", "dataset"]
 SEED_MARKS = {True: "o", False: ">"}
 """Mark of a run that reached a level, and of one that did not."""
-BOUND_SIGNS = {"exact": "", "at least": "≥ ", "at most": "≤ "}
+UNKNOWN = "unknown"
+"""Of a ratio of which one of the two costs is not known."""
+ONE_SEED = "One training seed: these are single runs, not methods"
 FEW_ARMS = 4
 """Up to so many, the bands of all arms can be told apart, and a table can say each in words."""
 LEGEND_CHARACTERS = 100
@@ -137,18 +139,18 @@ def seeds_text(settings: ReportSettings) -> str:
     head = f"{settings.title}. " if settings.title else ""
     of_whom = "" if len(front) == len(settings.arms) else f" of {' and '.join(settings.arms[arm] for arm in front)}"
     several = f"Lines: mean of {count} seeds; bands{of_whom}: lowest to highest seed"
-    return head + ("One training seed" if count == 1 else several)
+    return head + (ONE_SEED if count == 1 else several)
 
 
-def ratio_label(row: pd.Series) -> str:
-    """The first arm's cost over this arm's, with the sign of what it bounds; '–' where nothing is known.
+def ratio_label(row: pd.Series, first: str) -> str:
+    """The first arm's cost over this arm's; '?' where it is unknown, nothing for the first arm.
 
     Args:
-        row: of ``targets.costs_to_targets``; the first arm's has no label.
+        row: of ``targets.costs_to_targets``.
     """
-    if pd.isna(row["ratio_bound"]):
+    if row["arm"] == first:
         return ""
-    return "–" if row["ratio_bound"] == "unknown" else f"{BOUND_SIGNS[row['ratio_bound']]}{row['ratio']:.2f}×"
+    return "?" if pd.isna(row["ratio"]) else f"{row['ratio']:.2f}×"
 
 
 def time_unit(seconds: pd.Series) -> tuple[float, str]:

@@ -14,9 +14,10 @@ import pandas as pd
 import yaml
 from pydantic import Field, model_validator
 
-from eval.report.markup import Block, Cell, escaped, latex, markdown
-from eval.report.panels import rows_of
-from eval.report.tables import DAGGER, Table
+from eval.report.accuracy import ALL_MODELS
+from eval.report.markup import DAGGER, Block, Cell, Table, escaped, latex, markdown
+from eval.report.notes import ONE_SEED_ABOVE
+from eval.report.panels import UNKNOWN, rows_of
 from eval.report.targets_display import Ratio
 from sfpo.config import Name
 from sfpo.schema import Schema, parse
@@ -28,7 +29,7 @@ COST_QUANTITIES = {"rollouts": "rollouts", "hours": "seconds"}
 """The paper's quantity -> our measure of the same."""
 KEYS = ["model", "arm", "over", "quantity"]
 COLUMNS = [
-    *["model", "dataset", "arm", "over", "kind", "quantity", "paper", "ours", "ours_low", "ours_high", "ours_bound"],
+    *["model", "dataset", "arm", "over", "kind", "quantity", "paper", "ours", "ours_low", "ours_high"],
     *["difference", "within", "computed", "source"],
 ]
 
@@ -105,14 +106,14 @@ def beside_ours(item: str, frame: pd.DataFrame, titles: Mapping[str, str] | None
 
     Args:
         item: table1, table2, table3 or figure4.
-        frame: the numbers of ``tables.accuracy``; for figure4 of ``targets.costs_to_targets`` with the target BEST alone.
+        frame: the numbers of ``accuracy_frame``; for figure4 of ``targets.costs_to_targets`` with the target BEST alone.
         titles: arm or benchmark -> its title; without one the key is printed.
 
     Returns:
         The table, or in place of its texts one line that says why there is none. Its frame: model, dataset (ours), arm, over
-        (empty, or the arm compared with), kind (score, gain, ratio), quantity; paper, ours, ours_low, ours_high, ours_bound
-        (exact, at least, at most); difference (ours - paper), within (the paper's value lies in our 95% interval; missing
-        without one), computed (from cells of the paper; False: printed by it), source.
+        (empty, or the arm compared with), kind (score, gain, ratio), quantity; paper, ours, ours_low, ours_high; difference
+        (ours - paper), within (the paper's value lies in our 95% interval; missing without one), computed (from cells of the
+        paper; False: printed by it), source.
 
     Raises:
         ValueError: the paper has no such item, or the frame of figure4 has several targets.
@@ -134,25 +135,26 @@ def beside_ours(item: str, frame: pd.DataFrame, titles: Mapping[str, str] | None
     groups = both.groupby(["model", "dataset"], sort=False)
     blocks = [_block(rows, titles or {}, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
     caption = f"{name} of the paper, and ours"
-    notes = _notes(both)
-    return Table(both, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, f"{item}_paper"))
+    notes, above = _notes(both), [ONE_SEED_ABOVE] if frame["n_seeds"].max() == 1 else []
+    label = f"{item}_paper"
+    return Table(both, markdown(caption, heads, blocks, notes, above), latex(caption, heads, blocks, notes, label, above))
 
 
 # ---------------------------------------------------------------------------------------------- numbers
 
 
 def _our_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of an accuracy table, one row a number: model, dataset, arm, over, kind, quantity, ours with ends and bound."""
+    """The frame of an accuracy table, one row a number: model, dataset, arm, over, kind, quantity, ours with ends."""
     arms = frame.loc[frame["kind"] == "score", "arm"].unique()
     pairs = {f"{arm}-{over}": (arm, over) for arm in arms for over in arms}
     quantities = [column for column in frame if f"{column}_low" in frame]
     rows = []
-    for _, row in frame.iterrows():
+    for _, row in frame[frame["model"] != ALL_MODELS].iterrows():
         arm, over = (row["arm"], "") if row["kind"] == "score" else pairs[row["arm"]]
         known = {"model": row["model"], "dataset": row["dataset"], "arm": arm, "over": over, "kind": row["kind"]}
         for name in quantities:
             numbers = {f"ours{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
-            rows.append({**known, "quantity": name, **numbers, "ours_bound": "exact"})
+            rows.append({**known, "quantity": name, **numbers})
     return pd.DataFrame(rows)
 
 
@@ -162,8 +164,8 @@ def _our_ratios(frame: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"{RATIOS} is of one target; the frame has {', '.join(frame['target'].unique())}")
     measures = {measure: quantity for quantity, measure in COST_QUANTITIES.items()}
     first = frame["arm"].iloc[0]
-    found = frame[frame["measure"].isin(list(measures)) & frame["ratio"].notna()]
-    names = {f"ratio{end}": f"ours{end}" for end in ("", "_low", "_high", "_bound")}
+    found = frame[frame["measure"].isin(list(measures)) & (frame["arm"] != first)]
+    names = {f"ratio{end}": f"ours{end}" for end in ("", "_low", "_high")}
     found = found.assign(over=first, kind="ratio", quantity=found["measure"].map(measures)).rename(columns=names)
     return found[["model", "dataset", *KEYS[1:], "kind", *names.values()]]
 
@@ -203,8 +205,8 @@ def _block(rows: pd.DataFrame, titles: Mapping[str, str], title: str) -> Block:
         within = "n/a" if pd.isna(row["within"]) else "yes" if row["within"] else "no"
         cells = [
             f"{row['paper']:{sign}.2f}{mark}",
-            ours if row["ours_bound"] == "exact" else f"{row['ours_bound']} {row['ours']:.2f}",
-            f"{row['difference']:+.2f}",
+            UNKNOWN if pd.isna(row["ours"]) else ours,
+            "n/a" if pd.isna(row["ours"]) else f"{row['difference']:+.2f}",
             within,
         ]
         return f"{of_whom}: {names.get(row['quantity'], row['quantity'])}", cells
@@ -227,6 +229,6 @@ def _notes(both: pd.DataFrame) -> list[str]:
     if ratios:
         notes.append(
             "Of costs the ratio alone is compared: up to the first arm's best accuracy, how many times the other arm's cost it "
-            "spends. 'at least', 'at most': some of our runs never got there."
+            "spends; unknown where an arm of ours did not get there."
         )
     return notes

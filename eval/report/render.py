@@ -15,12 +15,14 @@ from typing import Any
 import pandas as pd
 
 from eval.report import tables
+from eval.report.accuracy import accuracy_frame
 from eval.report.collect import Collected, ReportError, collect
 from eval.report.freshness import of, require_current, write_page_record, write_record
 from eval.report.kinds import find_kind
 from eval.report.partial import finished_part
 from eval.report.runs_page import runs_page
-from eval.report.statistics import AVERAGE
+from eval.report.statistics.scores import AVERAGE
+from eval.report.verdicts import headline
 from sfpo.manifest import write_json, write_text
 from sfpo.schema import ConfigError
 from sfpo.settings import ReportSettings, load_settings
@@ -32,7 +34,7 @@ def metrics(items: Iterable[tuple[Collected, ReportSettings]]) -> dict[str, Any]
     found: dict[str, Any] = {}
     for collected, settings in items:
         of_item = found.setdefault(settings.item, {})
-        for _, row in tables.accuracy(collected.scores, settings).frame.iterrows():
+        for _, row in accuracy_frame(collected.scores, settings).iterrows():
             columns = [*settings.benchmarks, AVERAGE]
             if row["kind"] == "gain":
                 columns = [f"{column}{suffix}" for column in columns for suffix in ("", "_low", "_high")]
@@ -83,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     for found, item in collected:
         if arguments.headline or (arguments.partial and find_kind(item.shows).in_metrics):
-            print(tables.headline(tables.accuracy(found.scores, item), item))
+            print(headline(tables.accuracy(found.scores, item), tables.pass_at_least_once(found.scores, item), item))
         if not arguments.headline:
             find_kind(item.shows).write(found, item, folder)
             if not arguments.partial:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.report.choice import chosen
+from eval.report.choice import FOLDS, chosen
 from eval.report.collect import BASE
-from eval.report.markup import Block, Cell, latex, markdown
+from eval.report.markup import Block, Cell, Table, latex, markdown
+from eval.report.notes import one_seed, seeds_fixed_beforehand
 from eval.report.panels import rows_of
 from eval.report.partial import missing_note, missing_rows
-from eval.report.statistics import AVERAGE, interval, paired_gain, per_problem
-from eval.report.tables import Table
+from eval.report.statistics.comparisons import GAIN_BOUNDS, differences, paired_gain
+from eval.report.statistics.intervals import interval
+from eval.report.statistics.scores import AVERAGE, Values, per_problem
 from sfpo.config import CheckpointChoice
 from sfpo.settings import ReportSettings
 
@@ -18,12 +20,12 @@ TITLES: dict[CheckpointChoice, str] = {
     "last": "Last",
     "best": "Best on\nheld-out rows",
     "best_on_benchmarks": "Best on these\nproblems (paper)",
-    "best_on_other_half": "Best on the\nother half",
+    "best_on_other_folds": "Best on the\nother folds",
 }
 LUCK = "luck"
-"""Column: best on these problems less best on the other half."""
+"""Column: best on these problems less best on the other folds."""
 
-Values = dict[str, dict[str, pd.DataFrame]]
+ByChoice = dict[str, Values]
 """Choice -> benchmark -> [seeds, problems]."""
 
 
@@ -51,10 +53,13 @@ def selection_table(scores: pd.DataFrame, settings: ReportSettings) -> Table:
     )
     heads, notes = [*TITLES.values(), "Luck"], missing_note(settings) + _notes(frame, settings)
     blocks = [_block(block, settings) for _, block in frame.groupby(["model", "dataset"], sort=False)]
-    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+    above = one_seed(settings)
+    return Table(
+        frame, markdown(caption, heads, blocks, notes, above), latex(caption, heads, blocks, notes, settings.item, above)
+    )
 
 
-def _values(of_arm: pd.DataFrame, settings: ReportSettings) -> Values:
+def _values(of_arm: pd.DataFrame, settings: ReportSettings) -> ByChoice:
     runs = [run for _, run in of_arm.groupby("seed", sort=False)]
     values = {}
     for how in TITLES:
@@ -63,17 +68,18 @@ def _values(of_arm: pd.DataFrame, settings: ReportSettings) -> Values:
     return values
 
 
-def _scores(values: Values) -> dict[str, float]:
+def _scores(values: ByChoice) -> dict[str, float]:
     cells = {how: interval(tables) for how, tables in values.items()}
-    return _row({**cells, LUCK: paired_gain(values["best_on_benchmarks"], values["best_on_other_half"])})
+    return _row({**cells, LUCK: interval(_luck(values), GAIN_BOUNDS)})
 
 
-def _gains(values: Values, reference: Values) -> dict[str, float]:
+def _gains(values: ByChoice, reference: ByChoice) -> dict[str, float]:
     cells = {how: paired_gain(values[how], reference[how]) for how in TITLES}
-    luck, of_reference = (
-        {b: one["best_on_benchmarks"][b] - one["best_on_other_half"][b] for b in one["last"]} for one in (values, reference)
-    )
-    return _row({**cells, LUCK: paired_gain(luck, of_reference)})
+    return _row({**cells, LUCK: paired_gain(_luck(values), _luck(reference))})
+
+
+def _luck(values: ByChoice) -> Values:
+    return differences(values["best_on_benchmarks"], values["best_on_other_folds"])
 
 
 def _row(cells: dict[str, pd.DataFrame]) -> dict[str, float]:
@@ -103,9 +109,7 @@ def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
         "Each cell: mean [95% interval], as in the table of scores. Problems and seeds are the same; the checkpoint differs.",
         "Held-out rows are of the training set. The two ways after it choose, for each run, among "
         f"{' or '.join(map(str, among))} checkpoints by their average over the benchmarks: over all problems, the very ones "
-        "that are scored, as the paper does; or over one half of the problems while the other is scored, and the reverse.",
+        f"that are scored, as the paper does; or over nine tenths of the problems while the rest is scored, {FOLDS} times.",
         "Luck: what the paper's way shows above a choice that never sees the rows it is scored on, in points, paired.",
     ]
-    if len(settings.seeds) == 1:
-        notes.append("There is one training seed: intervals are over problems alone and compare runs, not methods.")
-    return notes
+    return [*notes, *seeds_fixed_beforehand(settings)]

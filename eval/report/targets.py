@@ -1,19 +1,21 @@
-"""What each run spends to reach a target validation accuracy, and means and ratios of that with intervals over seeds.
+"""What each arm spends to reach a target validation accuracy, and how many times as much the first arm does.
 
-Costs are compared as ratios, so means and intervals are those of their logarithms. A run that never gets there is kept: all
-that it spent bounds its cost from below, and whatever is made of it is marked as a bound.
+Of all seeds together: their mean curve is made monotone, crossed, and compared (eval/report/statistics/target_time.py). An arm
+whose mean curve does not get there has no cost, and no ratio: unknown.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from eval.report.budgets import COSTS
-from eval.report.panels import GROUP, panel_titles, rows_of
-from eval.report.statistics import over_seeds_interval
+from eval.report.panels import panel_titles, rows_of
+from eval.report.statistics.comparisons import holm
+from eval.report.statistics.target_time import UNKNOWN, Curves, Estimate, cost_to, isotonic, mean_cost, ratio_of_costs
 from sfpo.settings import ReportSettings
 
 ENDS = ("", "_low", "_high")
@@ -29,24 +31,17 @@ class Target:
 
     value: float
     of_gain: bool = True
-    """True: base + value * (the first arm's best mean accuracy - base). False: the accuracy ``value`` (share) itself."""
+    """True: base + value * (the first arm's best - base), both of its isotonic mean curve. False: the accuracy ``value``
+    (share) itself."""
 
     def __post_init__(self) -> None:
         if not (self.value > 0 and (self.of_gain or self.value <= 1)):
             raise ValueError(f"a target must be above 0, and an accuracy not above 1: {self}")
 
-    def level(self, validation: pd.DataFrame, first: str) -> float:
-        """The accuracy (share) in the runs of one model and dataset.
-
-        Args:
-            validation: arm, step, accuracy (share). The base is the mean at step 0 over all runs.
-            first: the arm that is compared with; its best is that of its mean curve over seeds.
-        """
-        if not self.of_gain:
-            return self.value
-        base = rows_of(validation, step=0)["accuracy"].mean()
-        best = rows_of(validation, arm=first).groupby("step")["accuracy"].mean().max()
-        return base + self.value * (best - base)
+    def level(self, first: Curves) -> float:
+        """The accuracy (share), from the curves of the arm that is compared with."""
+        curve = isotonic(first)
+        return float(curve[0] + self.value * (curve[-1] - curve[0])) if self.of_gain else self.value
 
     def name(self, first: str) -> str:
         """In words; ``first`` is the first arm's title."""
@@ -56,88 +51,83 @@ class Target:
 
 
 BEST = Target(1.0)
-"""The first arm's best mean accuracy."""
+"""The first arm's best accuracy, by its isotonic mean curve. An arm that is as good arrives in about half of all suites."""
 TARGETS = (Target(0.5), Target(0.8), BEST)
 
 
-def arrival(run: pd.DataFrame, level: float) -> tuple[pd.Series, bool]:
-    """The first validation at or above ``level`` once training began, and True; without one the last validation, and False.
-
-    The validation before training does not count: it is of the model that all arms start from, and has no cost.
+def curves_of(runs: pd.DataFrame, seeds: list[int]) -> Curves:
+    """The curves of one arm, at the steps that all of its seeds were validated at.
 
     Args:
-        run: step, accuracy (share) and further columns of one run; at least one row after step 0.
+        runs: seed, step (0 = before training), accuracy (share), and the columns of ``COSTS``.
     """
-    trained = run[run["step"] > 0].sort_values("step")
-    hits = trained[trained["accuracy"] >= level - 1e-9]  # a mean of equal accuracies may round above them
-    return (hits.iloc[0], True) if len(hits) else (trained.iloc[-1], False)
+    table = runs.pivot(index="seed", columns="step", values=["accuracy", *COSTS]).loc[seeds]
+    table = table.loc[:, table.columns.isin(_common_steps(table), level="step")]
+    return Curves(table["accuracy"].to_numpy(float), {cost: table[cost].to_numpy(float) for cost in COSTS})
+
+
+def _common_steps(table: pd.DataFrame) -> list[int]:
+    accuracy = table["accuracy"]
+    return list(accuracy.columns[accuracy.notna().all()])
+
+
+def _curves(validation: pd.DataFrame, settings: ReportSettings, model: str, dataset: str) -> dict[str, Curves]:
+    group = rows_of(validation, model=model, dataset=dataset)
+    return {arm: curves_of(rows_of(group, arm=arm), settings.seeds) for arm in settings.arms}
 
 
 def spent_to_targets(validation: pd.DataFrame, settings: ReportSettings, targets: tuple[Target, ...] = TARGETS) -> pd.DataFrame:
-    """Cost of each run up to each target.
+    """Cost of each run up to each target, where its own isotonic curve crosses it: how far seeds lie apart.
 
     Args:
         validation: model, dataset, arm, seed, step (0 = before training), accuracy (share), rollouts, backward_passes (whole
             batches), seconds (of training).
 
     Returns:
-        One row for each model, dataset, target, arm, seed and measure (rollouts, backward_passes, seconds): level (percent),
-        cost (in units of the measure), reached (False: ``cost`` is all that the run spent, a lower bound).
+        One row for each model, dataset, target, arm, seed and measure (rollouts, backward_passes, seconds): cost (in units of
+        the measure), reached (False: ``cost`` is all that the run spent).
     """
-    first = next(iter(settings.arms))
-    rows = []
-    for model, dataset in panel_titles(settings):
-        group = rows_of(validation, model=model, dataset=dataset)
-        for target in targets:
-            level, name = target.level(group, first), target.name(settings.arms[first])
-            known = {"model": model, "dataset": dataset, "target": name, "level": 100 * level}
-            for arm in settings.arms:
-                for seed in settings.seeds:
-                    row, reached = arrival(rows_of(group, arm=arm, seed=seed), level)
-                    of_run = {**known, "arm": arm, "seed": seed, "reached": reached}
-                    rows += [{**of_run, "measure": cost, "cost": float(row[cost])} for cost in COSTS]
+    first, rows = next(iter(settings.arms)), []
+    for (model, dataset), target in product(panel_titles(settings), targets):
+        curves = _curves(validation, settings, model, dataset)
+        known = {"model": model, "dataset": dataset, "target": target.name(settings.arms[first])}
+        level = target.level(curves[first])
+        for arm, (place, seed), price in product(settings.arms, enumerate(settings.seeds), COSTS):
+            run = curves[arm].one(place)
+            cost = cost_to(run, level, price)
+            reached = not np.isnan(cost)
+            of_run = {**known, "arm": arm, "seed": seed, "reached": reached, "measure": price}
+            rows.append({**of_run, "cost": cost if reached else float(run.costs[price].max())})
     return pd.DataFrame(rows)
 
 
-def costs_to_targets(spent: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Mean cost of each arm up to each target, and the first arm's cost over it, with 95% intervals over seeds.
-
-    Means are geometric, intervals Student's t on logarithms; ratios are paired by seed. Where a run never arrived, a mean is
-    a bound, and has no interval: nothing says how far beyond it lies.
+def costs_to_targets(validation: pd.DataFrame, settings: ReportSettings, targets: tuple[Target, ...] = TARGETS) -> pd.DataFrame:
+    """Cost of each arm up to each target, and the first arm's cost over it, with 95% intervals over seeds (jackknife).
 
     Args:
-        spent: of ``spent_to_targets``.
+        validation: as for ``spent_to_targets``.
 
     Returns:
-        model, dataset, target, level (percent), measure, arm, n_seeds, n_reached; cost, cost_low, cost_high, cost_bound (exact,
-        at least); ratio, ratio_low, ratio_high, ratio_bound (exact, at least, at most, unknown: no ratio; the first arm has
-        none). Ends are missing where there is a bound, one seed, or no spread between seeds.
+        model, dataset, target, level (percent), measure, arm, n_seeds, n_reached (seeds whose own curve arrives); spent (mean
+        of all that runs spent); cost, cost_low, cost_high; ratio, ratio_low, ratio_high, p (of the ratio against 1), p_holm
+        (corrected for all ratios of the frame). Missing: cost and ratio where the mean curve does not arrive, the first arm's
+        ratio, and ends and p where there is one seed, no spread, or no arrival without some seed.
     """
-    first = next(iter(settings.arms))
-    rows = []
-    for keys, group in spent.groupby([*GROUP, "target", "level", "measure"], sort=False):
-        known = dict(zip([*GROUP, "target", "level", "measure"], keys, strict=True))
-        of_arm = {arm: rows_of(group, arm=arm).set_index("seed") for arm in settings.arms}
-        for arm, runs in of_arm.items():
-            row = {**known, "arm": arm, "n_seeds": len(runs), "n_reached": int(runs["reached"].sum())}
-            row |= _with_interval("cost", runs["cost"], "exact" if runs["reached"].all() else "at least")
-            if arm != first:
-                bound = _ratio_bound(of_arm[first]["reached"].all(), runs["reached"].all())
-                row |= _with_interval("ratio", of_arm[first]["cost"] / runs["cost"], bound)
-            rows.append(row)
-    columns = [f"{name}{end}" for name in ("cost", "ratio") for end in (*ENDS, "_bound")]
-    return pd.DataFrame(rows, columns=[*GROUP, "target", "level", "measure", "arm", "n_seeds", "n_reached", *columns])
+    first, rows = next(iter(settings.arms)), []
+    for (model, dataset), target in product(panel_titles(settings), targets):
+        curves = _curves(validation, settings, model, dataset)
+        level = target.level(curves[first])
+        known = {"model": model, "dataset": dataset, "target": target.name(settings.arms[first]), "level": 100 * level}
+        for price, (arm, own) in product(COSTS, curves.items()):
+            arrived = sum(not np.isnan(cost_to(own.one(place), level, price)) for place in range(own.seeds))
+            ratio = UNKNOWN if arm == first else ratio_of_costs(curves[first], own, target.level, price)
+            of_arm = {**known, "measure": price, "arm": arm, "n_seeds": own.seeds, "n_reached": arrived}
+            of_arm |= {"spent": float(own.costs[price].max(axis=1).mean())}
+            cost = mean_cost(own, target.level, price, of=curves[first])
+            rows.append({**of_arm, **_named("cost", cost), **_named("ratio", ratio), "p": ratio.p})
+    frame = pd.DataFrame(rows)
+    return frame.assign(p_holm=holm(frame["p"].to_numpy()))
 
 
-def _ratio_bound(first_arrived: bool, arrived: bool) -> str:
-    """What is known of first / own where all of their runs arrived, or some cost is known from below alone."""
-    if first_arrived:
-        return "exact" if arrived else "at most"
-    return "at least" if arrived else "unknown"
-
-
-def _with_interval(name: str, values: pd.Series, bound: str) -> dict[str, float | str]:
-    mean, low, high = np.exp(over_seeds_interval(np.log(values.to_numpy(float)), (-np.inf, np.inf)))
-    if bound != "exact":
-        mean, low, high = np.nan if bound == "unknown" else mean, np.nan, np.nan
-    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_bound": bound}
+def _named(name: str, estimate: Estimate) -> dict[str, float]:
+    return dict(zip((f"{name}{end}" for end in ENDS), (estimate.value, estimate.low, estimate.high), strict=True))

@@ -15,10 +15,10 @@ from sfpo.schema import Schema, parse
 S = TypeVar("S", bound=Schema)
 
 
-CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_half"]
+CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_folds"]
 """Which checkpoint of a run is scored: the best on held-out rows of its training set; the last; the best of those that
 ``train.export_every`` keeps, by its average over the very benchmarks that it is scored on (the paper's choice, which flatters);
-the same, with each half of the problems scored by the checkpoint that is best on the other half."""
+the same, with each tenth of the problems scored by the checkpoint that is best on the other nine."""
 
 
 class Evaluate(Schema):
@@ -26,11 +26,17 @@ class Evaluate(Schema):
 
     samples: Count
     """k of avg@k and pass@k."""
+    samples_of: Annotated[dict[Name, Count], Field(default_factory=dict)]
+    """Benchmark -> its own k. A benchmark of few problems takes a larger one: `python -m eval.power` says which."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
     checkpoint: CheckpointChoice = "best"
     limit: Count | None = None
     """Only the first so many rows of each benchmark. None: all."""
     seed: int = 0
+
+    def samples_for(self, benchmark: str) -> int:
+        """k of one benchmark."""
+        return self.samples_of.get(benchmark, self.samples)
 
 
 ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -126,6 +132,14 @@ class Suite(Schema):
         if self.train.export_every is None and self.evaluate.checkpoint.startswith("best_on"):
             choice = f"evaluate.checkpoint = {self.evaluate.checkpoint}"
             raise ValueError(f"train.export_every must be set: {choice} chooses among the checkpoints that it keeps")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_of_benchmarks(self) -> Suite:
+        known = {*self.benchmarks, *(name for item in self.items.values() for name in item.benchmarks or [])}
+        for name, samples in self.evaluate.samples_of.items():
+            if name not in known:
+                raise ValueError(f"evaluate.samples_of.{name} = {samples}: allowed are {', '.join(sorted(known))}")
         return self
 
     @model_validator(mode="after")

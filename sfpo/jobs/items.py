@@ -33,7 +33,7 @@ def reports(params: Params) -> list[ReportSettings]:
             out_of_distribution=[
                 one for one in item.benchmarks or suite.benchmarks if params.benchmarks[one].out_of_distribution
             ],
-            samples=suite.evaluate.samples,
+            samples={one: suite.evaluate.samples_for(one) for one in item.benchmarks or suite.benchmarks},
             checkpoint=suite.evaluate.checkpoint,
             base={},
         )

@@ -3,9 +3,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from by_hand import TWO_SEEDS, labelled, legend_texts, overlaps, runs
 from report_factory import STEPS, TITLES, report_settings
-from test_budgets import TWO_SEEDS, runs
-from test_figures import labelled, legend_texts, overlaps
 
 from eval.report.arms import arms_figure, arms_table, trigger_text
 from eval.report.collect import collect
@@ -47,13 +46,23 @@ def test_the_numbers_are_those_of_table1_and_of_the_runs(results, tmp_path):
     assert "equal budgets: 15,360 rollouts, 60 backward passes, 78.0 s of training" in table.markdown
 
 
-def test_bold_gains_exclude_zero(results, tmp_path):
-    table, _ = made(results(arms=ALL), tmp_path)
-    gains = re.findall(r"(\*\*)?[+-][\d.]+(?:\*\*)? \[(-?[\d.]+), (-?[\d.]+)\]", table.markdown)
-    assert len(gains) == 4 * (len(ALL) - 1) and {bool(bold) for bold, _, _ in gains} == {True, False}
-    for bold, low, high in gains:
-        assert (float(low) > 0 or float(high) < 0) >= bool(bold)  # 0.0 may be 0.04, rounded
-        assert bool(bold) >= (float(low) > 0 or float(high) < 0)
+def test_bold_gains_differ_from_zero_after_correction(results, tmp_path):
+    settings = results(arms=("grpo", "gxpo", "sfpo"))
+    found = collect(settings, tmp_path)
+    # SFPO 20 points above GRPO, GXPO 2 points, whatever is spent; one point up or down by seed (0, +1, -1) of either.
+    gains, wobble = {"grpo": 0.0, "gxpo": 0.02, "sfpo": 0.2}, {0: 0.0, 1: 0.01, 2: -0.01}
+    moved = 0.3 + found.validation["arm"].map(gains) * (1 + found.validation["seed"].map(wobble) * 30 / 20)
+    table = arms_table(found.scores, found.validation.assign(accuracy=moved), found.metrics, found.summaries, settings)
+    # SFPO: gains 20, 20.3, 19.7: t = 20 / (0.3 / sqrt(3)) = 115, p of t(2) 7.5e-5; GXPO the same t: all six are below 5%.
+    frame = table.frame[table.frame["arm"] != "grpo"]
+    of_validation = frame[frame["measure"] != "test"]
+    assert of_validation["accuracy_gain_p"].to_numpy() == pytest.approx(7.5e-5, rel=0.01)
+    assert of_validation["p_holm"].max() == pytest.approx(8 * 7.5e-5, rel=0.01)  # eight gains: these come first
+    bold = re.findall(r"\*\*([+-][\d.]+)\*\* \[", table.markdown)
+    assert (
+        bold.count("+20.0") == bold.count("+2.0") == 3
+        and len(bold) == 6 + (frame[frame["measure"] == "test"]["p_holm"] < 0.05).sum()
+    )
 
 
 def test_when_the_trigger_fired():
@@ -72,10 +81,11 @@ def test_triggers_are_those_of_the_summaries(results, tmp_path):
 
 def test_notes_say_how_it_was_measured(results, tmp_path):
     text = made(results(), tmp_path)[0].markdown
-    for said in ("last at or before the budget", "Student's t over 3 seeds", "of 4 gains, one in twenty"):
+    for said in ("linear between validations", "Student's t over 3 seeds", "correction for 4 gains", "fixed before the runs"):
         assert said in text
-    alone = made(results(seeds=(0,)), tmp_path)[0].markdown
-    assert "none: there is one training seed" in alone and "[n/a]" in alone
+    alone = made(results(seeds=(0,)), tmp_path)[0]
+    assert "ONE TRAINING SEED" in alone.markdown and "[n/a]" in alone.markdown and "Bold" not in alone.markdown
+    assert alone.frame["p_holm"].isna().all()
 
 
 def test_figure_by_hand():
@@ -90,7 +100,7 @@ def test_figure_by_hand():
     assert {axes.get_ylim() for axes in curves} == {curves[0].get_ylim()}
     assert [axes.get_title() for axes in gains] == ["at 1,000 rollouts", "at 10 backward passes", "at 20.0 s of training"]
     points = [[line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1] for axes in gains]
-    np.testing.assert_allclose(points, [[0, 10], [0, -40], [0, 5]])
+    np.testing.assert_allclose(points, [[0, 10], [0, -17.5], [0, 20 / 3]])  # as in test_budgets
     assert legend_texts(figure) == ["GRPO", "SFPO", "GRPO's final accuracy", "Equal budget"]
     assert set(data["series"]) == {"accuracy", "equal budget"}
 

@@ -69,11 +69,8 @@ def rewrite_scores(root, change):
     "change, told",
     [
         (lambda f: f[f["benchmark"] != "sums"], "no scores for sums"),
-        (lambda f: f.iloc[1:], "4 samples of each problem, numbered apart; sums sums/000 has 3"),
-        (
-            lambda f: pd.concat([f, f.iloc[:1]]),
-            "1921 rows",
-        ),  # 4 checkpoints x 3 benchmarks x 40 problems x 4 samples, and one row twice
+        (lambda f: f.iloc[1:], "4 samples of each problem of sums, numbered apart; sums/000 has 3 rows with 3 numbers"),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "sums/000 has 5 rows with 4 numbers"),
         (lambda f: f.drop(columns="correct"), "correct"),
         (lambda f: f.replace({"problem_id": {"sums/007": "sums/907"}}), "2 differ: sums sums/007"),
         (lambda f: f.astype({"correct": object}).where(f["sample"] > 0, None), "true or false in every row"),
@@ -98,7 +95,7 @@ def edit_metrics(root, change):
         (lambda lines: [], "metrics.jsonl: empty"),
         (
             lambda lines: [{"step": 1}],
-            "no reward, response_length, entropy, rollouts, backward_passes, peak_memory_mb in any line",
+            "no reward, response_length, entropy, rollouts, backward_passes, peak_memory_mb, seconds_total, seconds_update in",
         ),
         (lambda lines: [*lines, lines[-1]], "the steps do not rise"),
         (lambda lines: [*lines[:3], {**lines[3], "entropy": None}, *lines[4:]], "line 4 lacks a value"),
@@ -109,3 +106,16 @@ def test_metrics_that_cannot_be_drawn_are_refused(results, tmp_path, change, tol
     edit_metrics(tmp_path, change)
     with pytest.raises(ReportError, match=told):
         collect(settings, tmp_path)
+
+
+def test_each_benchmark_has_its_own_number_of_samples(results, tmp_path):
+    settings = results()
+    more = settings.model_copy(update={"samples": {**settings.samples, "sums": 8}})
+    with pytest.raises(ReportError, match="asks for 8 samples of each problem of sums, numbered apart; sums/000 has 4 rows"):
+        collect(more, tmp_path)
+    for path in (tmp_path / "evaluations").rglob("scores.parquet"):
+        frame = pd.read_parquet(path)
+        again = frame[frame["benchmark"] == "sums"]
+        pd.concat([frame, again.assign(sample=again["sample"] + 4)]).to_parquet(path)
+    scores = collect(more, tmp_path).scores
+    assert scores.groupby("benchmark")["sample"].nunique().to_dict() == {"sums": 8, "differences": 4, "new_chains": 4}

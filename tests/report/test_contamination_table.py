@@ -3,7 +3,8 @@ import pytest
 from report_factory import report_settings
 
 from eval.report.contamination import contamination_table, without_overlap
-from eval.report.statistics import AVERAGE, paired_gain, per_problem
+from eval.report.statistics.comparisons import paired_gain
+from eval.report.statistics.scores import AVERAGE, per_problem
 from eval.report.tables import accuracy
 
 SCORES = ["model", "dataset", "arm", "seed", "benchmark", "problem_id", "sample", "correct"]
@@ -128,7 +129,8 @@ def whole(*benchmarks):
 
 
 def accuracy_without(found):
-    settings = settings_of("math").model_copy(update={"models": ["tiny"], "arms": {"grpo": "GRPO"}, "seeds": [0], "samples": 2})
+    settings = settings_of("math").model_copy(update={"models": ["tiny"], "arms": {"grpo": "GRPO"}, "seeds": [0]})
+    settings = settings.model_copy(update={"samples": dict.fromkeys(settings.benchmarks, 2)})
     return accuracy(without_overlap(scores(BY_HAND), found), settings)
 
 

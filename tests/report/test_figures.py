@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from by_hand import RUN, TWO_SEEDS, labelled, legend_texts, overlaps, runs
 from matplotlib.colors import to_hex
 from report_factory import FIRED, TITLES, report_settings
 
@@ -8,44 +9,17 @@ from eval.report.collect import collect
 from eval.report.figures import costs, curves, dynamics, memory
 from eval.report.style import looks
 
-RUN = {"model": "tiny-qwen2", "dataset": "arithmetic"}
-
-
-def validation(accuracies):
-    """{(arm, seed): accuracies at steps 0, 5, 10 ...}; a grpo step costs 1 backward pass and 2 s, an sfpo step 4 and 3 s."""
-    rows = []
-    for (arm, seed), values in accuracies.items():
-        for i, accuracy in enumerate(values):
-            step, (passes, seconds) = 5 * i, {"grpo": (1, 2.0), "sfpo": (4, 3.0)}[arm]
-            costs = {"rollouts": 256 * step, "backward_passes": passes * step, "seconds": seconds * step}
-            rows.append({**RUN, "arm": arm, "seed": seed, "step": step, "accuracy": accuracy, **costs})
-    return pd.DataFrame(rows)
-
 
 def summaries(fired):
     rows = [{**RUN, "arm": arm, "seed": seed, "trigger_fired_at": step} for (arm, seed), step in fired.items()]
     return pd.DataFrame(rows).astype({"trigger_fired_at": "Int64"})
 
 
-TWO_SEEDS = {
-    ("grpo", 0): [0.4, 0.5, 0.6],
-    ("grpo", 1): [0.2, 0.5, 0.8],
-    ("sfpo", 0): [0.4, 0.7, 0.9],
-    ("sfpo", 1): [0.2, 0.8, 0.7],
-}
 FIRED_BY_HAND = {("grpo", 0): None, ("grpo", 1): None, ("sfpo", 0): 7, ("sfpo", 1): 4}
 
 
-def labelled(axes):
-    return {line.get_label(): line for line in axes.lines}
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
 def test_curves_by_hand():
-    figure, data = curves(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
+    figure, data = curves(runs(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
     (axes,) = figure.axes
     lines = labelled(axes)
     np.testing.assert_array_equal(lines["GRPO"].get_xdata(), [0, 5, 10])
@@ -67,14 +41,14 @@ def test_curves_by_hand():
 
 def test_curves_without_triggers_and_with_one_seed():
     one = {key: values for key, values in TWO_SEEDS.items() if key[1] == 0}
-    figure, data = curves(validation(one), summaries({("grpo", 0): None, ("sfpo", 0): None}), report_settings(seeds=(0,)))
+    figure, data = curves(runs(one), summaries({("grpo", 0): None, ("sfpo", 0): None}), report_settings(seeds=(0,)))
     assert "trigger" not in set(data["series"]) and legend_texts(figure) == ["GRPO", "SFPO", "Base"]
     assert not figure.axes[0].collections  # no band
-    assert figure.legends[0].get_title().get_text() == "One training seed"
+    assert figure.legends[0].get_title().get_text() == "One training seed: these are single runs, not methods"
 
 
 def test_trigger_ticks_lie_below_the_curves():
-    figure, _ = curves(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
+    figure, _ = curves(runs(TWO_SEEDS), summaries(FIRED_BY_HAND), report_settings(seeds=(0, 1)))
     axes = figure.axes[0]
     low, high = axes.get_ylim()
     (ticks,) = (line for line in axes.lines if line.get_marker() == "|")
@@ -117,71 +91,59 @@ def test_dynamics_smooths_each_seed_and_says_so():
 
 
 def test_costs_bars_and_marks():
-    # GRPO's mean curve is 30, 50, 70: the level is 70. Seed 0 (best 60) never gets there and counts with step 10; seed 1 is
-    # there at step 10. SFPO: both at step 5. GRPO over SFPO: 2560 / 1280, 20 / 15 and 10 / 20, each known from below.
-    figure, data = costs(validation(TWO_SEEDS), report_settings(seeds=(0, 1)))
+    # GRPO's mean curve is 30, 50, 70: the level is 70, at step 10. SFPO's is 30, 75, 80: it crosses 70 at 40/45 of 5 steps,
+    # 4.444. GRPO over SFPO: 1000 / 444.4, 20 / 13.33, 10 / 17.78. Alone, GRPO's seed 0 ends at 60, at step 10; seed 1 crosses
+    # at 5 + 5 * 20/30 = 8.333; SFPO's seed 0 at 5; its seed 1, monotone 20, 75, 75, at 5 * 50/55 = 4.545.
+    figure, data = costs(runs(TWO_SEEDS), report_settings(seeds=(0, 1)))
     assert [axes.get_xlabel() for axes in figure.axes] == ["Rollouts", "Training time (s)", "Backward passes"]
     widths = [[bar.get_width() for bar in axes.patches] for axes in figure.axes]
-    np.testing.assert_allclose(widths, [[2560, 1280], [20, 15], [10, 20]])
+    np.testing.assert_allclose(widths, [[1000, 444.44], [20, 13.333], [10, 17.778]], rtol=1e-4)
     marks = [(line.get_marker(), line.get_xdata()[0]) for line in figure.axes[0].lines]
-    assert marks == [(">", 2560), ("o", 2560), ("o", 1280), ("o", 1280)]
+    assert [mark for mark, _ in marks] == [">", "o", "o", "o"]
+    assert [place for _, place in marks] == pytest.approx([1000, 833.33, 500, 454.55], abs=0.01)
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert texts == [["1 of 2", "≥ 2.00×"], ["1 of 2", "≥ 1.33×"], ["1 of 2", "≥ 0.50×"]]
+    assert texts == [["1 of 2", "2.25×"], ["1 of 2", "1.50×"], ["1 of 2", "0.56×"]]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["GRPO", "SFPO"]
     assert figure.axes[1].get_title() == "tiny-qwen2: to 70.0% validation accuracy"
     assert len(legend_texts(figure)) == 2
     seeds = data.query("series == 'seed' and arm == 'grpo' and measure == 'rollouts'")
-    assert list(seeds["cost"]) == [2560, 2560] and list(seeds["reached"]) == [False, True]
+    assert list(seeds["cost"]) == pytest.approx([1000, 833.33], abs=0.01) and list(seeds["reached"]) == [False, True]
     means = data.query("series == 'mean' and arm == 'sfpo'").set_index("measure")
-    assert means["ratio"].to_dict() == pytest.approx({"rollouts": 2, "backward_passes": 0.5, "seconds": 4 / 3})
-    assert set(data["target"]) == {"GRPO's best"} and data["level"].to_numpy() == pytest.approx(70)
+    assert means["ratio"].to_dict() == pytest.approx({"rollouts": 2.25, "backward_passes": 0.5625, "seconds": 1.5})
+    assert set(data["target"]) == {"GRPO's best"} and data.query("series == 'mean'")["level"].to_numpy() == pytest.approx(70)
 
 
-def test_bars_are_geometric_means():
-    # GRPO at 70% at steps 20 and 20, SFPO at 5 and 20: (5 * 20)^(1/2) = 10, half of GRPO's.
-    late, early = [0.2, 0.5, 0.6, 0.6, 0.7], [0.2, 0.7, 0.7, 0.7, 0.7]
-    accuracies = {("grpo", 0): late, ("grpo", 1): late, ("sfpo", 0): early, ("sfpo", 1): late}
-    figure, _ = costs(validation(accuracies), report_settings(seeds=(0, 1)))
-    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([20 * 256, 10 * 256])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["", "2.00×"]
+def test_a_bar_of_an_arm_that_does_not_arrive_is_pale_and_has_no_ratio():
+    # SFPO's mean curve is 30, 65, 60: monotone 30, 62.5, 62.5, below 70. Seed 1 alone, monotone 20, 75, 75, gets there.
+    figure, data = costs(runs({**TWO_SEEDS, ("sfpo", 0): [0.4, 0.5, 0.5]}), report_settings(seeds=(0, 1)))
+    grpo, sfpo = figure.axes[0].patches
+    assert sfpo.get_width() == 1000 and (grpo.get_alpha(), sfpo.get_alpha()) == (0.75, 0.25)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1 of 2", "?\n1 of 2"]
+    assert data.query("series == 'mean' and arm == 'sfpo'")[["cost", "ratio"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
     "grpo, sfpo, label",
     [
         ([0.2, 0.4, 0.6], [0.2, 0.6, 0.6], "2.00×"),
-        ([0.2, 0.4, 0.6], [0.2, 0.4, 0.5], "≤ 1.00×\n0 of 1"),
-        ([0.2, 0.6, 0.5], [0.6, 0.2, 0.2], "≤ 0.50×\n0 of 1"),  # there before the first step, which counts for no arm
+        ([0.2, 0.4, 0.6], [0.2, 0.4, 0.5], "?\n0 of 1"),
+        ([0.2, 0.6, 0.5], [0.6, 0.2, 0.2], "?\n0 of 1"),  # luck before training: monotone, 0.33 throughout
     ],
 )
-def test_labels_with_one_seed(grpo, sfpo, label):
-    figure, _ = costs(validation({("grpo", 0): grpo, ("sfpo", 0): sfpo}), report_settings(seeds=(0,)))
+def test_one_seed_has_numbers_and_no_words(grpo, sfpo, label):
+    figure, _ = costs(runs({("grpo", 0): grpo, ("sfpo", 0): sfpo}), report_settings(seeds=(0,)))
     assert [text.get_text() for text in figure.axes[0].texts] == ["", label]
-
-
-def test_no_ratio_where_neither_arm_arrives_whole():
-    # The level is 70: seed 0 of either arm stays below it, so both costs are known from below alone.
-    figure, _ = costs(validation({**TWO_SEEDS, ("sfpo", 0): [0.4, 0.5, 0.5]}), report_settings(seeds=(0, 1)))
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1 of 2", "–\n1 of 2"]
+    title = figure.legends[0].get_title().get_text()
+    assert title.startswith("One training seed: these are single runs, not methods") and "bold" not in title
 
 
 def test_costs_in_hours():
-    slow = validation(TWO_SEEDS).assign(seconds=lambda frame: frame["seconds"] * 1000)
+    slow = runs(TWO_SEEDS).assign(seconds=lambda frame: frame["seconds"] * 1000)
     figure, data = costs(slow, report_settings(seeds=(0, 1)))
     assert figure.axes[1].get_xlabel() == "Training time (h)"
     assert figure.axes[1].patches[0].get_width() == pytest.approx(20_000 / 3600)
-    assert data.query("arm == 'grpo' and measure == 'seconds'")["cost"].to_numpy() == pytest.approx(20_000)  # still seconds
-
-
-def overlaps(figure):
-    """Panels that the legend covers, and boxes that leave the page sideways, after layout."""
-    figure.draw_without_rendering()
-    legend = figure.legends[0].get_window_extent()
-    covered = [axes for axes in figure.axes if legend.overlaps(axes.get_tightbbox())]
-    page = figure.bbox.padded(1)
-    boxes = [legend, *(axes.get_tightbbox() for axes in figure.axes)]
-    outside = [box for box in boxes if not (page.containsx(box.x0) and page.containsx(box.x1))]
-    return covered, outside
+    of_grpo = data.query("series == 'mean' and arm == 'grpo' and measure == 'seconds'")
+    assert of_grpo["cost"].to_numpy() == pytest.approx(20_000)  # still seconds
 
 
 @pytest.mark.parametrize("models, arms", [(("tiny-qwen2",), ("grpo", "sfpo")), (("tiny-qwen2", "smollm2-135m"), tuple(TITLES))])
@@ -259,5 +221,5 @@ def test_memory_by_hand():
 
 def test_the_title_of_an_item_stands_over_its_curves():
     settings = report_settings(seeds=(0, 1)).model_copy(update={"title": "K = 3"})
-    figure, _ = curves(validation(TWO_SEEDS), summaries(FIRED_BY_HAND), settings)
+    figure, _ = curves(runs(TWO_SEEDS), summaries(FIRED_BY_HAND), settings)
     assert figure.legends[0].get_title().get_text() == "K = 3. Lines: mean of 2 seeds; bands: lowest to highest seed"

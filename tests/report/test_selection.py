@@ -4,19 +4,20 @@ import pandas as pd
 import pytest
 from report_factory import report_settings
 
-from eval.report.choice import in_first_half
+from eval.report.choice import folds
 from eval.report.collect import collect
 from eval.report.selection import selection_table
 
-PROBLEMS = [f"sums/{number:02d}" for number in range(8)]
-FIRST = in_first_half(pd.DataFrame({"benchmark": "sums", "problem_id": PROBLEMS}))
+PROBLEMS = [f"sums/{number:02d}" for number in range(10)]
+FIRST = folds(pd.DataFrame({"benchmark": "sums", "problem_id": PROBLEMS})) == 0  # one problem
+REST = [problem for problem, first in zip(PROBLEMS, FIRST, strict=True) if not first]
 
 
 def runs() -> pd.DataFrame:
-    """GRPO's checkpoints know a half each, those of SFPO all or nothing; one benchmark, one sample, two seeds."""
+    """GRPO's checkpoints know one problem each, those of SFPO all or nothing; one benchmark, one sample, two seeds."""
     answers = {
-        "grpo": {"best": [True] * 2 + [False] * 6, "step_1": list(FIRST), "last": [not first for first in FIRST]},
-        "sfpo": {"best": [True] * 4 + [False] * 4, "step_1": [False] * 8, "last": [True] * 8},
+        "grpo": {"best": [True] * 2 + [False] * 8, "step_1": list(FIRST), "last": [p == REST[0] for p in PROBLEMS]},
+        "sfpo": {"best": [True] * 4 + [False] * 6, "step_1": [False] * 10, "last": [True] * 10},
     }
     rows = [
         ("tiny-qwen2", "arithmetic", arm, seed, checkpoint, "sums", problem, 0, right)
@@ -37,31 +38,20 @@ def table():
 
 def test_cells_and_luck_by_hand(table):
     rows = table.frame.set_index("arm")
-    # GRPO: last knows half; best 2 of 8; chosen on all problems one that knows half of them; chosen on a half one that knows
-    # nothing of the other. SFPO's last is best whatever is looked at.
-    assert rows.loc["grpo", ["last", "best", "best_on_benchmarks", "best_on_other_half", "luck"]].tolist() == [
-        50,
-        25,
-        50,
-        0,
-        50,
-    ]
-    assert rows.loc["sfpo", ["last", "best", "best_on_benchmarks", "best_on_other_half", "luck"]].tolist() == [
-        100,
-        50,
-        100,
-        100,
-        0,
-    ]
+    # GRPO: last knows 1 of 10; best 2 of 10; chosen on all problems step_1, the earlier of equals, which knows 1. Chosen on the
+    # other nine: where the fold is the one that step_1 knows, last, which does not know it; else step_1, which knows no other.
+    # SFPO's last is best whatever is looked at.
+    columns = ["last", "best", "best_on_benchmarks", "best_on_other_folds", "luck"]
+    assert rows.loc["grpo", columns].tolist() == [10, 20, 10, 0, 10]
+    assert rows.loc["sfpo", columns].tolist() == [100, 40, 100, 100, 0]
     # Gains are differences of these; GRPO's luck is lost to the comparison.
-    gains = rows.loc["sfpo-grpo", ["last", "best", "best_on_benchmarks", "best_on_other_half", "luck"]]
-    assert gains.tolist() == [50, 25, 50, 100, -50]
+    assert rows.loc["sfpo-grpo", columns].tolist() == [90, 20, 90, 100, -10]
     assert (rows.loc[["grpo", "sfpo"], "checkpoints"] == 2).all()
 
 
 def test_every_column_is_printed_with_its_interval(table):
     [line] = [line for line in table.markdown.splitlines() if line.startswith("| SFPO - GRPO")]
-    assert line.count("[") == 5 and "+50.0" in line and "-50.0" in line
+    assert line.count("[") == 5 and "+90.0" in line and "-10.0" in line
     assert "among 2 checkpoints" in table.markdown and r"\label{tab:selection}" in table.latex
 
 

@@ -1,26 +1,15 @@
 import numpy as np
-import pandas as pd
 import pytest
+from by_hand import LATE, THREE_SEEDS, TWO_SEEDS, runs
 from report_factory import report_settings
-from test_budgets import TWO_SEEDS, runs
 
-from eval.report.targets import BEST, TARGETS, Target, arrival, costs_to_targets, spent_to_targets
+from eval.report.targets import BEST, TARGETS, Target, costs_to_targets, curves_of, spent_to_targets
 
-# Three seeds of each arm at steps 0, 5, 10, 15, 20. Base 0.4; GRPO's mean curve ends highest, at 0.8: a gain of 0.4.
-THREE_SEEDS = {
-    ("grpo", 0): [0.4, 0.5, 0.6, 0.6, 0.8],
-    ("grpo", 1): [0.4, 0.4, 0.5, 0.6, 0.8],
-    ("grpo", 2): [0.4, 0.6, 0.6, 0.6, 0.8],
-    ("sfpo", 0): [0.4, 0.6, 0.8, 0.8, 0.8],
-    ("sfpo", 1): [0.4, 0.6, 0.6, 0.8, 0.8],
-    ("sfpo", 2): [0.4, 0.6, 0.7, 0.8, 0.8],
-}
 HALF = Target(0.5)
 
 
 def costs(accuracies, targets, seeds=(0, 1, 2)):
-    settings = report_settings(seeds=seeds)
-    found = costs_to_targets(spent_to_targets(runs(accuracies), settings, targets), settings)
+    found = costs_to_targets(runs(accuracies), report_settings(seeds=seeds), targets)
     return found.set_index(["target", "measure", "arm"]).sort_index()
 
 
@@ -31,7 +20,7 @@ def ends(row, name):
 @pytest.mark.parametrize(
     "target, level, name",
     [
-        # TWO_SEEDS: base (0.4 + 0.2 + 0.4 + 0.2) / 4 = 0.3; GRPO's mean curve 0.3, 0.5, 0.7: a gain of 0.4.
+        # GRPO's mean curve is 0.3, 0.5, 0.7: a gain of 0.4.
         (BEST, 0.7, "GRPO's best"),
         (HALF, 0.5, "base + 50% of GRPO's gain"),
         (Target(1.5), 0.9, "base + 150% of GRPO's gain"),
@@ -39,7 +28,8 @@ def ends(row, name):
     ],
 )
 def test_levels_by_hand(target, level, name):
-    assert target.level(runs(TWO_SEEDS), "grpo") == pytest.approx(level) and target.name("GRPO") == name
+    first = curves_of(runs(TWO_SEEDS).query("arm == 'grpo'"), [0, 1])
+    assert target.level(first) == pytest.approx(level) and target.name("GRPO") == name
 
 
 @pytest.mark.parametrize("given", [{"value": 0.0}, {"value": -0.5}, {"value": 50, "of_gain": False}])
@@ -48,21 +38,13 @@ def test_a_target_that_cannot_be_is_refused(given):
         Target(**given)
 
 
-@pytest.mark.parametrize(
-    "accuracies, level, step, reached",
-    [
-        ([0.2, 0.4, 0.8], 0.4, 5, True),  # at the level counts
-        ([0.2, 0.4, 0.8], 0.41, 10, True),
-        ([0.2, 0.8, 0.3], 0.5, 5, True),  # a later fall changes nothing
-        ([0.2, 0.4, 0.8], 0.9, 10, False),
-        ([0.9, 0.4, 0.8], 0.7, 10, True),  # luck before training is not the arm's
-    ],
-)
-def test_the_first_validation_at_or_above_the_level(accuracies, level, step, reached):
-    run = runs({("sfpo", 0): accuracies})
-    for order in (run, run.iloc[::-1]):
-        row, arrived = arrival(order, level)
-        assert (row["step"], arrived) == (step, reached)
+def test_curves_are_those_of_the_seeds_in_any_order_of_lines():
+    frame = runs(TWO_SEEDS).query("arm == 'sfpo'").iloc[::-1]
+    curves = curves_of(frame, [1, 0])
+    assert curves.accuracy.tolist() == [[0.2, 0.8, 0.7], [0.4, 0.7, 0.9]]
+    assert curves.costs["backward_passes"].tolist() == [[0, 20, 40]] * 2
+    short = curves_of(frame[~((frame["seed"] == 0) & (frame["step"] == 10))], [0, 1])  # steps that all have
+    assert short.accuracy.tolist() == [[0.4, 0.7], [0.2, 0.8]]
 
 
 def test_equal_seeds_reach_their_own_mean():
@@ -72,71 +54,60 @@ def test_equal_seeds_reach_their_own_mean():
 
 
 def test_costs_by_hand():
-    # To 0.4 + 0.5 * 0.4 = 0.6: GRPO at steps 10, 15, 5; SFPO at 5 each. One step: 100 rollouts; 1 and 4 passes; 2 and 3 s.
+    # GRPO's mean curve 0.4, 0.5, 0.5667, 0.6, 0.8: half of its gain is 0.6, at step 15; SFPO's 0.4, 0.6, ...: at step 5. One
+    # step: 100 rollouts; 1 and 4 passes; 2 and 3 s.
     found = costs(THREE_SEEDS, (HALF,)).loc["base + 50% of GRPO's gain"]
-    assert found["level"].to_numpy() == pytest.approx(60) and (found["n_reached"] == 3).all() and (found["n_seeds"] == 3).all()
-    # GRPO: logarithms of 1000, 1500, 500: mean log(1000 * 0.75^(1/3)) = log(908.56). Around it 0.0959, 0.5014, -0.5973:
-    # standard deviation sqrt((0.0092 + 0.2514 + 0.3567) / 2) = 0.55557; half-width 4.30265 * 0.55557 / sqrt(3) = 1.38011.
-    grpo = found.loc[("rollouts", "grpo")]
-    assert ends(grpo, "cost") == pytest.approx([908.56, 908.56 / np.exp(1.38011), 908.56 * np.exp(1.38011)], rel=1e-4)
-    assert grpo["cost_bound"] == "exact" and pd.isna(grpo["ratio"]) and pd.isna(grpo["ratio_bound"])
-    # SFPO: 500 in every seed: no spread is known. Its ratio has GRPO's: 908.56 / 500.
+    assert found["level"].to_numpy() == pytest.approx(60) and (found["n_seeds"] == 3).all() and (found["n_reached"] == 3).all()
+    assert found.loc[("rollouts", "grpo"), ["cost", "spent"]].tolist() == pytest.approx([1500, 2000])
+    assert found.loc["rollouts"].loc["sfpo", ["cost", "ratio"]].tolist() == pytest.approx([500, 3])
+    assert found.loc[("backward_passes", "sfpo"), "ratio"] == pytest.approx(3 / 4)
+    assert found.loc[("seconds", "sfpo"), "ratio"] == pytest.approx(2)
+    # The jackknife. Without seed 0 the mean curve of GRPO is 0.4, 0.5, 0.55, 0.6, 0.8: 0.6 at step 15; without 1: 0.4, 0.55,
+    # 0.6: step 10; without 2: 0.4, 0.45, 0.55, 0.6: step 15. SFPO: step 5 each. Logarithms of the ratio: log 3, log 2, log 3:
+    # their standard deviation (of 3) is sqrt(2)/3 log 1.5 = 0.19114; error sqrt(2) * 0.19114 = 0.27031; t(2) = 4.30265:
+    # 1.16305.
     sfpo = found.loc[("rollouts", "sfpo")]
-    assert ends(sfpo, "cost") == pytest.approx([500, np.nan, np.nan], nan_ok=True)
-    assert ends(sfpo, "ratio") == pytest.approx([1.81712, 1.81712 / np.exp(1.38011), 1.81712 * np.exp(1.38011)], rel=1e-4)
-    # Four times the passes a step, and 1.5 times the seconds.
-    assert found.loc[("backward_passes", "sfpo"), "ratio"] == pytest.approx(1.81712 / 4, rel=1e-4)
-    assert found.loc[("seconds", "sfpo"), "ratio"] == pytest.approx(1.81712 / 1.5, rel=1e-4)
+    assert ends(sfpo, "ratio") == pytest.approx([3, 3 * np.exp(-1.16305), 3 * np.exp(1.16305)], rel=1e-4)
+    # t = log 3 / 0.27031 = 4.0643; p of t(2): 1 - t / sqrt(2 + t^2) = 0.0555. Three ratios, whose p are (3, 0.75, 2 times):
+    # 0.0555, 0.400, 0.1243 (t = -1.0643 and 2.5643): Holm's first 3 * 0.0555.
+    assert sfpo["p"] == pytest.approx(0.0555, abs=1e-4) and sfpo["p_holm"] == pytest.approx(0.1666, abs=2e-4)
+    # SFPO alone crosses at step 5 without each seed: no spread.
+    assert np.isnan(sfpo["cost_low"])
 
 
 def test_ratios_are_paired_by_seed():
-    # Seeds ten times apart, SFPO always twice as fast: the ratio has no spread, though each arm's cost has.
-    slow = {("grpo", 0): [0.2, 0.3, 0.8], ("grpo", 1): [0.2] * 20 + [0.8]}
-    fast = {("sfpo", 0): [0.2, 0.8, 0.8], ("sfpo", 1): [0.2] * 10 + [0.8] * 11}
-    found = costs({**slow, **fast}, (Target(0.8, of_gain=False),), seeds=(0, 1)).loc[("80%", "rollouts")]
-    assert found.loc["sfpo", "ratio"] == pytest.approx(2) and np.isnan(found.loc["sfpo", "ratio_low"])
-    assert found.loc["sfpo", "cost_high"] > 10 * found.loc["sfpo", "cost"]
-
-
-LATE = [0.4, 0.4, 0.5, 0.5, 0.5]
-"""Of a run that never gets to 60%: all of its 20 steps bound its cost."""
+    # Seeds ten times apart, SFPO always twice as fast: the ratio has little spread, though each arm's cost has much.
+    slow = {("grpo", k): [0.2, *np.linspace(0.2, 0.8, 2 * n), *[0.8] * (40 - 2 * n)] for k, n in enumerate((5, 10, 15))}
+    fast = {("sfpo", k): [0.2, *np.linspace(0.2, 0.8, n), *[0.8] * (40 - n)] for k, n in enumerate((5, 10, 15))}
+    sfpo = costs({**slow, **fast}, (Target(0.7, of_gain=False),)).loc[("70%", "rollouts", "sfpo")]
+    assert sfpo["ratio"] == pytest.approx(2, abs=0.1)
+    assert sfpo["ratio_high"] / sfpo["ratio_low"] < 1.3 < 2 < sfpo["cost_high"] / sfpo["cost_low"]
 
 
 @pytest.mark.parametrize(
-    "late, cost_bounds, ratio_bound, ratio",
+    "late, known",
     [
-        # GRPO's seed 0 late: steps 20, 15, 5 against 5, 5, 5: (4 * 3 * 1)^(1/3) = 2.2894, and more.
-        ([("grpo", 0)], ("at least", "exact"), "at least", 2.28943),
-        # SFPO's seed 0 late: 10, 15, 5 against 20, 5, 5: (0.5 * 3 * 1)^(1/3) = 1.1447, and less.
-        ([("sfpo", 0)], ("exact", "at least"), "at most", 1.14471),
-        ([("grpo", 0), ("sfpo", 0)], ("at least", "at least"), "unknown", np.nan),
-        ([("grpo", 0), ("sfpo", 1)], ("at least", "at least"), "unknown", np.nan),
+        ("grpo", (False, True)),
+        ("sfpo", (True, False)),
     ],
 )
-def test_a_run_that_never_arrives_is_a_bound(late, cost_bounds, ratio_bound, ratio):
-    accuracies = {key: LATE if key in late else values for key, values in THREE_SEEDS.items()}
+def test_an_arm_that_does_not_arrive_has_no_cost_and_no_ratio(late, known):
+    accuracies = {key: LATE if key[0] == late else values for key, values in THREE_SEEDS.items()}
     found = costs(accuracies, (Target(0.6, of_gain=False),)).loc[("60%", "rollouts")]
-    assert tuple(found.loc[["grpo", "sfpo"], "cost_bound"]) == cost_bounds
-    for arm, bound in zip(("grpo", "sfpo"), cost_bounds, strict=True):
-        assert found.loc[arm, "n_reached"] == (3 if bound == "exact" else 2)
-        assert bound == "exact" or np.isnan(found.loc[arm, ["cost_low", "cost_high"]].astype(float)).all()
-    sfpo = found.loc["sfpo"]
-    assert sfpo["ratio_bound"] == ratio_bound
-    assert ends(sfpo, "ratio") == pytest.approx([ratio, np.nan, np.nan], rel=1e-5, nan_ok=True)
-    if ("grpo", 0) in late:
-        assert found.loc["grpo", "cost"] == pytest.approx((2000 * 1500 * 500) ** (1 / 3))  # kept, with all that it spent
+    assert tuple(found.loc[["grpo", "sfpo"], "cost"].notna()) == known
+    assert found.loc[late, "n_reached"] == 0 and found.loc[late, "spent"] == 2000
+    assert found["ratio"].isna().all() and found["p_holm"].isna().all()
 
 
-def test_a_later_arrival_raises_the_bound():
-    """What is marked 'at least' lies below what the run would have cost, had it gone on."""
-    short = {key: values[:3] for key, values in THREE_SEEDS.items()}  # up to step 10: GRPO's seed 1 is not there yet
-    target = (Target(0.6, of_gain=False),)
-    bound, whole = (costs(found, target).loc[("60%", "rollouts")] for found in (short, THREE_SEEDS))
-    assert bound.loc["grpo", "cost_bound"] == bound.loc["sfpo", "ratio_bound"] == "at least"
-    assert bound.loc["grpo", "cost"] < whole.loc["grpo", "cost"] and bound.loc["sfpo", "ratio"] < whole.loc["sfpo", "ratio"]
+def test_the_mean_curve_may_arrive_where_one_seed_does_not():
+    # SFPO: 0.4, 0.5333, 0.5833, 0.7, 0.7, at 0.6 after 10 + 5 * 0.01667/0.11667 = 10.714 steps.
+    accuracies = {**THREE_SEEDS, ("sfpo", 0): LATE}
+    sfpo = costs(accuracies, (Target(0.6, of_gain=False),)).loc[("60%", "rollouts", "sfpo")]
+    assert sfpo["n_reached"] == 2 and sfpo["cost"] == pytest.approx(1071.4, abs=0.1)
 
 
-def test_one_seed_has_no_interval():
+def test_one_seed_has_no_interval_and_no_test():
     found = costs({key: values for key, values in THREE_SEEDS.items() if key[1] == 0}, TARGETS, seeds=(0,))
     columns = [column for column in found if column.endswith(("_low", "_high"))]
-    assert len(columns) == 4 and found[columns].isna().all(axis=None) and (found["n_seeds"] == 1).all()
+    assert len(columns) == 4 and found[[*columns, "p", "p_holm"]].isna().all(axis=None) and (found["n_seeds"] == 1).all()
+    assert found.loc[("GRPO's best", "rollouts", "sfpo"), "ratio"] == 2

@@ -1,69 +1,99 @@
 import pytest
+from by_hand import LATE, THREE_SEEDS, legend_texts, overlaps, runs
 from report_factory import TITLES, report_settings
-from test_budgets import runs
-from test_figures import legend_texts, overlaps
-from test_targets import HALF, LATE, THREE_SEEDS
 
 from eval.report.collect import collect
 from eval.report.targets import TARGETS, Target
 from eval.report.targets_display import targets_figure, targets_table
 
+SIXTY = (Target(0.6, of_gain=False),)
 
-def test_table_says_what_arrived_and_what_is_a_bound():
-    accuracies = {**THREE_SEEDS, ("grpo", 0): LATE}
-    table = targets_table(runs(accuracies), report_settings(), (Target(0.6, of_gain=False),))
-    rows = {line.split("|")[1].strip(): line for line in table.markdown.splitlines() if line.startswith("| ")}
-    grpo, sfpo = ([cell.strip() for cell in rows[arm].split("|")[2:-1]] for arm in ("GRPO", "SFPO"))
-    # GRPO: (2000 * 1500 * 500)^(1/3) = 1144.7 rollouts, a hundredth in passes, a fiftieth in seconds.
-    assert grpo == ["2 of 3", "at least 1144.7", "-", "at least 11.4", "-", "at least 22.9", "-"]
-    assert sfpo[:3] == ["3 of 3", "500.0 [n/a]", "at least 2.29"] and sfpo[4] == "at least 0.57"
+
+def cells_of(table, arm):
+    (line,) = [line for line in table.markdown.splitlines() if line.startswith(f"| {arm} ")]
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_an_arm_that_does_not_arrive_is_named_and_its_ratio_is_unknown():
+    accuracies = {key: LATE if key[0] == "sfpo" else values for key, values in THREE_SEEDS.items()}
+    table = targets_table(runs(accuracies), report_settings(), SIXTY)
+    # GRPO's mean curve 0.4, 0.5, 0.5667, 0.6: at step 15, without seeds 0, 1, 2 at 15, 10, 15: 1500 rollouts, with the interval
+    # of the ratio in test_targets: exp(1.16305) = 3.19971 either way.
+    assert cells_of(table, "GRPO") == [
+        "3 of 3",
+        "1500.0 [468.8, 4799.5]",
+        "-",
+        "15.0 [4.7, 48.0]",
+        "-",
+        "30.0 [9.4, 96.0]",
+        "-",
+    ]
+    assert cells_of(table, "SFPO") == [
+        "0 of 3", "not within 2000.0", "unknown", "not within 80.0", "unknown", "not within 60.0", "unknown",
+    ]  # fmt: skip
     assert "tiny-qwen2, trained on arithmetic: to 60.0% (60%)" in table.markdown
-    for said in ("never arrives counts with all that it spent", "paired by seed", "Student's t on the logarithms of 3 seeds"):
+    for said in ("jackknife over 3 seeds", "stays below the target", "fixed before the runs", "correction for 0 ratios"):
         assert said in table.markdown
-    assert "at least 2.29" in table.latex and table.latex.count(r"\toprule") == 1
-    assert list(table.frame["n_reached"]) == [2, 3] * 3
+    for never in ("at least", "at most"):
+        assert never not in table.markdown.replace("at least one", "") and never not in table.latex
+    assert list(table.frame["n_reached"]) == [3, 0] * 3
 
 
-def test_table_prints_large_counts_in_thousands_and_ratios_beyond_chance_bold():
-    # GRPO at steps 20, 20, 15, SFPO at 5, 5, 5: ratios 4, 4, 3: logarithms 1.2904 +- 4.3027 * 0.16609 / sqrt(3) = 0.4126:
-    # 3.63 [2.41, 5.49]; in passes a quarter: 0.91 [0.60, 1.37].
-    accuracies = {("sfpo", k): THREE_SEEDS["sfpo", 0] for k in (0, 1, 2)}
-    late = [0.4, 0.4, 0.4, 0.4, 0.6]
-    accuracies |= {("grpo", 0): late, ("grpo", 1): late, ("grpo", 2): [0.4, 0.4, 0.4, 0.6, 0.6]}
+def test_ratios_beyond_chance_after_correction_are_bold_and_large_counts_in_thousands():
+    # GRPO's seeds rise by 2 points a validation, SFPO's by 8, all with a little noise: 4 times as fast in rollouts, as fast in
+    # passes. Three ratios are tested.
+    wobble = [0.0, 0.001, -0.001]
+    accuracies = {("grpo", k): [0.4 + 0.02 * i + wobble[k] * (i > 0) for i in range(21)] for k in range(3)}
+    accuracies |= {("sfpo", k): [0.4 + 0.08 * i - wobble[k] * (i > 0) for i in range(6)] + [0.8] * 15 for k in range(3)}
     validation = runs(accuracies).assign(rollouts=lambda frame: 100 * frame["rollouts"])
-    table = targets_table(validation, report_settings(), (Target(0.6, of_gain=False),))
-    assert "Rollouts (thousands)" in table.markdown and " 50.0 [n/a] |" in table.markdown
-    assert "**3.63** [2.41, 5.49]" in table.markdown and r"\mathbf{3.63}" in table.latex
-    assert "0.91 [0.60, 1.37]" in table.markdown and "**0.91**" not in table.markdown
+    table = targets_table(validation, report_settings(), SIXTY)
+    assert "Rollouts (thousands)" in table.markdown
+    assert cells_of(table, "GRPO")[1].startswith("500.0 [")
+    _, _, rollouts, _, passes, _, seconds = cells_of(table, "SFPO")
+    assert rollouts.startswith("**4.00** [") and seconds.startswith("**2.67** [") and passes.startswith("1.00 [")
+    assert r"\mathbf{4.00}" in table.latex and r"\mathbf{1.00}" not in table.latex
+
+
+def test_one_seed_says_above_what_it_cannot_tell_and_marks_nothing():
+    alone = {key: values for key, values in THREE_SEEDS.items() if key[1] == 0}
+    table = targets_table(runs(alone), report_settings(seeds=(0,)), SIXTY)
+    assert table.markdown.index("ONE TRAINING SEED") < table.markdown.index("| GRPO") and "ONE TRAINING SEED" in table.latex
+    assert cells_of(table, "SFPO")[:3] == ["1 of 1", "500.0 [n/a]", "2.00 [n/a]"]
+    assert "Holm" not in table.markdown and " p " not in table.markdown and "Bold" not in table.markdown
 
 
 def test_figure_by_hand():
     accuracies = {**THREE_SEEDS, ("grpo", 0): LATE}
-    figure, data = targets_figure(runs(accuracies), report_settings(), (Target(0.5, of_gain=False), Target(0.6, of_gain=False)))
+    # GRPO: 0.4, 0.4667, 0.5167, 0.5667, 0.7: monotone; 0.6 at 15 + 5 * 0.0333/0.1333 = 16.25, 0.5 at 5 + 5 * 0.0333/0.05 =
+    # 8.333. SFPO: 0.6 at step 5, 0.5 at 2.5.
+    figure, data = targets_figure(runs(accuracies), report_settings(), (Target(0.5, of_gain=False), *SIXTY))
     rollouts = figure.axes[0]
     assert [axes.get_xlabel() for axes in figure.axes] == ["Rollouts", "Backward passes", "Training time (s)"]
     assert {axes.get_xscale() for axes in figure.axes} == {"log"}
     names = dict(zip(rollouts.get_yticks(), [label.get_text() for label in rollouts.get_yticklabels()], strict=True))
     assert [names[place] for place in sorted(names)] == ["to 50.0%:", "GRPO", "SFPO", "to 60.0%:", "GRPO, 2 of 3", "SFPO"]
     assert rollouts.get_ylim()[0] > rollouts.get_ylim()[1]  # downward
-    # To 60%: GRPO's mean, at least 1144.7 rollouts, is open with a dotted line to the end; seed 0 has the mark of the late.
     points = {(line.get_ydata()[0], line.get_marker()): line for line in rollouts.lines if len(line.get_xdata()) == 1}
-    mean = points[4, "o"]
-    assert mean.get_xdata()[0] == pytest.approx(1144.7, abs=0.1) and mean.get_markerfacecolor() == "w"
-    assert points[5, "s"].get_xdata()[0] == pytest.approx(500) and points[5, "s"].get_markerfacecolor() != "w"
+    assert points[4, "o"].get_xdata()[0] == pytest.approx(1625) and points[5, "s"].get_xdata()[0] == pytest.approx(500)
     late = [line.get_xdata()[0] for line in rollouts.lines if line.get_marker() == ">"]
-    assert late == [2000]
-    assert [line.get_ydata()[0] for line in rollouts.lines if line.get_linestyle() == ":"] == [4]
-    # To 50%: GRPO at steps 10, 10, 5, SFPO at 5 each: 4^(1/3) = 1.59.
-    assert [text.get_text() for text in rollouts.texts] == ["", "1.59×", "", "≥ 2.29×"]
-    assert legend_texts(figure) == ["One seed, when it got there", "One seed that did not, at its end", "At least so much"]
-    assert "To 50%, 60%\nPoints: geometric mean of 3 seeds" in figure.legends[0].get_title().get_text()
+    assert late == [2000]  # seed 0 alone does not get to 60%
+    assert [text.get_text() for text in rollouts.texts] == ["", "3.33×", "", "3.25×"]
+    assert legend_texts(figure) == ["One seed, where its own curve gets there", "One seed that does not, at its end"]
+    assert "To 50%, 60%\nPoints: mean curve of 3 seeds" in figure.legends[0].get_title().get_text()
     assert set(data["series"]) == {"mean", "seed"} and len(data.query("series == 'seed'")) == 2 * 3 * 6
+
+
+def test_figure_without_arrival_has_no_point_and_no_ratio():
+    accuracies = {key: LATE if key[0] == "sfpo" else values for key, values in THREE_SEEDS.items()}
+    figure, _ = targets_figure(runs(accuracies), report_settings(), SIXTY)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", "?"]
+    drawn = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "s"]
+    assert len(drawn) == 1 and drawn[0] != drawn[0]
 
 
 def test_figure_in_hours_keeps_its_data_in_seconds():
     slow = runs(THREE_SEEDS).assign(seconds=lambda frame: frame["seconds"] * 1000)
-    figure, data = targets_figure(slow, report_settings(), (HALF,))
+    figure, data = targets_figure(slow, report_settings(), (Target(0.5),))
     assert figure.axes[2].get_xlabel() == "Training time (h)"
     assert data.query("series == 'seed' and measure == 'seconds' and arm == 'sfpo'")["cost"].tolist() == [15_000.0] * 3
     (mean,) = [line.get_xdata()[0] for line in figure.axes[2].lines if line.get_marker() == "s"]

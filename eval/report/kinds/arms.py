@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 def write(collected: Collected, settings: ReportSettings, folder: Path) -> None:
     from eval.report import arms
+    from eval.report.budgets import priced
     from eval.report.output import write_figure, write_table
 
-    found = (collected.scores, collected.validation, collected.metrics, collected.summaries)
+    validation = priced(collected.validation, collected.metrics, settings)
+    found = (collected.scores, validation, collected.metrics, collected.summaries)
     write_table(settings.item, arms.arms_table(*found, settings), folder)
-    write_figure(settings.item, arms.arms_figure(collected.validation, settings), folder)
+    write_figure(settings.item, arms.arms_figure(validation, settings), folder)
 
 
 KIND = Kind(

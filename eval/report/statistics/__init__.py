@@ -1,0 +1,8 @@
+"""Statistics of the report: arrays and tables of numbers in and out, no words, no files.
+
+scores: rows of verdicts -> a table [seeds, problems] for each benchmark (avg@k, pass@k)
+intervals: means with 95% intervals over problems and training seeds
+comparisons: gains between arms, p-values, their correction for many, a gain pooled over models
+power: where the uncertainty of a gain comes from, and what it takes to find a smaller one
+target_time: what it costs to reach an accuracy, from curves over seeds
+"""
