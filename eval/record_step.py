@@ -212,6 +212,8 @@ def batch_loss(policy: Policy, batch: TrainBatch) -> float:
     objective, device = policy.objective, policy.device
     lengths = batch.advantages.new_tensor(batch.lengths).long()
     with_loss = (batch.advantages != 0) | bool(objective.kl_coefficient or objective.entropy_coefficient)
+    if not with_loss.any():
+        return 0.0
     rows, tokens = with_loss.nonzero().flatten().tolist(), with_loss.repeat_interleave(lengths)
     weights = token_weights(objective.aggregation, lengths, policy.max_completion_tokens)
     logprobs, entropy = policy.score([batch.prompt_ids[row] for row in rows], [batch.completion_ids[row] for row in rows])

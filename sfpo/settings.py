@@ -32,6 +32,7 @@ from sfpo.config import (
     Sampler,
     ScratchModel,
     Train,
+    at_rate,
 )
 from sfpo.schema import ConfigError, Schema, parse
 
@@ -257,6 +258,8 @@ class ReportSettings(JobSettings):
     """Benchmark -> k of its avg@k and pass@k."""
     checkpoint: CheckpointChoice
     """Whose scores are shown."""
+    learning_rate_scales: tuple[float, ...] = (1.0,)
+    """Multiples of the suite's learning rate at which each arm is shown."""
     base: dict[Name, str]
     """Model -> folder of the evaluation of the untrained model."""
     made_from: Annotated[dict[str, str], Field(default_factory=dict)]
@@ -270,10 +273,11 @@ class ReportSettings(JobSettings):
     @property
     def runs(self) -> list[RunId]:
         return [
-            RunId(suite=self.suite, model=model, dataset=dataset, arm=arm, seed=seed)
+            RunId(suite=self.suite, model=model, dataset=dataset, arm=at_rate(arm, scale), seed=seed)
             for model in self.models
             for dataset in self.datasets
             for arm in self.arms
+            for scale in self.learning_rate_scales
             for seed in self.seeds
         ]
 

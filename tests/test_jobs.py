@@ -548,6 +548,53 @@ def test_a_recorded_step_is_of_the_first_two_arms_from_the_seconds_last_checkpoi
     assert folder not in changed(raw, setting("suites.tiny.execution.micro_batch_tokens", 333))
 
 
+def test_an_item_over_learning_rates_trains_each_arm_at_each_and_shares_the_suites_own(raw, resolve, changed, load):
+    raw["suites"]["tiny"]["items"] = {
+        "figure2": {"shows": "curves"},
+        "sensitivity": {"shows": "sensitivity", "arms": ["grpo", "grpo_scaled"], "learning_rate_scales": [0.1, 1, 10]},
+    }
+    raw["suites"]["tiny"] |= {"seeds": [0], "overrides": [{"arms": ["grpo"], "train": {"steps": 70}}]}
+    found = resolve(raw)
+    runs = {path.split("/")[4]: one for path, one in found.items() if path.startswith("runs/")}
+    names = ["grpo", "grpo-x0.1", "grpo-x10", "grpo_scaled", "grpo_scaled-x0.1", "grpo_scaled-x10", "sfpo"]
+    assert sorted(runs) == names
+    assert [runs[name].recipe.learning_rate_scale for name in names] == pytest.approx([1, 0.1, 10, 3.4, 0.34, 34, 1])
+    assert runs["grpo-x10"].recipe.train.steps == 70 and runs["grpo_scaled-x10"].recipe.train.steps == 60  # an arm's overrides
+    read = found["results/tiny/items/sensitivity/settings.json"].inputs()
+    assert {path.split("/")[4] for path in read} == set(names) - {"sfpo"}
+    # Another rate in the grid adds runs and makes none of those that there are stale.
+    stale = changed(raw, setting("suites.tiny.items.sensitivity.learning_rate_scales", [0.1, 1, 3, 10]))
+    assert {path.split("/")[4] for path in of(dict.fromkeys(f"{one}/settings.json" for one in stale), "runs")} == {
+        "grpo-x3",
+        "grpo_scaled-x3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("scales", "told"),
+    [
+        ([1, 1.0], r"learning_rate_scales \[1.0, 1.0\]: each once"),
+        ([0], r"learning_rate_scales.* = 0: input should be greater than 0"),
+        ([], r"learning_rate_scales = \[\]"),
+        ([float("inf")], "finite"),
+    ],
+)
+def test_impossible_learning_rate_scales_stop_before_any_job(raw, load, scales, told):
+    raw["suites"]["tiny"]["items"] = {"sensitivity": {"shows": "sensitivity", "learning_rate_scales": scales}}
+    with pytest.raises(ConfigError, match=told):
+        load(raw)
+
+
+def test_what_shows_one_learning_rate_refuses_several_and_names_stay_apart(raw, load):
+    raw["suites"]["tiny"]["items"] = {"figure2": {"shows": "curves", "learning_rate_scales": [1, 2]}}
+    with pytest.raises(ConfigError, match=r"items\.figure2\.learning_rate_scales: curves shows one learning rate"):
+        jobs.check(load(raw))
+    raw["suites"]["tiny"]["items"] = {"sensitivity": {"shows": "sensitivity", "learning_rate_scales": [2]}}
+    raw["arms"]["sfpo-x2"] = {"rule": "grpo", "objective": "grpo"}
+    with pytest.raises(ConfigError, match=r"arms\.sfpo-x2: what runs of another arm are called"):
+        load(raw)
+
+
 # ---------------------------------------------------------------------------------------------- overrides
 
 

@@ -20,10 +20,11 @@ from eval.report.markup import Block, Table, latex, markdown
 from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
 from eval.report.paper_values import RATIOS, paper_values
 from eval.report.partial import missing_note
+from eval.report.prices import own_prices
 from eval.report.statistics.target_time import Curves, ratio_of_costs
 from eval.report.style import Look, looks, styled
 from eval.report.targets import Target
-from sfpo.plan.price import PER_STEP, break_even, rho_of
+from sfpo.plan.price import break_even
 from sfpo.settings import ReportSettings
 
 PRICES = np.geomspace(0.1, 300, 61)
@@ -74,35 +75,6 @@ def ratios(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
                     ends = {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
                     rows.append({**known, "arm": arm, "rho": rho, **ends})
     return pd.DataFrame(rows)
-
-
-def own_prices(metrics: pd.DataFrame) -> pd.DataFrame:
-    """rho of every run, without its first step (which includes the engine's start).
-
-    Args:
-        metrics: model, dataset, arm, seed, step, backward_passes, seconds_<phase> (cumulative).
-
-    Returns:
-        model, dataset, arm, seed, rho, passes (a step).
-    """
-    return pd.DataFrame(
-        [
-            {**dict(zip([*GROUP, "arm", "seed"], keys, strict=True)), **_price_of(run.sort_values("step"))}
-            for keys, run in metrics.groupby([*GROUP, "arm", "seed"], sort=False)
-        ]
-    )
-
-
-def _price_of(run: pd.DataFrame) -> dict[str, float]:
-    first, last = (
-        {
-            "step": line["step"],
-            "backward_passes": line["backward_passes"],
-            "seconds": {phase: line[f"seconds_{phase}"] for phase in (*PER_STEP, "update")},
-        }
-        for line in (run.iloc[0], run.iloc[-1])
-    )
-    return {"rho": rho_of(first, last), "passes": last["backward_passes"] / last["step"]}
 
 
 def paper_ratios() -> pd.DataFrame:

@@ -84,6 +84,9 @@ def _loss(figure: Figure, axes: Axes, losses: pd.DataFrame) -> None:
     points of the grid the loss is a cubic spline."""
     table = losses.pivot(index="y", columns="x", values="loss")
     y, x = (np.linspace(ends[0], ends[-1], DRAWN_POINTS) for ends in (table.index, table.columns))
+    axes.grid(False)
+    if np.ptp(table.to_numpy()) == 0:  # no completion has an advantage
+        return
     fine = interpolate.RectBivariateSpline(table.index, table.columns, table.to_numpy())(y, x)
     levels = np.unique(np.quantile(fine, np.linspace(0, 1, CONTOURS)))
     drawn = axes.contourf(x, y, fine, levels=levels, cmap=sns.color_palette("crest_r", as_cmap=True), alpha=0.6)
@@ -94,7 +97,6 @@ def _loss(figure: Figure, axes: Axes, losses: pd.DataFrame) -> None:
     bar.formatter = ScalarFormatter(useMathText=True)
     bar.formatter.set_powerlimits((-2, 3))
     bar.update_ticks()
-    axes.grid(False)
 
 
 def _path(axes: Axes, path: pd.DataFrame, look: Look, width: float) -> None:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import model_validator
 
 from sfpo.config.data import Benchmark, Dataset
-from sfpo.config.methods import Arm, Objective
+from sfpo.config.methods import Arm, Objective, at_rate
 from sfpo.config.models import Model, ScratchModel
 from sfpo.config.names import Name
 from sfpo.config.plain_yaml import SECTIONS, PlainLoader, extended, undefined
@@ -67,6 +67,24 @@ class Params(Schema):
                 for key in LISTS:
                     for value in getattr(lists, key, None) or []:
                         yield ("suites", name), f"{place}{key}", value, getattr(self, key)
+
+    @model_validator(mode="after")
+    def _arms_at_rates_have_names_of_their_own(self) -> Params:
+        for name in self.scaled_arms:
+            if name in self.arms:
+                raise ValueError(
+                    f"arms.{name}: what runs of another arm are called (learning_rate_scales); choose another name"
+                )
+        return self
+
+    @property
+    def scaled_arms(self) -> dict[str, tuple[str, float]]:
+        """Name of the runs of an arm at another rate -> the arm, and the multiple of the suite's rate; of the active suite."""
+        suite, found = self.active, {}
+        for item in suite.items.values():
+            pairs = [(arm, scale) for arm in item.arms or suite.arms for scale in item.learning_rate_scales or [] if scale != 1]
+            found |= {at_rate(arm, scale): (arm, scale) for arm, scale in pairs}
+        return found
 
     @property
     def active(self) -> Suite:

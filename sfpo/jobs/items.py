@@ -35,6 +35,7 @@ def reports(params: Params) -> list[ReportSettings]:
             ],
             samples={one: suite.evaluate.samples_for(one) for one in item.benchmarks or suite.benchmarks},
             checkpoint=suite.evaluate.checkpoint,
+            learning_rate_scales=_scales(params, name, item),
             base={},
         )
         for name, item in suite.items.items()
@@ -56,6 +57,12 @@ def _kind(params: Params, name: str, item: Item) -> Kind:
 def _arms(params: Params, item: Item) -> list[str]:
     """Those of the item, or the suite's: all, or the first two where one step of theirs is recorded."""
     return item.arms or (params.active.arms[:2] if find_kind(item.shows).records_step else params.active.arms)
+
+
+def _scales(params: Params, name: str, item: Item) -> tuple[float, ...]:
+    if item.learning_rate_scales and not find_kind(item.shows).over_rates:
+        raise ConfigError(f"suites.{params.suite}.items.{name}.learning_rate_scales: {item.shows} shows one learning rate")
+    return tuple(item.learning_rate_scales or [1.0])
 
 
 def runs(items: Iterable[ReportSettings]) -> list[RunId]:

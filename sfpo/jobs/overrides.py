@@ -13,8 +13,9 @@ S = TypeVar("S", bound=Schema)
 
 
 def overrides_of(params: Params, model: str, dataset: str, arm: str | None) -> list[Override]:
-    """The overrides of a run; without an arm those of all arms."""
-    return [one for one in params.active.overrides if one.concerns(model, dataset, arm)]
+    """The overrides of a run; without an arm those of all arms. Runs at another rate are their arm's."""
+    of_arm = params.scaled_arms.get(arm, (arm, 1.0))[0] if arm else None
+    return [one for one in params.active.overrides if one.concerns(model, dataset, of_arm)]
 
 
 def overridden(settings: S, concerning: list[Override], part: str, where: str) -> S:

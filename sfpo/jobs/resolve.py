@@ -138,11 +138,11 @@ class _Resolver:
         )
 
     def _run(self, run: RunId) -> RunSettings:
-        params, arm = self.params, self.params.arms[run.arm]
-        concerning = overrides_of(params, run.model, run.dataset, run.arm)
+        params, (name, scale) = self.params, self.params.scaled_arms.get(run.arm, (run.arm, 1.0))
+        arm, concerning = params.arms[name].at(scale), overrides_of(params, run.model, run.dataset, run.arm)
         where = f"suites.{run.suite}.overrides, together, for {run.path}"
         rule = reduce(merged, (one.rule for one in concerning), arm.rule_settings)
-        complete = checked_rule(arm.rule, rule, f"{where}: rule" if rule != arm.rule_settings else f"arms.{run.arm}")
+        complete = checked_rule(arm.rule, rule, f"{where}: rule" if rule != arm.rule_settings else f"arms.{name}")
         recipe = Recipe(
             model=self.identities[self._model_folder(run.model)],
             data=self.identities[self._data(run.dataset)],

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from report_factory import report_settings
 
-from eval.report.regime import even_at, own_prices, ratios, regime_figure, regime_table
+from eval.report.prices import own_prices
+from eval.report.regime import even_at, ratios, regime_figure, regime_table
 
 KEYS = {"model": "tiny-qwen2", "dataset": "arithmetic"}
 

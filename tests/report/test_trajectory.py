@@ -52,6 +52,13 @@ def test_the_colours_are_the_loss(drawn):
     assert figure.axes[1].get_ylabel() == "Loss of the batch"
 
 
+def test_a_batch_without_advantages_has_no_contours():
+    flat = {**STEP, "grid": {**STEP["grid"], "loss": [[0.0] * 9] * 9}}
+    settings = report_settings().model_copy(update={"item": "figure1", "shows": "trajectory"})
+    figure, _ = trajectory({("tiny-qwen2", "arithmetic"): flat}, settings)
+    assert len(figure.axes) == 1 and not figure.axes[0].collections
+
+
 def test_the_data_beside_the_picture(drawn):
     _, data = drawn
     path = data[(data["series"] == "path") & (data["arm"] == "sfpo")]
