@@ -124,8 +124,8 @@ dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean
 	  echo "$$package: $$(.venvs/dist/bin/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages"; \
 	done
 
-lint: venv ## ruff, and the import layers
-	ruff check . && ruff format --check . && lint-imports
+lint: venv ## ruff, the import layers, and the types (mypy)
+	ruff check . && ruff format --check . && lint-imports && mypy
 
 lock: venv ## solve the locks again from pyproject.toml
 	uv pip compile pyproject.toml --extra cpu --extra test --override requirements/cpu-overrides.txt $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) \

@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -120,11 +120,12 @@ class Measured:
         return [turn[key] for turn in self.turns]
 
 
-def take_turns(sides: dict[str, Sequence[Arm]], options: Options) -> dict[str, Measured]:
+def take_turns(sides: Mapping[str, Sequence[Arm]], options: Options) -> dict[str, Measured]:
     """Measure the sides A B A B ...: ``options.repetitions`` turns each, after one that does not count.
 
     Raises:
         ArmFailed: a process died.
+        ValueError: a side has no arm.
     """
     running: dict[str, _Running] = {}
     trials: dict[str, list[dict[str, Any]]] = {}
@@ -145,7 +146,8 @@ def take_turns(sides: dict[str, Sequence[Arm]], options: Options) -> dict[str, M
 
 
 def _fastest(side: str, candidates: Sequence[Arm], options: Options) -> tuple[_Running, list[dict[str, Any]]]:
-    best, best_seconds, trials = None, float("inf"), []
+    best: _Running | None = None
+    best_seconds, trials = float("inf"), []
     for arm in candidates:
         process = _Running(arm)
         try:
@@ -160,10 +162,13 @@ def _fastest(side: str, candidates: Sequence[Arm], options: Options) -> tuple[_R
         if len(candidates) > 1:
             trials.append({**arm.described(), "seconds": seconds})
             log.info("%s, trial: %s", side, trials[-1])
+        slower: _Running | None = process
         if seconds < best_seconds:
-            best, process, best_seconds = process, best, seconds
-        if process:
-            process.stop()
+            best, slower, best_seconds = process, best, seconds
+        if slower:
+            slower.stop()
+    if best is None:
+        raise ValueError(f"{side}: there is no arm to choose from")
     return best, trials
 
 
@@ -192,7 +197,9 @@ def _load() -> float:
     """Share of the machine's processor time in use, over a moment in which this process sleeps; 0 where Linux does not tell."""
     if not Path("/proc/stat").is_file():
         return 0.0
-    (total, idle), _, (later_total, later_idle) = _times(), time.sleep(IDLE_SAMPLE_SECONDS), _times()
+    total, idle = _times()
+    time.sleep(IDLE_SAMPLE_SECONDS)
+    later_total, later_idle = _times()
     return 1 - (later_idle - idle) / max(1, later_total - total)
 
 

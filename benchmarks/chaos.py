@@ -88,20 +88,17 @@ def run_all(folder: Path) -> tuple[list[Outcome], list[Kill]]:
     """Every fault, two jobs at a time."""
     lab = make_lab(folder)
     runs = list(lab.settings)
+
+    def told_of(arm: str) -> str:
+        return faults.tell_kills([kill for seed in SEEDS for kill in kills[arm, seed].result()])
+
     with ThreadPoolExecutor(JOBS_AT_ONCE) as pool:
         list(pool.map(lambda run: lab.measure(*run), runs))
         kills = {run: pool.submit(faults.killed, lab, *run) for run in runs}
         others = [
             pool.submit(outcome, f"{fault} ({arm})", expected, partial(act, lab, arm)) for fault, expected, act, arm in OTHERS
         ]
-        of_arms = [
-            outcome(
-                f"SIGKILL at random moments ({arm})",
-                SAME,
-                lambda arm=arm: faults.tell_kills([kill for seed in SEEDS for kill in kills[arm, seed].result()]),
-            )
-            for arm in ARMS
-        ]
+        of_arms = [outcome(f"SIGKILL at random moments ({arm})", SAME, partial(told_of, arm)) for arm in ARMS]
         told = [kill for future in kills.values() if future.exception() is None for kill in future.result()]
         return of_arms + [future.result() for future in others], told
 

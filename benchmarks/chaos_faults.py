@@ -9,7 +9,6 @@ Raises:
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.chaos_jobs import ARMS, SAVE_EVERY, Job, Lab, Pace, Unexpected, demand, differences
+from benchmarks.chaos_jobs import ARMS, SAVE_EVERY, Job, Lab, Pace, Unexpected, demand, differences, said
 from sfpo.manifest import read_manifest
 from sfpo.seeding import rng
 from sfpo.trainer.checkpoint import newest_state
@@ -101,7 +100,7 @@ def rank_killed(lab: Lab, arm: str) -> str:
     seconds, steps = [], []
     with lab.job("two ranks", arm, 0, RANKS) as job:
         for kill in range(RANK_KILLS):
-            job.launch().wait(lambda kill=kill: job.changed(job.state / "metrics.jsonl") and job.step() > STEPS_APART * kill)
+            job.launch().wait_beyond(STEPS_APART * kill)
             time.sleep(random.uniform(0.0, lab.paces[arm, 0].between_saves))
             seconds.append(job.kill_a_rank(random.randrange(RANKS)))
             steps.append(job.step())
@@ -158,8 +157,8 @@ def told_to_stop(lab: Lab, arm: str) -> str:
             job.process.send_signal(signal.SIGTERM)
             status = job.end()
             demand(status == Interrupted.EXIT_CODE, f"exit status {status}")
-            said = re.search(r"SIGTERM: saved after step (\d+)", job.log())
-            demand(said is not None and int(said[1]) == job.saved(), "it did not say what it saved")
+            told = said(r"SIGTERM: saved after step (\d+)", job.log(), "it did not say that it saved")
+            demand(int(told[1]) == job.saved(), "it did not say what it saved")
             stopped.append(job.saved())
         job.finish(lab.reference(arm, 0))
         demand(f"continuing after step {stopped[-1]}" in job.log(), "it did not go on from there")
@@ -171,17 +170,17 @@ def corrupted(lab: Lab, arm: str) -> str:
     seen = []
     with lab.job("corrupted", arm, 0) as job:
         for damage in (flip_a_byte, cut_in_half):
-            before = job.saved()
-            job.launch().wait(lambda before=before: job.saved() >= before + 2 * SAVE_EVERY)
+            job.launch().wait_for_a_save(2 * SAVE_EVERY)
             job.kill()
             newest = job.state / f"step_{job.saved():06d}"
             damage(newest)
             older = [int(path.name.removeprefix("step_")) for path in job.state.glob("step_*") if path != newest]
             job.launch().wait(lambda: "continuing after step" in job.log() or job.step() == 0)
-            said = re.search(r"(step_\d+) is not used: \S+/(\S+): (damaged)", job.log())
-            demand(said is not None and said[1] == newest.name, f"the damage was not said: {job.tail()}")
+            silent = f"the damage was not said: {job.tail()}"
+            told = said(r"(step_\d+) is not used: \S+/(\S+): (damaged)", job.log(), silent)
+            demand(told[1] == newest.name, silent)
             demand(f"continuing after step {max(older)}" in job.log(), "the state before it was not used")
-            seen.append(f"{said[2]} of {said[1]} called {said[3]}, went on after step {max(older)}")
+            seen.append(f"{told[2]} of {told[1]} called {told[3]}, went on after step {max(older)}")
             job.kill()
         job.finish(lab.reference(arm, 0))
     return "; ".join([*seen, "same bits"])
@@ -205,9 +204,10 @@ def locked(lab: Lab, arm: str) -> str:
         job.launch().wait_for_a_save()
         job.process.send_signal(signal.SIGSTOP)
         status = second.launch().end()
-        said = re.search(r"RunLocked: \S+: (process (\d+) on \S+) trains this run already", second.log())
-        demand(status == 1 and said is not None, f"the second ended with {status}: {second.tail()}")
-        demand(int(said[2]) == job.process.pid, f"it named {said[1]}, the first is process {job.process.pid}")
+        ended = f"the second ended with {status}: {second.tail()}"
+        demand(status == 1, ended)
+        told = said(r"RunLocked: \S+: (process (\d+) on \S+) trains this run already", second.log(), ended)
+        demand(int(told[2]) == job.process.pid, f"it named {told[1]}, the first is process {job.process.pid}")
         job.process.send_signal(signal.SIGCONT)
         demand(job.end() == 0, "the first failed")
         found = differences(lab.reference(arm, 0), job.folder)
@@ -228,8 +228,8 @@ def reconfigured(lab: Lab, arm: str) -> str:
         with Job(job.folder, changed(settings, recipe__seed=settings.recipe.seed + 100)) as other:
             other.launch().wait_for_a_save()
             other.kill()
-            said = f"{job.state} is of other settings and kept: seed: 0 -> 100"
-            demand(said in other.log(), f"it did not name the state that it leaves alone: {other.tail()}")
+            kept_apart = f"{job.state} is of other settings and kept: seed: 0 -> 100"
+            demand(kept_apart in other.log(), f"it did not name the state that it leaves alone: {other.tail()}")
         demand(job.saved() == kept, "another recipe's run has touched the state")
         demand(job.launch().end() == 0, f"the restarted run failed: {job.tail()}")
         demand(f"continuing after step {kept}" in job.log(), "it did not continue from its own state")
@@ -359,8 +359,12 @@ def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
     )
     if mounted.returncode:
         raise Skipped(mounted.stderr.strip())
+
+    def resize(new: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={new}", folder], check=True)
+
     try:
-        yield lambda new: subprocess.run(["mount", "-o", f"remount,size={new}", folder], check=True)
+        yield resize
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -374,12 +378,13 @@ def too_small(lab: Lab, arm: str) -> str:
     weights = weight_bytes(lab)
     with lab.job("disk_small", arm, 0) as job, small_disk(job.folder, 6 * weights) as resize:
         status = job.launch().end()
-        said = re.search(r"a save takes \d+ MiB, the disk has \d+ MiB left", job.log())
-        demand(status == 1 and said is not None, f"it ended with {status}: {job.tail()}")
+        ended = f"it ended with {status}: {job.tail()}"
+        demand(status == 1, ended)
+        told = said(r"a save takes \d+ MiB, the disk has \d+ MiB left", job.log(), ended)
         state = intact(job, SAVE_EVERY)
         resize(AMPLE * weights)
         job.finish(lab.reference(arm, 0))
-    return f"'{said[0]}'; {state} intact; with more room the same bits"
+    return f"'{told[0]}'; {state} intact; with more room the same bits"
 
 
 def filled_up(lab: Lab, arm: str) -> str:
@@ -388,7 +393,7 @@ def filled_up(lab: Lab, arm: str) -> str:
         outside = job.folder.parent / "log.txt"
         (job.folder / "log.txt").symlink_to(outside)  # the disk has no room for what is said about it
         job.launch().wait_for_a_save()
-        job.wait(lambda: job.changed(job.state / ".partial"))
+        job.wait(job.saving)
         job.process.send_signal(signal.SIGSTOP)
         unfinished = job.unfinished()
         resize(shutil.disk_usage(job.folder).used)
@@ -406,5 +411,8 @@ def filled_up(lab: Lab, arm: str) -> str:
 def intact(job: Job, step: int) -> str:
     """The name of the newest whole state, which must be that of ``step``."""
     found = newest_state(job.state)
-    demand(found is not None and found[1]["progress"]["step"] == step, f"the newest whole state is {found and found[0].name}")
-    return found[0].name
+    if found is None:
+        raise Unexpected("there is no whole state")
+    folder, facts = found
+    demand(facts["progress"]["step"] == step, f"the newest whole state is {folder.name}")
+    return folder.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -69,26 +70,41 @@ def demand(holds: bool, otherwise: str) -> None:
         raise Unexpected(otherwise)
 
 
+def said(pattern: str, log: str, otherwise: str) -> re.Match[str]:
+    """The first place of ``log`` that matches ``pattern``; raises Unexpected(otherwise) where there is none."""
+    found = re.search(pattern, log)
+    if found is None:
+        raise Unexpected(otherwise)
+    return found
+
+
 class Job:
     """A run's folder, and the process that trains it while there is one. A context manager: no process outlives it."""
 
     def __init__(self, folder: Path, settings: RunSettings, ranks: int = 1) -> None:
         self.folder, self.settings, self.ranks = folder, settings, ranks
         self.state = RunStore(settings, folder, SINGLE_PROCESS, Background(threaded=False)).state
-        self.process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.launched_ns = self._log_start = 0
 
     def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process and self.process.poll() is None:
+        if self._process and self._process.poll() is None:
             self.kill()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """Raises RuntimeError before the first launch."""
+        if self._process is None:
+            raise RuntimeError(f"{self.folder}: the job has not been launched")
+        return self._process
 
     def launch(self) -> Job:
         self.launched_ns = time.time_ns()
         self._log_start = len(self._whole_log())
-        self.process = start(self.folder, self.settings, self.ranks)  # appends to log.txt
+        self._process = start(self.folder, self.settings, self.ranks)  # appends to log.txt
         return self
 
     def kill(self) -> None:
@@ -136,10 +152,21 @@ class Job:
             demand(time.monotonic() < deadline, "the job hangs")
             time.sleep(poll_seconds)
 
-    def wait_for_a_save(self) -> None:
-        """Until this process has saved a state beyond those that it found."""
-        before = self.saved()
-        self.wait(lambda: self.saved() > before)
+    def wait_for_a_save(self, steps: int = 1) -> None:
+        """Until this process has saved a state, so many steps at least beyond the newest that it found."""
+        wanted = self.saved() + steps
+        self.wait(lambda: self.saved() >= wanted)
+
+    def wait_beyond(self, step: int) -> None:
+        """Until this process has finished a step after ``step``."""
+        self.wait(lambda: self.changed(self.state / "metrics.jsonl") and self.step() > step)
+
+    def saving(self) -> bool:
+        """A save of this process is under way."""
+        return self.changed(self.state / ".partial")
+
+    def not_saving(self) -> bool:
+        return not self.saving()
 
     def saved(self) -> int:
         """Step of the newest state; 0: there is none."""
@@ -232,12 +259,12 @@ class Lab:
             job.launch().wait(lambda: job.step() > 0)
             first = time.monotonic()
             marks = []
-            for there in (True, False, True):  # the first save, and the second's beginning
-                job.wait(lambda there=there: job.changed(job.state / ".partial") == there)
+            for condition in (job.saving, job.not_saving, job.saving):  # the first save, and the second's beginning
+                job.wait(condition)
                 marks.append(time.monotonic())
             demand(job.end() == 0, f"the undisturbed run failed: {job.tail()}")
-        saving, saved, again = marks
-        self.paces[arm, seed] = Pace(start_up=first - launched, between_saves=again - saved, save=saved - saving)
+        begun, saved, again = marks
+        self.paces[arm, seed] = Pace(start_up=first - launched, between_saves=again - saved, save=saved - begun)
         if arm == "sfpo":
             fired_at = json.loads((job.folder / "summary.json").read_text())["trigger_fired_at"]
             demand(fired_at is not None and fired_at <= STEPS, "the entropy trigger did not fire in the undisturbed run")

@@ -98,8 +98,7 @@ def _write_checkpoint(size: Size, folder: Path) -> None:
     from sfpo.data.arithmetic import generate
     from sfpo.models.scratch import train_tokenizer
 
-    rows = generate(TASK, "train", 200)
-    tokenizer = train_tokenizer([text for row in rows for text in (row.problem, row.solution)], 512)
+    tokenizer = train_tokenizer([row.problem for row in generate(TASK, "train", 200)], 512)
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     config = AutoConfig.for_model(
         "qwen2",

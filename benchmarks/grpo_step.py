@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks.arms import Arm, Figures, Measured, Options, Turns, take_turns
 from benchmarks.figures import Result, Spread, paired_ratio, result, spread
@@ -32,10 +33,10 @@ def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
     from sfpo.trainer.loop import TrainingJob
     from sfpo.trainer.run_store import RunStore
 
-    vllm_engine.SamplingParams = partial(_to_the_limit, vllm_engine.SamplingParams)
+    to_the_limit = mock.patch.object(vllm_engine, "SamplingParams", partial(_to_the_limit, vllm_engine.SamplingParams))
     rules = {"grpo": make_update_rule("grpo")}
     rules |= {f"sfpo_{k}": make_update_rule("sfpo", num_fast_steps=k, alpha=ALPHA) for k in fast_steps}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, to_the_limit:
         settings = work.run_settings(prepare_data(Path(folder) / "data"))
         store, grader = RunStore(settings, Path(folder) / "run", SINGLE_PROCESS, Background(threaded=False)), EveryOtherRight()
         job = TrainingJob(settings, store, grader)
@@ -106,7 +107,7 @@ def trl(turns: Turns, work: Work, rows_at_once: int, bf16: bool, float32_weights
 
     grader = EveryOtherRight()
 
-    def rewards(completions: list[list[dict[str, str]]], answer: list[str], **_: Any) -> list[float]:
+    def rewards(completions: list[list[dict[str, str]]], answer: list[str], **_: Any) -> list[float | None]:
         texts = [messages[-1]["content"] for messages in completions]
         return [float(grade.correct) for grade in grader.grade_all(texts, answer)]
 

@@ -7,6 +7,8 @@ but live tensors is resident. The engine is left out: it is the same for both.
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.arms import Arm, Options, Turns, alone
 from benchmarks.figures import Result, result, spread
 from benchmarks.workload import TOKENS, Work, given_batch, work_of
@@ -28,7 +30,7 @@ def peak(turns: Turns, work: Work, rule: str) -> None:
     policy = work.policy(COMPLETIONS // GROUP)
     vocabulary = AutoConfig.from_pretrained(work.checkpoint).vocab_size
     batch = given_batch(vocabulary, PROMPT_TOKENS, GROUP, [TOKENS] * COMPLETIONS)
-    settings = {"num_fast_steps": FAST_STEPS} if rule == "sfpo" else {}
+    settings: dict[str, Any] = {"num_fast_steps": FAST_STEPS} if rule == "sfpo" else {}
     step = make_update_rule(rule, **settings).step
     for _ in range(STEPS):
         step(policy, batch)

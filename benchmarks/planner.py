@@ -78,7 +78,7 @@ SIZES = {
 }
 WARM_UP = _size(32, 64, 1, (2, 2), 64, True, (2, 8))
 SFPO_ONCE = {"num_fast_steps": 1}
-ARMS: dict[str, tuple[str, dict[str, int], Lora | None]] = {
+ARMS: dict[str, tuple[str, dict[str, Any], Lora | None]] = {
     "grpo": ("grpo", {}, None),
     "sfpo": ("sfpo", SFPO_ONCE, None),
     "sfpo_lora": ("sfpo", SFPO_ONCE, Lora(rank=16, alpha=32.0)),

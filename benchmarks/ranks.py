@@ -12,8 +12,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from benchmarks.arms import Arm, Options, Turns, take_turns
-from benchmarks.figures import Result, paired_ratio, result, spread
+from benchmarks.arms import Arm, Measured, Options, Turns, take_turns
+from benchmarks.figures import Result, Spread, paired_ratio, result, spread
 from benchmarks.workload import Work, given_batch, ragged_lengths, work_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def _update(turns: Turns | None, work: Work, core: int, micro_batch_tokens: int)
 def run(options: Options) -> Result:
     work = work_of(options)
     tokens = sum(batch_of(work).lengths)
-    figures, sides = {}, {}
+    figures: dict[str, Spread] = {}
+    sides: dict[str, Measured] = {}
     for size in MICRO_BATCH_TOKENS:
         arms = {
             f"{ranks}_ranks_at_{size}_tokens": [Arm(ours, 1, {"work": work, "ranks": ranks, "micro_batch_tokens": size})]

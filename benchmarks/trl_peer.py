@@ -71,7 +71,7 @@ def train(
     turns: Turns,
     checkpoint: str,
     rows: list[dict[str, Any]],
-    rewards: Callable[..., list[float]],
+    rewards: Callable[..., list[float | None]],
     completions: int,
     rows_at_once: int,
     group: int,

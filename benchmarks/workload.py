@@ -138,7 +138,7 @@ def given_batch(vocabulary: int, prompt_tokens: int, group: int, lengths: Sequen
     """Random tokens: completions of these lengths, ``group`` to a prompt; no advantage is 0."""
     import torch
 
-    from sfpo.types import TrainBatch
+    from sfpo.types import OldPolicy, TrainBatch
 
     draw = rng("benchmarks", prompt_tokens, group, *lengths)
     token = partial(draw.randrange, 10, vocabulary)  # low ids are special tokens
@@ -147,8 +147,7 @@ def given_batch(vocabulary: int, prompt_tokens: int, group: int, lengths: Sequen
         prompt_ids=[prompt for prompt in prompts for _ in range(group)],
         completion_ids=[[token() for _ in range(length)] for length in lengths],
         advantages=torch.tensor([1.0, -1.0]).repeat(len(lengths) // 2),
-        old_logprobs=torch.full((sum(lengths),), -10.0),
-        entropy=1.0,
+        old=OldPolicy(torch.full((sum(lengths),), -10.0), entropy=1.0),
         group_size=group,
     )
 

@@ -59,14 +59,16 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
     ranks = init_distributed()
     manifests = {name: read_manifest(Path(path)) for name, path in settings.checkpoints.items()}
     problems = {path: file_sha256(Path(path)) for path in settings.benchmarks.values()}
-    engine, scored = None, {}
+    engine: RolloutEngine | None = None
+    scored: dict[str, dict[str, Any]] = {}
     for name, path in settings.checkpoints.items():
         done = folder / STATE / settings_hash(settings)[:12] / f"{name}.json"
         inputs = {**problems, f"{path}/manifest.json": file_sha256(Path(path) / "manifest.json")}
-        before = json.loads(done.read_text()) if done.is_file() else None
-        if ranks.gather(before is not None and before["inputs"] == inputs)[0]:
+        before = _scored_before(done, inputs)
+        if ranks.gather(before is not None)[0]:
             log.info("%s: scored before; %s", name, done)
-            scored[name] = before
+            if before is not None:  # on the first rank, which alone writes
+                scored[name] = before
             continue
         started = time.perf_counter()
         if engine is None:
@@ -74,17 +76,25 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         else:
             engine.load_checkpoint(path)
         seconds = {"start": time.perf_counter() - started}
-        scored[name] = {"inputs": inputs, "checkpoint": path, "checkpoint_step": manifests[name].get("step")}
-        scored[name] |= _score(settings, engine, seconds)
+        of_checkpoint = {"inputs": inputs, "checkpoint": path, "checkpoint_step": manifests[name].get("step")}
+        scored[name] = {**of_checkpoint, **_score(settings, engine, seconds)}
         if ranks.first:
             write_json(done, scored[name])
-        log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
+            log.info("%s: average %.1f%%", name, 100 * scored[name]["average"])
     if ranks.first:
         _write(settings, folder, scored)
 
 
+def _scored_before(file: Path, inputs: dict[str, str]) -> dict[str, Any] | None:
+    """What an earlier process found out from the same files; None: nothing."""
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found if found["inputs"] == inputs else None
+
+
 def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[str, float]) -> dict[str, Any]:
-    """All benchmarks on the checkpoint that the engine holds."""
+    """All benchmarks on the checkpoint that the engine holds; nothing where lm-eval leaves that to the first process."""
     from lm_eval import simple_evaluate
 
     from eval.engine_lm import EngineLM
@@ -101,6 +111,8 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
         bootstrap_iters=0,
         log_samples=True,
     )
+    if outcome is None:
+        return {}
     texts, benchmarks = [], {}
     for name in settings.benchmarks:
         samples = sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])

@@ -126,6 +126,7 @@ def lead_in(settings: TrajectorySettings, policy: Policy, ranks: Ranks, step: in
     from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
     from sfpo.trainer.collector import Collector
     from sfpo.trainer.metrics import PhaseClock
+    from sfpo.types import OldPolicy
 
     run, recipe = settings.start, settings.start.recipe
     engine = make_engine(settings.checkpoint, recipe.limits, recipe.sampler, run.execution.engine, ranks)
@@ -140,7 +141,7 @@ def lead_in(settings: TrajectorySettings, policy: Policy, ranks: Ranks, step: in
             engine.sleep()
             advantages = group_advantages(rewards_of(groups), recipe.objective.scale_by_std)
             old_logprobs, entropy = policy.score(*sequences_of(groups))
-            batch = train_batch(groups, advantages, old_logprobs, entropy.mean().item())
+            batch = train_batch(groups, advantages, OldPolicy(old_logprobs, entropy.mean().item()))
             if at < step:
                 rule.step(policy, batch)
                 engine.wake(policy.weights())
@@ -220,7 +221,7 @@ def batch_loss(policy: Policy, batch: TrainBatch) -> float:
     loss, _ = policy_loss(
         objective,
         logprobs,
-        batch.old_logprobs[tokens.to(device)],
+        batch.old.logprobs[tokens.to(device)],
         entropy,
         batch.advantages[with_loss].to(device),
         lengths[with_loss].to(device),

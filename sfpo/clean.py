@@ -1,7 +1,8 @@
 """What a suite's settings no longer name: ``python -m sfpo.clean`` lists it, ``python -m sfpo.clean --remove`` deletes it.
 
-Listed are the saved states of other recipes, runs and evaluations that no suite of params.yaml has, and scores of evaluations
-with other settings. Nothing else removes them: a changed setting leaves what was computed before in its place.
+Listed are data, models, runs and evaluations that no suite of params.yaml has, the saved states of other recipes, and scores of
+evaluations with other settings. Nothing else removes them: a changed setting leaves what was computed before in its place. A
+run that is being trained is left alone.
 """
 
 from __future__ import annotations
@@ -10,63 +11,85 @@ import argparse
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from sfpo.config import Params, load_params
 from sfpo.jobs import resolve
 from sfpo.schema import ConfigError
 from sfpo.settings import EvaluationSettings, JobSettings, RunSettings, settings_hash
+from sfpo.trainer.lock import RunLocked, run_lock
 
-RUN_DEPTH = "*/*/*/*/seed*"
-"""<suite>/<model>/<dataset>/<arm>/seed<k>"""
+FOLDERS = ("data/*/*/*", "models/*/*", "runs/*/*/*/*/seed*", "evaluations/*/*/base*", "evaluations/*/*/*/*/seed*")
+"""Of jobs whose results take time to make again."""
 
 
-def named(params: Params) -> dict[str, JobSettings]:
-    """Folder of every run and evaluation of every suite -> its settings.
+def named(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
+    """Folder of every job of every suite -> its settings, with the data mirror that the suite's data were prepared from.
+
+    A suite of which there is nothing on disk is passed over.
 
     Raises:
         ConfigError: a suite cannot be resolved, so that what it names is not known.
     """
     found: dict[str, JobSettings] = {}
     for suite in params.suites:
-        for path, settings in resolve(params.model_copy(update={"suite": suite})).items():
-            if isinstance(settings, RunSettings | EvaluationSettings):
-                found[str(Path(path).parent)] = settings
+        if any((root / top / suite).is_dir() for top in ("data", "models", "runs", "evaluations")):
+            mirror = _recorded_mirror(root / "data" / suite, params.data_mirror)
+            of_suite = resolve(params.model_copy(update={"suite": suite, "data_mirror": mirror}))
+            found |= {str(Path(path).parent): settings for path, settings in of_suite.items()}
     return found
+
+
+def _recorded_mirror(data: Path, otherwise: str | None) -> str | None:
+    """``snakemake --config data_mirror=...`` sets one that params.yaml does not name."""
+    for path in sorted(data.glob("*/*/settings.json")):
+        return json.loads(path.read_text())["data_mirror"]
+    return otherwise
 
 
 def unnamed(params: Params, root: Path = Path(".")) -> Iterator[tuple[Path, str]]:
     """(folder, why) of everything that no recipe names."""
-    known = named(params)
-    for top in ("runs", "evaluations"):
-        for folder in sorted((root / top).glob(RUN_DEPTH)):
-            settings = known.get(str(folder.relative_to(root)))
-            if settings is None:
-                yield folder, "no suite has it"
-            elif isinstance(settings, RunSettings):
-                yield from _other_states(folder, settings)
-    for folder, settings in known.items():
-        if isinstance(settings, EvaluationSettings):
-            for state in sorted((root / folder).glob("state/*")):
+    known = named(params, root)
+    for folder in sorted(path for pattern in FOLDERS for path in root.glob(pattern) if path.is_dir()):
+        settings = known.get(str(folder.relative_to(root)))
+        if settings is None:
+            yield folder, "no suite has it"
+        elif isinstance(settings, RunSettings):
+            yield from _other_states(folder, settings)
+        elif isinstance(settings, EvaluationSettings):
+            for state in sorted(folder.glob("state/*")):
                 if state.name != settings_hash(settings)[:12]:
                     yield state, "scores of other settings"
 
 
 def _other_states(folder: Path, settings: RunSettings) -> Iterator[tuple[Path, str]]:
-    for state in sorted(folder.glob("state/*")):
-        recipe = json.loads((state / "recipe.json").read_text())
-        mine = settings.recipe.model_dump(mode="json")
-        for one in (recipe, mine):
+    for recipe in sorted(folder.glob("state/*/recipe.json")):
+        theirs, mine = json.loads(recipe.read_text()), settings.recipe.model_dump(mode="json")
+        for one in (theirs, mine):
             one["train"].pop("steps")
-        if recipe != mine:
-            yield state, "another recipe"
+        if theirs != mine:
+            yield recipe.parent, "another recipe"
+
+
+def remove(folder: Path, root: Path = Path(".")) -> None:
+    """Delete a folder that ``unnamed`` has listed.
+
+    Raises:
+        RunLocked: it is of a run that is being trained.
+    """
+    parts = folder.relative_to(root).parts
+    with run_lock(root / Path(*parts[:6])) if parts[0] == "runs" else nullcontext():
+        shutil.rmtree(folder)
 
 
 def size(folder: Path) -> int:
-    """Bytes of a folder's files; a file with several hard links counts where it would be freed."""
-    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    return sum(status.st_size for status in files if status.st_nlink == 1)
+    """Bytes that deleting the folder frees: of a file with several hard links, if all are in the folder."""
+    files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    inside = Counter(status.st_ino for status in files.values())
+    return sum(status.st_size // status.st_nlink for status in files.values() if inside[status.st_ino] == status.st_nlink)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,19 +97,27 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m sfpo.clean", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--data-mirror", help="as `snakemake --config data_mirror=...` had it")
     parser.add_argument("--remove", action="store_true", help="delete what is listed")
     arguments = parser.parse_args(argv)
     try:
-        changes = {"data_mirror": arguments.data_mirror} if arguments.data_mirror else {}
-        found = list(unnamed(load_params(arguments.params, changes=changes)))
+        found = list(unnamed(load_params(arguments.params, every_suite=True)))
     except ConfigError as error:
-        sys.exit(str(error))
+        sys.exit(f"{error}\nNothing is listed or removed: what the suites name is not known until this is corrected")
+    removed = 0
     for folder, why in found:
-        print(f"{folder}: {why}, {size(folder) / 2**20:.1f} MiB")
-        if arguments.remove:
-            shutil.rmtree(folder)
-    print(f"{len(found)} folders {'removed' if arguments.remove else 'that no recipe names; --remove deletes them'}")
+        told = f"{folder}: {why}, {size(folder) / 2**20:.1f} MiB"
+        try:
+            if arguments.remove:
+                remove(folder)
+                removed += 1
+        except RunLocked as error:
+            told += f", left alone: {error}"
+        print(told)
+    print(
+        f"{removed} folders removed"
+        if arguments.remove
+        else f"{len(found)} folders that no recipe names; --remove deletes them"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+KEY = "[key]"
+"""pydantic's place of a fault in a key itself."""
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -17,7 +19,9 @@ class ConfigError(ValueError):
 class Schema(BaseModel):
     """Frozen, and no key is accepted that the schema does not name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 def parse(kind: type[S], raw: Any, where: str) -> S:
@@ -66,10 +70,11 @@ def _locate(kind: type[BaseModel], location: list[str]) -> tuple[list[str], set[
         if part in tags:
             node = _follow(schema, {"$ref": tags[part]})
             continue
-        shown.append(part)
+        if part != KEY:
+            shown.append(part)
         allowed = set(node.get("properties", {}))
         of_any_name = [*node.get("patternProperties", {}).values(), node.get("additionalProperties"), node.get("items")]
-        node = node.get("properties", {}).get(part) or next((child for child in of_any_name if child), {})
+        node = node.get("properties", {}).get(part) or next((child for child in of_any_name if isinstance(child, dict)), {})
         node = _follow(schema, node)
     return shown, allowed
 

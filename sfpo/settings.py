@@ -72,7 +72,7 @@ class DatasetSettings(JobSettings):
     name: Name
     dataset: Dataset
     data_mirror: str | None
-    contents: Annotated[dict[str, str], Field(default_factory=dict)]
+    contents: dict[str, str] = Field(default_factory=dict)
     """Part -> sha256 of the file under ``data_mirror`` that it is read from."""
 
     def identity(self) -> dict[str, Any]:
@@ -86,11 +86,11 @@ class BenchmarkSettings(JobSettings):
     name: Name
     benchmark: Benchmark
     data_mirror: str | None
-    contents: Annotated[dict[str, str], Field(default_factory=dict)]
+    contents: dict[str, str] = Field(default_factory=dict)
     """{"rows": sha256 of the file under ``data_mirror`` that they are read from}."""
 
     def identity(self) -> dict[str, Any]:
-        left_out = {"title": True, "out_of_distribution": True, "rows": {"mirror"}}
+        left_out: dict[str, bool | set[str]] = {"title": True, "out_of_distribution": True, "rows": {"mirror"}}
         return {"benchmark": self.benchmark.model_dump(mode="json", exclude=left_out), "contents": self.contents}
 
 
@@ -106,7 +106,7 @@ class ModelSettings(JobSettings):
     """Identity of that data set."""
     grader: GraderName
     """Of that data set."""
-    contents: Annotated[dict[str, str], Field(default_factory=dict)]
+    contents: dict[str, str] = Field(default_factory=dict)
     """File -> sha256, of a local model."""
 
     def inputs(self) -> list[str]:
@@ -262,7 +262,7 @@ class ReportSettings(JobSettings):
     """Multiples of the suite's learning rate at which each arm is shown."""
     base: dict[Name, str]
     """Model -> folder of the evaluation of the untrained model."""
-    made_from: Annotated[dict[str, str], Field(default_factory=dict)]
+    made_from: dict[str, str] = Field(default_factory=dict)
     """Folder -> identity, of every run, evaluation and data set that is read."""
     missing: tuple[str, ...] = ()
     """Runs that a report of an unfinished suite leaves out."""

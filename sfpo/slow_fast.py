@@ -211,7 +211,7 @@ class SlowFast:
 
 
 def trainable(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Those that require a gradient, each piece of memory once: a weight listed twice, or tied, is one weight."""
+    """Those that require a gradient, each piece of memory once: a weight listed twice, or tied, transposed too, is one."""
     weights: dict[object, Tensor] = {}
     for parameter in parameters:
         if parameter.requires_grad:
@@ -223,7 +223,11 @@ def _memory(parameter: Tensor) -> object:
     shard = local(parameter.detach())
     if type(shard) is not Tensor or shard.data_ptr() == 0:  # a tensor class without memory of its own, or an empty shard
         return id(parameter)
-    return shard.device, shard.data_ptr(), shard.dtype, shard.shape, shard.stride()
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(shard.shape, shard.stride(), strict=True))
+    layout = (
+        (shard.shape, shard.stride()) if extent != shard.numel() else shard.numel()
+    )  # without gaps: transposed, it is the same
+    return shard.device, shard.data_ptr(), shard.dtype, layout
 
 
 def check_optimizer(optimizer: object) -> None:

@@ -25,12 +25,18 @@ RECORDS = {
 
 
 def record_of(folder: str, root: Path = Path(".")) -> dict[str, Any] | None:
-    """What the finished product in ``folder`` records; None: there is none."""
+    """What the finished product in ``folder`` records; empty if that cannot be read; None: there is no product."""
     path = root / folder / RECORDS[Path(folder).parts[0]]
+    return read_record(path) if path.is_file() else None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is damaged, or is none (a half-merged one, say), so that it belongs to nothing."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # a torn file is no product
-        return None
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def stale_reason(folder: str, settings: JobSettings, root: Path = Path(".")) -> str | None:
@@ -38,6 +44,8 @@ def stale_reason(folder: str, settings: JobSettings, root: Path = Path(".")) -> 
     record = record_of(folder, root)
     if record is None:
         return None
+    if "settings_hash" not in record:
+        return f"{RECORDS[Path(folder).parts[0]]} cannot be read"
     if record.get("settings_hash") != settings_hash(settings):
         return "settings or inputs changed"
     return changed_input(record, root)

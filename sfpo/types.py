@@ -5,7 +5,8 @@ B = completions in a batch, N = completion tokens in a batch (completions end to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ class RolloutGroup:
 
 
 @dataclass(frozen=True)
+class OldPolicy:
+    """The policy that made the rollouts (theta^{s,0}) on the completion tokens of a batch, as torch computes it."""
+
+    logprobs: Tensor
+    """[N] float32 (nats)."""
+    entropy: float
+    """Mean over the N tokens (nats a token)."""
+
+
+@dataclass(frozen=True)
 class TrainBatch:
     """What an update rule consumes: B completions, group after group, fixed through all updates of a step."""
 
@@ -66,59 +77,59 @@ class TrainBatch:
     """B completions, N tokens together."""
     advantages: Tensor
     """[B] float32, one for each completion."""
-    old_logprobs: Tensor | None
-    """[N] float32: log-probs under the policy that made the rollouts (theta^{s,0}), by torch. None: to be taken from the first
-    pass, which sees the same weights where the whole batch is one mini-batch; ``settle`` puts them in."""
-    entropy: float | None
-    """Mean entropy (nats a token) of that policy over the N tokens; None together with ``old_logprobs``."""
+    old: OldPolicy | None
+    """What ratios are measured against. None: the batch is one mini-batch, so that the first pass over it finds this out before
+    anything moves, and returns it (see ``Update``)."""
     group_size: int
     sampler_logprobs: Tensor | None = None
     """[N] float32: log-probs of the same tokens as the sampler saw them; None where they are not known."""
-    lengths: list[int] = field(init=False)
-    """[B] tokens of each completion."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lengths", [len(ids) for ids in self.completion_ids])
         if not len(self.prompt_ids) == len(self.completion_ids) == len(self.advantages):
             raise ValueError(
                 f"a batch needs as many prompts ({len(self.prompt_ids)}) and advantages ({len(self.advantages)}) "
                 f"as completions ({len(self.completion_ids)})"
             )
-        for what, logprobs in (("old", self.old_logprobs), ("sampler", self.sampler_logprobs)):
+        for what, logprobs in (("old", self.old.logprobs if self.old else None), ("sampler", self.sampler_logprobs)):
             if logprobs is not None and sum(self.lengths) != len(logprobs):
                 raise ValueError(f"{len(logprobs)} {what} log-probs for {sum(self.lengths)} completion tokens")
 
     def __len__(self) -> int:
         return len(self.completion_ids)
 
-    def settle(self, old_logprobs: Tensor, entropy: float) -> None:
-        """Put in what the first pass found; later passes see it.
+    @cached_property
+    def lengths(self) -> list[int]:
+        """[B] tokens of each completion."""
+        return [len(ids) for ids in self.completion_ids]
 
-        Raises:
-            ValueError: the batch has old log-probs already.
-        """
-        if self.old_logprobs is not None:
-            raise ValueError("the batch has old log-probs already")
-        object.__setattr__(self, "old_logprobs", old_logprobs)
-        object.__setattr__(self, "entropy", entropy)
+    def with_old(self, old: OldPolicy) -> TrainBatch:
+        """This batch with ``old``; itself where it has it."""
+        return self if self.old is old else replace(self, old=old)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for inspection."""
-        tensors = {name: getattr(self, name) for name in ("advantages", "old_logprobs", "sampler_logprobs")}
         return {
             "prompt_ids": self.prompt_ids,
             "completion_ids": self.completion_ids,
-            "entropy": self.entropy,
+            "advantages": self.advantages.tolist(),
+            "old_logprobs": self.old.logprobs.tolist() if self.old else None,
+            "entropy": self.old.entropy if self.old else None,
             "group_size": self.group_size,
-            **{name: None if tensor is None else tensor.tolist() for name, tensor in tensors.items()},
+            "sampler_logprobs": None if self.sampler_logprobs is None else self.sampler_logprobs.tolist(),
         }
 
     def mini_batches(self, prompts: int) -> Iterator[TrainBatch]:
-        """Consecutive parts of ``prompts`` whole groups each, in batch order; the batch itself where that is one part."""
+        """Consecutive parts of ``prompts`` whole groups each, in batch order; the batch itself where that is one part.
+
+        Raises:
+            ValueError: there are several parts, and no old log-probs: the update on the first moves the weights.
+        """
         rows = prompts * self.group_size
         if rows >= len(self):
             yield self
             return
+        if self.old is None:
+            raise ValueError(f"{len(self)} completions in mini-batches of {rows}: such a batch needs its old log-probs")
         for start in range(0, len(self), rows):
             stop = min(start + rows, len(self))
             first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])
@@ -126,8 +137,7 @@ class TrainBatch:
                 prompt_ids=self.prompt_ids[start:stop],
                 completion_ids=self.completion_ids[start:stop],
                 advantages=self.advantages[start:stop],
-                old_logprobs=self.old_logprobs[first:last],
+                old=OldPolicy(self.old.logprobs[first:last], self.old.entropy),
                 sampler_logprobs=None if self.sampler_logprobs is None else self.sampler_logprobs[first:last],
-                entropy=self.entropy,
                 group_size=self.group_size,
             )

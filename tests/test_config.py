@@ -60,6 +60,8 @@ def test_every_suite_of_the_committed_file_parses(raw, caplog):
     ("path", "value", "told"),
     [
         ("suites.tiny.train.stepz", 3, "suites.tiny.train.stepz: unknown key; allowed here: completions_per_prompt"),
+        ("suites.tiny.evaluate.samples_of", {"amc": 8}, "evaluate.samples_of.amc = 8: allowed are chains, differences,"),
+        ("suites.tiny.evaluate.samples_of", {"sums": 0}, "suites.tiny.evaluate.samples_of.sums"),
         ("suites.tiny.train.stepz", 3, "did you mean steps?"),
         ("suites.tiny.train.micro_batch_tokens", 3, "suites.tiny.train.micro_batch_tokens: unknown key"),  # of execution
         ("suites.tiny.execution.engine.dtype", "float32", "suites.tiny.execution.engine.dtype: unknown key"),  # of sampler
@@ -68,7 +70,20 @@ def test_every_suite_of_the_committed_file_parses(raw, caplog):
         ("datasets.arithmetic.parts.generated.splitt", "x", "datasets.arithmetic.parts.generated.splitt: unknown key"),
         ("suites.tiny.seeds", [], "suites.tiny.seeds = []: list should have at least 1 item"),
         ("suites.tiny.seeds", [1, 1], "seeds names 1 twice"),
+        ("suites.tiny.train.steps", True, "suites.tiny.train.steps = True: input should be a valid integer"),
+        ("suites.tiny.seeds", [True], "suites.tiny.seeds.0 = True: input should be a valid integer"),
+        ("suites.tiny.execution.resources", {"gpu": True}, "suites.tiny.execution.resources.gpu"),
+        ("suites.tiny.train.steps", "60", "suites.tiny.train.steps = '60': input should be a valid integer"),
+        ("suites.tiny.train.optimizer.learning_rate", float("inf"), "learning_rate = inf: input should be a finite number"),
+        ("arms.sfpo.learning_rate_scale", float("inf"), "arms.sfpo.learning_rate_scale = inf: input should be a finite number"),
+        (
+            "datasets.arithmetic.parts",
+            {"one/two": {"source": "generated", "tasks": {"sums": 9}}},
+            "datasets.arithmetic.parts.one/two = 'one/two': string should match pattern",
+        ),
+        ("data_mirror", "", "data_mirror = '': string should have at least 1 character"),
         ("suites.tiny.seeds", [-1], "suites.tiny.seeds.0 = -1: input should be greater than or equal to 0"),
+        ("suites.tiny.arms", ["a/b"], "suites.tiny.arms.0 = 'a/b': string should match pattern"),
         ("suites.tiny.arms", ["grpoo"], "suites.tiny.arms: 'grpoo' is not defined; defined are: dapo"),
         ("suite", "large", "suite: 'large' is not defined; defined are: "),
         ("suites.tiny.train.optimizer.learning_rate", -1, "learning_rate = -1: input should be greater than 0"),
@@ -256,6 +271,14 @@ def test_a_fault_of_a_shared_entry_stops_every_suite_that_uses_it(raw, fault, pa
 
 
 # ---------------------------------------------------------------------------------------------- values
+
+
+def test_a_name_that_is_no_folder_is_told(raw, load, fault, caplog):
+    raw["arms"]["a/b"] = {"rule": "grpo", "objective": "grpo"}  # whose further keys are the rule's
+    load(raw)
+    assert "not used by suite tiny, but wrong: arms.a/b = 'a/b': string should match pattern" in caplog.text
+    raw["suites"]["tiny"]["arms"].append("a/b")
+    assert "arms.a/b = 'a/b': string should match pattern" in fault(raw)
 
 
 def test_the_command_line_changes_keys_in_place_of_the_files(raw, load):

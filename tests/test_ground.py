@@ -7,7 +7,7 @@ import torch
 
 from sfpo.manifest import read_manifest, write_manifest, write_text
 from sfpo.seeding import rng, seed_of
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 
 def test_a_seed_is_a_fixed_function_of_its_parts():
@@ -28,8 +28,7 @@ def three_completions(**changes) -> TrainBatch:
         "prompt_ids": [[1], [1], [2], [2]],
         "completion_ids": [[5], [6, 7], [8], [9, 10, 11]],
         "advantages": torch.tensor([1.0, -1.0, 2.0, -2.0]),
-        "old_logprobs": torch.arange(7.0),
-        "entropy": 0.5,
+        "old": OldPolicy(torch.arange(7.0), entropy=0.5),
         "group_size": 2,
     }
     return TrainBatch(**{**parts, **changes})
@@ -38,11 +37,11 @@ def three_completions(**changes) -> TrainBatch:
 def test_mini_batches_are_whole_groups_in_order():
     first, second = three_completions().mini_batches(prompts=1)
     assert first.completion_ids == [[5], [6, 7]] and second.completion_ids == [[8], [9, 10, 11]]
-    assert first.old_logprobs.tolist() == [0.0, 1.0, 2.0] and second.old_logprobs.tolist() == [3.0, 4.0, 5.0, 6.0]
+    assert first.old.logprobs.tolist() == [0.0, 1.0, 2.0] and second.old.logprobs.tolist() == [3.0, 4.0, 5.0, 6.0]
     assert second.advantages.tolist() == [2.0, -2.0] and second.lengths == [1, 3]
 
 
-@pytest.mark.parametrize("changes", [{"advantages": torch.zeros(3)}, {"old_logprobs": torch.zeros(6)}])
+@pytest.mark.parametrize("changes", [{"advantages": torch.zeros(3)}, {"old": OldPolicy(torch.zeros(6), 0.5)}])
 def test_a_batch_whose_parts_do_not_match_is_refused(changes):
     with pytest.raises(ValueError, match=r"old log-probs|as many prompts"):
         three_completions(**changes)

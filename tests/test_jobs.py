@@ -14,6 +14,7 @@ from sfpo.config.plain_yaml import PlainLoader
 from sfpo.jobs.__main__ import main, runs_by_item
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings, load_settings, settings_hash
+from sfpo.staleness import stale_reason
 from tests.changes import changed as with_changes
 
 PROJECT = Path(__file__).parent.parent
@@ -217,6 +218,14 @@ def test_limits_do_not_decide_a_hub_models_identity(raw, changed):
     assert {f"models/paper/{model}", f"runs/paper/{model}/dapo-math/grpo/seed0"} <= stale
 
 
+def test_more_samples_of_a_benchmark_make_the_evaluations_stale_and_no_run(raw, changed, resolve):
+    stale = changed(raw, setting("suites.tiny.evaluate.samples_of", {"sums": 16}))
+    assert {f"evaluations/tiny/{OF_DATA}/grpo/seed0", "evaluations/tiny/tiny-qwen2/base"} <= stale
+    assert not {folder for folder in stale if folder.startswith(("runs/", "models/", "data/"))}
+    table1 = resolve(raw)["results/tiny/items/table1/settings.json"]
+    assert set(table1.samples.values()) == {4} and list(table1.samples) == raw["suites"]["tiny"]["benchmarks"]
+
+
 # ---------------------------------------------------------------------------------------------- inputs by content
 
 
@@ -336,15 +345,15 @@ def with_steps(settings: RunSettings, steps: int) -> RunSettings:
     return with_changes(settings, recipe__train__steps=steps)
 
 
-def finish(settings: RunSettings, root: Path, hours: float) -> None:
+def finish(settings: RunSettings, root: Path, hours: float, within: str = "") -> None:
     """The record of a finished run."""
-    folder = root / "runs" / settings.run.path
+    folder = root / "runs" / settings.run.path / within
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "settings_hash": settings_hash(settings),
         "recipe_hash": settings.recipe_hash,
         "steps": settings.recipe.train.steps,
-        "seconds": {"total": 3600 * hours},
+        "seconds": {"total": 3000 * hours, "validate": 600 * hours},
         "recipe": settings.recipe.model_dump(mode="json"),
     }
     (folder / "summary.json").write_text(json.dumps(record))
@@ -371,7 +380,38 @@ def test_a_finished_run_is_told_of_where_a_change_makes_it_stale(one_run, tmp_pa
         f"  stale: {folder}: 60 steps, 1.50 h of another recipe (seed: 0 -> 5; train.optimizer.learning_rate: 3e-05 -> 0.0001)"
     ]
     more = {f"{folder}/settings.json": with_steps(one_run, 80)}
+    anew = f"  begins anew: {folder}: 60 steps, 1.50 h cannot be continued to step 80: their state is not here"
+    assert jobs.describe(more, tmp_path) == [anew]  # after `dvc pull`, or with keep_final_state: false
+    interrupt(one_run, tmp_path, step=60, hours=1.5)
     assert jobs.describe(more, tmp_path) == [f"  continues: {folder}: from 60 steps, 1.50 h, to step 80"]
+
+
+def test_a_run_that_finished_before_costs_nothing(one_run, tmp_path):
+    folder = f"runs/tiny/{OF_DATA}/grpo/seed0"
+    other = with_changes(one_run, recipe__seed=5)
+    finish(one_run, tmp_path, 1.5, f"state/{one_run.recipe_hash[:12]}")
+    finish(other, tmp_path, 2.5)  # its files are in the run's places now
+    assert jobs.describe({f"{folder}/settings.json": one_run}, tmp_path) == [
+        f"  finished before: {folder}: 60 steps, 1.50 h; the files are put in their places, and nothing is trained",
+        f"  stale: {folder}: 60 steps, 2.50 h of another recipe (seed: 5 -> 0)",
+    ]
+    assert jobs.describe({f"{folder}/settings.json": other}, tmp_path) == [
+        f"  kept: {folder}: 60 steps, 1.50 h of another recipe (seed: 0 -> 5)"
+    ]
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}", "<<<<<<< HEAD\n{}"])
+def test_a_damaged_record_belongs_to_nothing_and_stops_nothing(raw, load, one_run, tmp_path, damaged):
+    folder = f"runs/tiny/{OF_DATA}/grpo/seed0"
+    interrupt(one_run, tmp_path, step=40, hours=2.0)
+    finish(one_run, tmp_path, 1.5)
+    (tmp_path / folder / "summary.json").write_text(damaged)
+    jobs.check(load(raw), tmp_path)
+    asked = {f"{folder}/settings.json": one_run}
+    assert jobs.describe(asked, tmp_path) == [f"  continues: {folder}: from 40 steps, 2.00 h, to step 60"]
+    assert stale_reason(folder, one_run, tmp_path) == "summary.json cannot be read"
+    next((tmp_path / folder).glob("state/*/step_*/trainer.json")).write_text(damaged)
+    assert jobs.describe(asked, tmp_path) == []
 
 
 def test_an_unfinished_run_continues_or_is_kept(one_run, tmp_path):
@@ -637,7 +677,11 @@ def test_later_overrides_win_key_by_key(raw, resolve):
         ([{"train": {"micro_batch_tokens": 3}}], r"overrides\[0\].train:\s*micro_batch_tokens: unknown key"),
         ([{"train": {"mini_batch_prompts": 3}}], r"overrides\[0\].train:\s.*must divide prompts_per_step"),
         ([{}, {"execution": {"save_evry": 3}}], r"overrides\[1\].execution:\s*save_evry: unknown key"),
-        ([{"execution": {"resources": {"threads": 3}}}], r"overrides.0: execution.resources: they are the same for all jobs"),
+        ([{"execution": {"resources": {"threads": 3}}}], r"overrides.0: execution.resources: the same for all jobs"),
+        (
+            [{"execution": {"engine": {"tensor_parallel": 2}}}],
+            r"overrides.0: execution.engine.tensor_parallel: the same for all",
+        ),
         ([{"arms": ["nobody"]}], r"suites.tiny.overrides\[0\].arms: 'nobody' is not defined"),
         ([{"instruction": "no place"}], "must hold {problem}"),
         ([{"arms": ["sfpo"], "rule": {"alpha": 2.0}}], "overrides, together, for .*/sfpo/seed0: rule.alpha = 2.0"),
@@ -690,7 +734,7 @@ def test_the_untrained_model_is_scored_with_the_prompts_and_limits_of_the_runs_b
     [
         ({"max_completion_tokens": 32}, "base-arithmetic"),
         ({"datasets": ["arithmetic"], "instruction": "Solve: {problem}"}, "base-arithmetic"),
-        ({"arms": ["grpo", "sfpo"], "max_completion_tokens": 32}, "base-arithmetic-grpo"),
+        ({"arms": ["grpo", "sfpo"], "max_completion_tokens": 32}, "base-arithmetic+grpo"),
         ({"arms": ["grpo_k"], "max_completion_tokens": 32}, "base"),  # no run of the item
         ({"arms": ["sfpo"], "max_completion_tokens": 64}, "base"),  # as it was
     ],
@@ -716,7 +760,69 @@ def test_runs_of_other_limits_have_no_base_in_common(raw, resolve):
     limits = {
         path.split("/")[3]: one.limits.max_completion_tokens for path, one in resolve(raw).items() if "tiny-qwen2/base" in path
     }
-    assert limits == {"base": 64, "base-arithmetic-sfpo": 32}
+    assert limits == {"base": 64, "base-arithmetic+sfpo": 32}
+
+
+def test_no_two_pairs_of_data_set_and_arm_share_a_base(raw, resolve):
+    for name in ("a", "a-b"):
+        raw["datasets"][name] = copy.deepcopy(raw["datasets"]["arithmetic"])
+    for name in ("c", "b-c"):
+        raw["arms"][name] = {"rule": "grpo", "objective": "grpo"}
+    pairs = {("a-b", "c"): 32, ("a", "b-c"): 16}
+    tiny = raw["suites"]["tiny"]
+    tiny["items"] = {
+        f"table{limit}": {"shows": "scores", "datasets": [dataset], "arms": [arm]} for (dataset, arm), limit in pairs.items()
+    }
+    tiny["overrides"] = [{"datasets": [d], "arms": [a], "max_completion_tokens": limit} for (d, a), limit in pairs.items()]
+    limits = {one.limits.max_completion_tokens for path, one in resolve(raw).items() if "tiny-qwen2/base" in path}
+    assert limits == {32, 16}
+
+
+def test_an_override_of_execution_concerns_the_evaluation_of_its_runs_too(raw, resolve):
+    raw["suites"]["tiny"]["overrides"] = [{"arms": ["sfpo"], "execution": {"engine": {"kv_cache_gib": 0.25}}}]
+    found = resolve(raw)
+    memory = [found[f"evaluations/tiny/{OF_DATA}/{arm}/seed0/settings.json"].engine.kv_cache_gib for arm in ("grpo", "sfpo")]
+    assert memory == [0.5, 0.25]
+
+
+def test_an_override_may_not_take_away_what_is_chosen_from(raw, resolve):
+    tiny = raw["suites"]["tiny"]
+    tiny["overrides"] = [{"arms": ["sfpo"], "train": {"export_every": None}}]
+    resolve(raw)  # the best checkpoint on validation needs none
+    tiny["evaluate"]["checkpoint"] = "best_on_benchmarks"
+    with pytest.raises(ConfigError, match=r"sfpo/seed0: train\.export_every must be set"):
+        resolve(raw)
+
+
+def test_an_override_that_concerns_no_run_is_told(raw, load, caplog):
+    raw["suites"]["tiny"]["overrides"] = [{"arms": ["sfpo"], "max_completion_tokens": 64}, {"arms": ["gspo"], "rule": {}}]
+    jobs.check(load(raw))
+    assert [record.getMessage() for record in caplog.records] == ["suites.tiny.overrides[1] concerns no run of the suite"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("arms.sfpo.title", "GRPO", "arms grpo and sfpo have the same title, 'GRPO'"),
+        ("benchmarks.sums.title", "Chains", "benchmarks sums and chains have the same title, 'Chains'"),
+    ],
+)
+def test_what_a_table_tells_apart_has_titles_of_its_own(raw, load, path, value, told):
+    setting(path, value)(raw)
+    with pytest.raises(ConfigError, match=rf"suites\.tiny\.items\.table1: {told}"):
+        jobs.check(load(raw))
+
+
+def test_a_mirror_of_the_command_line_counts(raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/rows.jsonl").write_text('{"problem": "1+1", "answer": "2"}\n')
+    raw["benchmarks"]["sums"]["rows"] = {"source": "hub", "mirror": "rows.jsonl"}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(SystemExit, match="mirror"):
+        main([])  # its rows are nowhere else
+    main(["--data-mirror", "mirror"])
+    assert "suite tiny" in capsys.readouterr().out
 
 
 def test_dapos_overlong_penalty_is_in_proportion_to_the_papers_limits(raw, resolve):

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
@@ -46,11 +47,12 @@ def test_the_example_rule_is_a_rule():
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Twice" in block)
     from dataclasses import dataclass
 
-    from sfpo.algorithms.update_rules import Policy, StepReport, UpdateRule
-    from sfpo.types import TrainBatch
+    from sfpo.algorithms.update_rules import Passes, Policy, StepReport, Update, UpdateRule
+    from sfpo.types import OldPolicy, TrainBatch
 
     names = {
         "dataclass": dataclass,
+        "Passes": Passes,
         "Policy": Policy,
         "StepReport": StepReport,
         "UpdateRule": UpdateRule,
@@ -58,11 +60,14 @@ def test_the_example_rule_is_a_rule():
     }
     exec(compile(code, "README.md", "exec"), names)
 
+    old = OldPolicy(torch.zeros(1), entropy=1.0)
+    batch = TrainBatch([[1]], [[2]], torch.zeros(1), None, group_size=1)
+
     class Counter:
         def parameters(self):
             return []
 
         def descend(self, batch):
-            return {"loss": 0.0}
+            return Update({"loss": 0.0}, old)
 
-    assert len(names["Twice"]().step(Counter(), None).updates) == 2
+    assert len(names["Twice"]().step(Counter(), batch).updates) == 2

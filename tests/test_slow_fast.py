@@ -10,8 +10,8 @@ import torch
 
 from sfpo import SlowFast
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
-from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.types import TrainBatch
+from sfpo.algorithms.update_rules import Update, make_update_rule
+from sfpo.types import OldPolicy, TrainBatch
 
 ETA = 0.1
 
@@ -68,15 +68,16 @@ def test_three_steps_are_the_update_rules_bit_for_bit_under_adamw(settings):
             ((self.model(inputs) - targets) ** 2).mean().backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-            return {}
+            return Update({}, batch.old)
 
     plain, ruled = Regression(), Regression()
+    batch = TrainBatch([[1]], [[2]], torch.zeros(1), OldPolicy(torch.zeros(1), entropy=1.0), group_size=1)
     rule = make_update_rule("sfpo", **settings)
     slow_fast = SlowFast(plain.optimizer, **settings)
     for _ in range(3):
-        rule.step(ruled, TrainBatch([[1]], [[2]], torch.zeros(1), torch.zeros(1), entropy=1.0, group_size=1))
+        rule.step(ruled, batch)
         for _ in slow_fast.passes():
-            plain.descend(None)
+            plain.descend(batch)
     for one, other, start in zip(plain.parameters(), ruled.parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other) and not torch.equal(one, start)
 
@@ -120,6 +121,32 @@ def test_parameters_that_join_the_optimizer_later_are_repositioned_too():
         descend(torch.cat([x, late]), optimizer)
     # One fast step multiplies by 0.9; half of the way back is 0.95; the slow step multiplies by 0.9: 0.855 of the start.
     assert [x.item(), late.item()] == pytest.approx([0.855, 1.71])
+
+
+@pytest.mark.parametrize("again", [lambda x: x, lambda x: torch.nn.Parameter(x.data.t()), lambda x: torch.nn.Parameter(x.data)])
+def test_one_weight_that_is_there_twice_is_repositioned_once(again):
+    # two fast steps of +1, half of the way back, a slow step of +1: 0.5 * 2 + 1 = 2; twice would be 0.25 * 2 + 1
+    x = torch.nn.Parameter(torch.zeros(2, 3))
+    for _ in SlowFast([x, again(x)], num_fast_steps=2, alpha=0.5).passes():
+        x.data += 1.0
+    assert x.tolist() == [[2.0] * 3] * 2
+
+
+def test_interleaved_columns_of_one_buffer_are_two_weights():
+    buffer = torch.zeros(2, 4)
+    left, right = torch.nn.Parameter(buffer[:, :2]), torch.nn.Parameter(buffer[:, 2:])
+    for _ in SlowFast([left, right], num_fast_steps=2, alpha=0.5).passes():
+        buffer += 1.0
+    assert buffer.tolist() == [[2.0] * 4] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn, torch.bool])
+def test_frozen_weights_of_a_quantized_base_stay(dtype):
+    base = torch.nn.Parameter(torch.ones(3).to(dtype), requires_grad=False)
+    x = torch.nn.Parameter(torch.zeros(1))
+    for _ in SlowFast([base, x], num_fast_steps=2, alpha=0.5).passes():
+        x.data += 1.0
+    assert x.item() == 2.0 and base.float().tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("passes_before_leaving", [1, 3, 4])  # first fast pass, last fast pass, slow correction (K = 3)

@@ -48,6 +48,12 @@ def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
     return markers
 
 
+def stale_results(markers: Mapping[str, str | None]) -> list[str]:
+    """Folders of the tables, figures and pages on disk that are not current: Snakemake's report page would show them as they
+    are."""
+    return [folder for folder in markers if folder.startswith("results/") and record_of(folder) is not None]
+
+
 def date_back(markers: Iterable[str | None]) -> None:
     """Once Snakemake has planned its jobs: it refuses an output that is older than one of the job's inputs."""
     for marker in markers:

@@ -115,11 +115,11 @@ def _take(count: int, gpus: Sequence[str], folder: Path) -> dict[str, int]:
     """GPU -> descriptor of its lock, for ``count`` of them, or none while it waits."""
     told = False
     while True:
-        turn = _lock(folder / TURN, wait=True)
+        turn = _lock(folder / TURN)
         try:
             taken: dict[str, int] = {}
             for name in gpus:
-                if len(taken) < count and (descriptor := _lock(folder / f"{name.replace('/', '-')}.lock")) is not None:
+                if len(taken) < count and (descriptor := _lock_if_free(folder / f"{name.replace('/', '-')}.lock")) is not None:
                     taken[name] = descriptor
             if len(taken) == count:
                 return taken
@@ -133,14 +133,22 @@ def _take(count: int, gpus: Sequence[str], folder: Path) -> dict[str, int]:
         time.sleep(POLL_SECONDS)
 
 
-def _lock(path: Path, wait: bool = False) -> int | None:
-    """A descriptor that holds the file and outlives exec; None: another process holds it."""
+def _lock_if_free(path: Path) -> int | None:
+    """As ``_lock``; None: another process holds it."""
+    try:
+        return _lock(path, fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+
+
+def _lock(path: Path, flags: int = 0) -> int:
+    """A descriptor that holds the file and outlives exec. Waits for the file, or raises BlockingIOError under LOCK_NB."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
     except BlockingIOError:
         os.close(descriptor)
-        return None
+        raise
     os.set_inheritable(descriptor, True)
     return descriptor
 

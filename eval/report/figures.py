@@ -158,7 +158,7 @@ def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
             if cost != "seconds":
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         row[1].set_title(f"{title}: to {bars['level'].iloc[0]:.1f}% validation accuracy")
-    legend_above(figure, _cost_handles(spent), _cost_text(settings))
+    legend_above(figure, _cost_handles(spent), _cost_text(settings, means))
     return figure, pd.concat([means.assign(series="mean"), spent.assign(series="seed")], ignore_index=True)
 
 
@@ -171,11 +171,12 @@ def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def _cost_text(settings: ReportSettings) -> str:
+def _cost_text(settings: ReportSettings, means: pd.DataFrame) -> str:
     first, count = next(iter(settings.arms.values())), len(settings.seeds)
     bars = f"Bars: mean curve of {count} seeds" if count > 1 else ONE_SEED
     level = f"best of {first}'s monotone {'mean ' * (count > 1)}validation curve"
-    return f"{bars}; n×: {first}'s bar over this bar\nLevel: {level}; pale: not reached for all that was spent"
+    pale = "; pale: not reached for all that was spent, ?: unknown" if means["cost"].isna().any() else ""
+    return f"{bars}; n×: {first}'s bar over this bar\nLevel: {level}{pale}"
 
 
 def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str, Look]) -> None:

@@ -6,17 +6,19 @@ may differ for that alone, so what is not as in most of them is marked.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel
 
 from eval.report.collect import read
 from eval.report.markup import html_page
-from sfpo.settings import ReportSettings, RunId, RunSettings, load_settings, settings_hash, to_json
+from sfpo.settings import ReportSettings, RunId
 
 NUMBERS = ("model", "data set", "arm", "seed", "steps", "seconds", "trigger fired", "engine restarts")
 MADE_BY = ("commit", "versions", "hardware")
@@ -53,6 +55,8 @@ class Summary(BaseModel):
     seconds: Seconds
     versions: dict[str, str]
     hardware: Hardware
+    recipe: dict[str, Any]
+    execution: dict[str, Any]
 
 
 def runs_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
@@ -64,8 +68,8 @@ def runs_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
 
     Raises:
         ReportError: a summary is damaged; the message names the file.
-        ConfigError: the settings beside a summary are missing, or do not fit.
     """
+    items = list(items)
     runs = list(dict.fromkeys(run for item in items for run in item.runs))
     finished = [run for run in runs if (root / "runs" / run.path / "summary.json").is_file()]
     missing = [run.path for run in runs if run not in finished]
@@ -73,18 +77,23 @@ def runs_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
     if missing:
         body.append(f"<p>Not finished: {escape(', '.join(missing))}.</p>")
     if finished:
-        body.append(_table(finished, root))
+        asked = {folder: identity for item in items for folder, identity in item.made_from.items()}
+        body.append(_table(finished, asked, root))
     return html_page(f"Runs of suite {runs[0].suite}", "\n".join(body))
 
 
-def _table(runs: list[RunId], root: Path) -> str:
-    """Two rows a run: its numbers; what made it, and its settings, folded away."""
-    settings = [load_settings(RunSettings, root / "runs" / run.path / "settings.json") for run in runs]
+def _table(runs: list[RunId], asked: Mapping[str, str], root: Path) -> str:
+    """Two rows a run: its numbers; what made it, and what it was told to do, folded away.
+
+    Args:
+        asked: folder of a run -> the identity that it is to have.
+    """
+    identities = [asked[f"runs/{run.path}"] for run in runs]
     summaries = [_summary(root / "runs" / run.path / "summary.json") for run in runs]
     made = pd.DataFrame([_made_by(summary) for summary in summaries]).fillna(ABSENT)
     compared = [f"{run.model} {run.dataset}" for run in runs]
     usual = made.groupby(compared).transform(lambda values: values.map(values.value_counts(normalize=True)) > 0.5)
-    rows = map(_rows, settings, summaries, made.to_dict("records"), usual.to_dict("records"))
+    rows = map(_rows, runs, identities, summaries, made.to_dict("records"), usual.to_dict("records"))
     heads = "".join(f"<th>{head}</th>" for head in NUMBERS)
     told = f"<p>Runs that differ in commit, versions or hardware: {(~usual).any(axis=1).sum()} of {len(runs)}.</p>"
     return "\n".join([told, "<table>", f"<thead><tr>{heads}</tr></thead>", *rows, "</table>"])
@@ -105,9 +114,9 @@ def _made_by(summary: Summary) -> Made:
     }
 
 
-def _rows(settings: RunSettings, summary: Summary, made: Made, usual: dict[tuple[str, str], bool]) -> str:
-    run, fired = settings.run, summary.trigger_fired_at
-    never = "never" if settings.recipe.rule.settings.get("entropy_trigger") else "-"
+def _rows(run: RunId, identity: str, summary: Summary, made: Made, usual: dict[tuple[str, str], bool]) -> str:
+    fired = summary.trigger_fired_at
+    never = "never" if summary.recipe["rule"]["settings"].get("entropy_trigger") else "-"
     numbers = (
         *(run.model, run.dataset, run.arm, run.seed, summary.steps, f"{summary.seconds.total:.1f}"),
         *(never if fired is None else fired, summary.engine_restarts),
@@ -118,8 +127,9 @@ def _rows(settings: RunSettings, summary: Summary, made: Made, usual: dict[tuple
         if value != ABSENT or not usual[key]
     }
     parts = [f"{part}: {', '.join(text for key, text in shown.items() if key[0] == part)}" for part in MADE_BY]
-    changed = " " + _marked("changed since this run", True) if settings_hash(settings) != summary.settings_hash else ""
-    told = f"<summary>runs/{escape(run.path)}/settings.json{changed}</summary><pre>{escape(to_json(settings))}</pre>"
+    changed = " " + _marked("changed since this run", True) if identity != summary.settings_hash else ""
+    told = json.dumps({"recipe": summary.recipe, "execution": summary.execution}, indent=1)  # of then, whatever stands now
+    told = f"<summary>runs/{escape(run.path)}{changed}</summary><pre>{escape(told)}</pre>"
     cells = "".join(f"<td>{escape(str(number))}</td>" for number in numbers)
     below = "<br>".join([*parts, f"<details>{told}</details>"])
     return f'<tbody><tr>{cells}</tr>\n<tr><td colspan="{len(NUMBERS)}">{below}</td></tr></tbody>'

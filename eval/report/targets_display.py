@@ -163,7 +163,8 @@ def targets_figure(
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if unit else EngFormatter(sep=""))
         _name_lines(row[0], rows_of(of_group, measure=COSTS[0]), look)
         row[1].set_title(title)
-    legend_above(figure, _handles(spent), _legend_text(settings, targets))
+    unknown = bool(means.loc[means["arm"] != next(iter(look)), "ratio"].isna().any())
+    legend_above(figure, _handles(spent), _legend_text(settings, targets, unknown))
     return figure, pd.concat([means.assign(series="mean"), spent.assign(series="seed")], ignore_index=True)
 
 
@@ -227,9 +228,10 @@ def _handles(spent: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def _legend_text(settings: ReportSettings, targets: tuple[Target, ...]) -> str:
+def _legend_text(settings: ReportSettings, targets: tuple[Target, ...], unknown: bool) -> str:
     first, count = next(iter(settings.arms.values())), len(settings.seeds)
-    lines = [f"To {', '.join(target.name(first) for target in targets)}"]
-    lines.append(f"Points: mean curve of {count} seeds, 95% interval" if count > 1 else ONE_SEED)
-    bold = "; bold: differs from 1 after Holm's correction" if count > 1 else ""
-    return "\n".join([*lines, f"n×: {first}'s cost over this arm's, ?: unknown{bold}"])
+    shares = ", ".join(f"{100 * target.value:g}%" for target in targets)
+    of_what = f" of {first}'s gain" if all(target.of_gain for target in targets) else ""
+    points = f"points: mean curve of {count} seeds, 95% interval" if count > 1 else ONE_SEED
+    marks = ["?: unknown"] * unknown + ["bold: differs from 1 after Holm's correction"] * (count > 1)
+    return f"To {shares}{of_what}; {points}\n" + "; ".join([f"n×: {first}'s cost over this arm's", *marks])

@@ -106,9 +106,11 @@ def headline(table: Table, at_least_once: Table, settings: ReportSettings) -> st
     """
     seeds = f"{len(settings.seeds)} seed{'s' if len(settings.seeds) > 1 else ''}"
     pass_at = f"pass@{min(settings.samples.values())}"
+    corrected = "; p after Holm's correction" if "p_holm" in table.frame and table.frame["p_holm"].notna().any() else ""
     lines = [
         f"Suite {settings.suite}: accuracy (avg@{samples_text(settings)}, %), average of {len(settings.benchmarks)} benchmarks "
-        f"[95% interval], and {pass_at}; {seeds}, {table.frame['problems'].iloc[0]} problems"
+        f"[95% interval], and {pass_at};",
+        f"{seeds}, {table.frame['problems'].iloc[0]} problems{corrected}",
     ]
     passes = at_least_once.frame.set_index(["model", "dataset", "arm"])[AVERAGE]
     for group, all_rows in by_group(table.frame):
@@ -119,7 +121,7 @@ def headline(table: Table, at_least_once: Table, settings: ReportSettings) -> st
         for title, (_, row) in zip(titles, rows.iterrows(), strict=True):
             cell = average(row)
             once = Cell(passes[row["model"], row["dataset"], row["arm"]], float("nan"), float("nan"), cell.signed).mean_text
-            verdict = told_apart(row, settings) if "p_holm" in row else ""
+            verdict = f"{told_apart(row, settings)}, p {row['p_holm']:.2g}" if pd.notna(row.get("p_holm")) else ""
             lines.append(f"  {title:<{width}}  {cell.mean_text:>5} {cell.range_text:<14} {once:>5}  {verdict}".rstrip())
     folder = f"results/{settings.suite}" + ("/partial" if settings.missing else "")
     return "\n".join(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 
-from sfpo.rewards.graders import GRADERS, make_grader
+from sfpo.config import GraderName
+from sfpo.rewards.graders import make_grader
 
-_graders = {name: make_grader(name, workers=len(os.sched_getaffinity(0))) for name in GRADERS}
+_graders = {name: make_grader(name, workers=len(os.sched_getaffinity(0))) for name in get_args(GraderName)}
 
 
 def problems(

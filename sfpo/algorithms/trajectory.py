@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sfpo.algorithms.update_rules import Policy, StepReport, UpdateRule
+from sfpo.algorithms.update_rules import Policy, StepReport, Update, UpdateRule
 from sfpo.algorithms.weights import displacement_, local, move_, snapshot
 from sfpo.types import TrainBatch
 
@@ -52,12 +52,12 @@ class Recorder:
         """As the policy's."""
         return self._policy.mini_batches(batch)
 
-    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> dict[str, float]:
+    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
         """As the policy's; what moved the weights since the last pass is a point of its own."""
         self.look()
-        metrics = self._policy.descend(batch, observe)
+        update = self._policy.descend(batch, observe)
         self.points.append(Point("pass", snapshot(self._policy.parameters())))
-        return metrics
+        return update
 
     def look(self) -> None:
         """Keep a point if the weights are not where the last pass left them."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -19,7 +22,7 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if _sharded(tensor) else tensor
 
 
-def _sharded(tensor: Tensor) -> bool:
+def _sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether it is a DTensor, told without importing the class: with it comes sympy, on every check of params.yaml."""
     return hasattr(tensor, "full_tensor")
 
@@ -77,13 +80,27 @@ def move_(parameters: Iterable[Tensor], displacement: list[Tensor], factor: floa
 
 
 def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """A copy of every gradient."""
-    return [local(parameter.grad.detach()).clone() for parameter in parameters]
+    """A copy of every gradient.
+
+    Raises:
+        ValueError: a weight has none.
+    """
+    return [local(_gradient(parameter).detach()).clone() for parameter in parameters]
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> float:
-    """Euclidean norm of all gradients as one vector, over all ranks."""
-    return _number(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
+    """Euclidean norm of all gradients as one vector, over all ranks.
+
+    Raises:
+        ValueError: a weight has none.
+    """
+    return _number(torch.nn.utils.get_total_norm([_gradient(parameter) for parameter in parameters]))
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise ValueError(f"a weight of shape {list(parameter.shape)} has no gradient: no part of the loss depends on it")
+    return parameter.grad
 
 
 def clip_gradients_(parameters: Iterable[Tensor], max_norm: float) -> float:
@@ -95,20 +112,25 @@ def _number(norm: Tensor) -> float:
     return (norm.full_tensor() if _sharded(norm) else norm).item()
 
 
-def optimizer_snapshot(policy: Any) -> dict[str, Any]:
+def optimizer_snapshot(policy: object) -> dict[str, Any]:
     """A copy of the state of ``policy.optimizer`` (for AdamW two more copies of the weights).
 
     Raises:
         TypeError: the policy does not show its optimizer.
     """
-    if not isinstance(getattr(policy, "optimizer", None), torch.optim.Optimizer):
-        raise TypeError("optimizer_state 'restore' needs a policy with an attribute `optimizer`, a torch optimizer")
-    return copy.deepcopy(policy.optimizer.state_dict())
+    return copy.deepcopy(_optimizer(policy).state_dict())
 
 
-def restore_optimizer_(policy: Any, state: dict[str, Any]) -> None:
+def restore_optimizer_(policy: object, state: dict[str, Any]) -> None:
     """Put the optimizer's state back to ``optimizer_snapshot``'s; the learning rate of the step is in it and does not move."""
-    policy.optimizer.load_state_dict(state)
+    _optimizer(policy).load_state_dict(state)
+
+
+def _optimizer(policy: object) -> torch.optim.Optimizer:
+    optimizer = getattr(policy, "optimizer", None)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError("optimizer_state 'restore' needs a policy with an attribute `optimizer`, a torch optimizer")
+    return optimizer
 
 
 def _matching(parameters: Iterable[Tensor], others: list[Tensor]) -> list[Tensor]:

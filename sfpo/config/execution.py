@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sfpo.config.names import Count
+from sfpo.config.names import Count, Whole
 from sfpo.schema import Schema
 
 
@@ -40,7 +40,7 @@ class Resources(Schema):
 
     threads: Count = 1
     """Cores of a training job, divided among its processes."""
-    gpu: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    gpu: Whole | Literal["auto"] = "auto"
     """GPUs of a training job, one for each process; an evaluation takes ``engine.tensor_parallel`` of them. auto: one where the
     machine has one that the jobs can wait for, else none. With 0 jobs do not see a GPU."""
     processes: Count | None = None
@@ -56,7 +56,7 @@ class Resources(Schema):
     time limit."""
     preparation: JobResources | None = None
     """Of a data set, benchmark or model. None: the threads and memory of one process of a training job, two hours."""
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Whole = 2
     """Number of times that a failed training job is started again; it continues from its last saved state."""
 
     @property

@@ -54,7 +54,7 @@ class Objective(Schema):
 class Arm(BaseModel):
     """An update rule on an objective. Every further key is a setting of the rule, checked by the rule's own class."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     title: str | None = None
     """Name in tables and figures (no result depends on it); without one, the arm's key in capitals."""

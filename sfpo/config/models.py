@@ -53,7 +53,7 @@ class ScratchModel(ModelLimits):
     vocabulary_size: Count
     """Upper bound for the byte-level BPE vocabulary, special tokens included."""
     warm_up: WarmUp
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
 
 
 class PackageModel(ModelLimits):

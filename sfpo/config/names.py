@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 """A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+"""A whole number, not a truth value ("yes") or a text that looks like one."""
+Whole = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(strict=True)]
 """A number, not a text that looks like one."""
 GraderName = Literal["math", "code"]

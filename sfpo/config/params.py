@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sfpo.config.data import Benchmark, Dataset
 from sfpo.config.methods import Arm, Objective, at_rate
@@ -26,7 +26,7 @@ class Params(Schema):
 
     suite: Name
     """The suite that is built."""
-    data_mirror: str | None = None
+    data_mirror: Annotated[str, Field(min_length=1)] | None = None
     """A folder used in place of the hub: every hub data set is read from the file that its ``mirror`` key names."""
     suites: dict[Name, Suite]
     arms: dict[Name, Arm]
@@ -92,12 +92,18 @@ class Params(Schema):
         return self.suites[self.suite]
 
 
-def load_params(path: str | Path = "params.yaml", suite: str | None = None, changes: Mapping[str, Any] | None = None) -> Params:
+def load_params(
+    path: str | Path = "params.yaml",
+    suite: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    every_suite: bool = False,
+) -> Params:
     """Read and check params.yaml. A fault in a part that the active suite does not use is logged as a warning.
 
     Args:
         suite: the active suite, in place of the file's.
         changes: further keys in place of the file's, nested ones included.
+        every_suite: a fault anywhere is an error.
 
     Raises:
         ConfigError: the file is missing, is not plain YAML (a repeated key, an anchor), or holds an unknown key or an
@@ -113,20 +119,22 @@ def load_params(path: str | Path = "params.yaml", suite: str | None = None, chan
     if not isinstance(raw, dict):
         return parse(Params, raw, str(path))
     raw = merged(raw, {**(changes or {}), **({"suite": suite} if suite is not None else {})})
-    return _parse_used(raw, str(path))
+    return _parse_used(raw, str(path), every_suite)
 
 
-def _parse_used(raw: dict[str, Any], where: str) -> Params:
+def _parse_used(raw: dict[str, Any], where: str, every_suite: bool) -> Params:
     """Check everything; drop faulty entries that the active suite does not use, with a warning each."""
     raw, wrong = extended(raw)
-    used = _used(raw)
+    used = _used(raw) if not every_suite else _entries(raw)
     for entry in sorted(used & wrong.keys()):
         raise ConfigError(f"{where}: {wrong[entry]}")
     of_schema = [((str(loc[0]), str(loc[1])), text) for loc, text in faults(Params, raw) if len(loc) > 1 and loc[0] in SECTIONS]
     told = [*wrong.items(), *((entry, text) for entry, text in of_schema if entry not in used and entry not in wrong)]
     dropped = {entry for entry, _ in told}
     params = parse(Params, {key: _without(value, key, dropped) for key, value in raw.items()}, where)
-    for _, text in [*told, *params.undefined_names()]:  # of what is used, no name is undefined
+    for entry, text in [*told, *params.undefined_names()]:  # of what the active suite uses, no name is undefined
+        if entry in used:
+            raise ConfigError(f"{where}: {text}")
         log.warning("%s: not used by suite %s, but wrong: %s", where, params.suite, text)
     return params
 
@@ -135,6 +143,11 @@ def _without(entries: Any, section: str, dropped: set[tuple[str, str]]) -> Any:
     if section not in SECTIONS or not isinstance(entries, dict):
         return entries
     return {name: entry for name, entry in entries.items() if (section, str(name)) not in dropped}
+
+
+def _entries(raw: dict[str, Any]) -> set[tuple[str, str]]:
+    """(section, name) of every entry."""
+    return {(section, str(name)) for section in SECTIONS if isinstance(raw.get(section), dict) for name in raw[section]}
 
 
 def _used(raw: dict[str, Any]) -> set[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sfpo.config.names import Count, Share
+from sfpo.config.names import Count, Share, Whole
 from sfpo.schema import Schema
 
 
@@ -27,7 +27,7 @@ class Optimizer(Schema):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Whole = 0
     """Outer steps over which the learning rate rises linearly; constant afterwards. 0: constant from the start."""
 
 
@@ -73,7 +73,7 @@ class Train(Schema):
     steps: Count
     """Outer steps: one batch of rollouts each. It may be raised later: a finished run is continued to the new number."""
     prompts_per_step: Count
-    completions_per_prompt: Annotated[int, Field(ge=2)]
+    completions_per_prompt: Annotated[Count, Field(ge=2)]
     """Group size; at least 2, since an advantage compares completions of one prompt."""
     mini_batch_prompts: Count
     """Prompts in one optimizer step. One update of the rule is a whole pass over the batch in such mini-batches."""

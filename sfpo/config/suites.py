@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sfpo.config.execution import Execution
 from sfpo.config.methods import Arm
-from sfpo.config.names import Count, Instruction, Name, Names
+from sfpo.config.names import Count, Instruction, Name, Names, Whole
 from sfpo.config.recipe import Sampler, Sampling, Train
 from sfpo.schema import Schema, parse
 
@@ -32,7 +32,7 @@ class Evaluate(Schema):
     checkpoint: CheckpointChoice = "best"
     limit: Count | None = None
     """Only the first so many rows of each benchmark. None: all."""
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
 
     def samples_for(self, benchmark: str) -> int:
         """k of one benchmark."""
@@ -76,14 +76,14 @@ class Override(Schema):
     """The runs concerned: those of these models, data sets and arms. A list that is left out means all."""
     datasets: Names | None = None
     arms: Names | None = None
-    rule: Annotated[dict[str, Any], Field(default_factory=dict)]
+    rule: dict[str, Any] = Field(default_factory=dict)
     """Settings of the update rule (not the choice of a rule or of an objective: that is another arm)."""
-    objective: Annotated[dict[str, Any], Field(default_factory=dict)]
+    objective: dict[str, Any] = Field(default_factory=dict)
     """Keys of the objective, nested ones included."""
-    train: Annotated[dict[str, Any], Field(default_factory=dict)]
+    train: dict[str, Any] = Field(default_factory=dict)
     """Keys of ``train``, nested ones included."""
-    execution: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Keys of ``execution``, nested ones included, but not ``resources``: they are the suite's."""
+    execution: dict[str, Any] = Field(default_factory=dict)
+    """Keys of ``execution``, nested ones included; ``resources`` and ``engine.tensor_parallel`` are the suite's."""
     instruction: Instruction | None = None
     max_prompt_tokens: Count | None = None
     max_completion_tokens: Count | None = None
@@ -95,10 +95,11 @@ class Override(Schema):
                 raise ValueError(
                     f"rule.{key}: an override changes settings of the arm's own rule; for another {key} define an arm"
                 )
-        if "resources" in self.execution:
-            raise ValueError(
-                "execution.resources: they are the same for all jobs of a suite; make another suite for these runs"
-            )
+        engine = self.execution.get("engine")
+        of_suite = {"resources": self.execution, "engine.tensor_parallel": engine if isinstance(engine, dict) else {}}
+        for key, given in of_suite.items():
+            if key.rpartition(".")[2] in given:
+                raise ValueError(f"execution.{key}: the same for all jobs of a suite; make another suite for these runs")
         return self
 
     def concerns(self, model: str, dataset: str, arm: str | None) -> bool:
@@ -119,9 +120,9 @@ class Suite(Schema):
     models: Names
     datasets: Names
     arms: Names
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Whole], Field(min_length=1)]
     benchmarks: Names
-    overrides: Annotated[list[Override], Field(default_factory=list)]
+    overrides: list[Override] = Field(default_factory=list)
     instruction: Instruction
     """The user turn; {problem} stands for the problem. The same in training and evaluation."""
     train: Train

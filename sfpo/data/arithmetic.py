@@ -147,7 +147,8 @@ def _drawn(name: str, *patterns: Signs) -> Callable[[], list[Terms]]:
     """Different expressions with these signs, drawn at random."""
 
     def draw_all() -> list[Terms]:
-        draw, found = rng("arithmetic pool", name), {}
+        draw = rng("arithmetic pool", name)
+        found: dict[str, Terms] = {}
         while len(found) < DRAWN_PROBLEMS:
             signs = (1, *draw.choice(patterns))
             terms = tuple(sign * draw.choice(OPERANDS) for sign in signs)

@@ -10,6 +10,7 @@ from math_verify import parse, verify
 
 from sfpo.rewards import equivalence
 from sfpo.rewards.code_gold import check_tests
+from sfpo.rewards.spelling import plain_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +61,7 @@ def fault(row: Row, max_problem_characters: int | None = None, grader: GraderNam
     """Why a row cannot be used, in the words of the report; None: it can."""
     if not row.problem:
         return "empty problem"
-    if grader == "math" and (not row.answer or not all(row.answer)):
+    if grader == "math" and (not row.answer or not all(plain_unicode(gold).strip() for gold in row.answer)):
         return "empty gold"
     if max_problem_characters is not None and len(row.problem) > max_problem_characters:
         return "problem too long"

@@ -90,7 +90,7 @@ def pickled_text(data: bytes) -> str:
         if opcode.name not in _PICKLED_TEXT:
             raise ValueError(f"a pickle with {opcode.name}, where one text is due")
         if "UNICODE" in opcode.name:
-            texts.append(argument)
+            texts.append(str(argument))
     if len(texts) != 1 or stream.read(1):
         raise ValueError(f"a pickle of {len(texts)} texts, or with something behind it, where one is due")
     return texts[0]

@@ -179,13 +179,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", choices=("dataset", "benchmark"), required=True)
     parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
     arguments = parser.parse_args(argv)
+    file, folder, identity = arguments.settings, arguments.settings.parent, arguments.identity
     if arguments.kind == "dataset":
-        settings = load_settings(DatasetSettings, arguments.settings, arguments.identity)
-        report = prepare_dataset(settings, arguments.settings.parent)
+        dataset = load_settings(DatasetSettings, file, identity)
+        _print_summary(dataset.name, prepare_dataset(dataset, folder))
     else:
-        settings = load_settings(BenchmarkSettings, arguments.settings, arguments.identity)
-        report = prepare_benchmark(settings, arguments.settings.parent)
-    _print_summary(settings.name, report)
+        benchmark = load_settings(BenchmarkSettings, file, identity)
+        _print_summary(benchmark.name, prepare_benchmark(benchmark, folder))
 
 
 if __name__ == "__main__":

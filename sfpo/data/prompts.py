@@ -73,9 +73,12 @@ def render(tokenizer: PreTrainedTokenizerBase, instruction: str, problem: str) -
 
 def chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
     """The turns in the tokenizer's chat template, on the day ``TODAY``."""
-    return tokenizer.apply_chat_template(
+    text = tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=TODAY.strftime
     )
+    if not isinstance(text, str):
+        raise TypeError(f"the chat template of {type(tokenizer).__name__} gives a {type(text).__name__}, not a text")
+    return text
 
 
 def prompts_sha256(prompts: Iterable[tuple[str, list[int]]]) -> str:

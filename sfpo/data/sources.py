@@ -145,7 +145,7 @@ def _mirror_rows(rows: TableRows, data_mirror: str) -> Iterator[Row]:
     """Rows of the mirror's own form: problem, answer, and better versions of them where it has some."""
     seen: set[str] = set()
     for number, (where, record) in enumerate(_mirror_places(rows, data_mirror)):
-        row_id = sound_text(where, "the id", _row_id(record.get("id"), number))
+        row_id = sound_text(where, "the id", _row_id(where, record.get("id"), number))
         if row_id in seen:
             raise ConfigError(f"{where}: the id '{row_id}' (what follows the last '/') is there twice; {_mirror_remedy(rows)}")
         seen.add(row_id)
@@ -185,9 +185,14 @@ def _mirror_remedy(rows: TableRows) -> str:
     return f"put a sound copy there, correct `mirror` or `data_mirror`{download}"
 
 
-def _row_id(source_id: Any, number: int) -> str:
+def _row_id(where: str, source_id: Any, number: int) -> str:
     """The source's own id without a folder in front; without one, the row's number, counted from 0."""
-    return f"{number:05d}" if source_id is None else str(source_id).rsplit("/", 1)[-1]
+    if source_id is None:
+        return f"{number:05d}"
+    name = str(source_id).rsplit("/", 1)[-1].strip()
+    if isinstance(source_id, bool) or not isinstance(source_id, str | int | float) or not name:
+        raise ConfigError(f"{where}: the id is {source_id!r}; allowed are a number, or a text that does not end in '/'")
+    return name
 
 
 # ---------------------------------------------------------------------------------------------- the hub
@@ -247,11 +252,12 @@ def _field(where: str, record: Record, path: str) -> Any:
     return value
 
 
-def _is_between(where: str, value: Any, bounds: tuple[float, float] | tuple[str, str]) -> bool:
+def _is_between(where: str, value: Any, bounds: tuple[Any, Any]) -> bool:
+    """``bounds``: two numbers or two texts, as the schema has it."""
     kind, named = (str, "texts") if isinstance(bounds[0], str) else (int | float, "numbers")
     if not isinstance(value, kind):
         raise ConfigError(f"{where}: `keep` compares {named}; the value is of type {type(value).__name__}")
-    return bounds[0] <= value <= bounds[1]
+    return bool(bounds[0] <= value <= bounds[1])
 
 
 def _last_turn(problem: Any) -> Any:

@@ -101,8 +101,8 @@ def _parquet(path: Path, needed: Iterable[str], optional: Iterable[str], remedy:
             for record in records_of(batch):
                 number += 1
                 yield f"{path}, row {number}", record
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path}: not a sound parquet file ({error}); {remedy}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}, after row {number}: not a sound parquet file ({error}); {remedy}") from None
 
 
 def _open_parquet(path: Path, needed: Iterable[str], remedy: str) -> pq.ParquetFile:

@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
@@ -58,18 +57,15 @@ class SlowFastCallback(TrainerCallback):
     def __init__(self, num_fast_steps: int = 3, alpha: float = 0.8, entropy_trigger: Mapping[str, Any] | None = None) -> None:
         check_fast_steps(num_fast_steps)
         check_alpha(alpha)
-        self.settings = {"num_fast_steps": num_fast_steps, "alpha": alpha, "entropy_trigger": entropy_trigger}
+        self.num_fast_steps, self.alpha, self.entropy_trigger = num_fast_steps, alpha, entropy_trigger
         self.trigger = EntropyTrigger.from_settings(entropy_trigger)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Optimizer, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **trainers: Any) -> None:
         """Raises ValueError where the trainer's settings do not fit SFPO's, or its log lacks what the trigger has to know."""
-        self._check(args, state)
-        self.updates_per_pass = args.steps_per_generation // args.gradient_accumulation_steps
-        self.updates_per_step = self.updates_per_pass * args.num_iterations
-        self.trigger = EntropyTrigger.from_settings(self.settings["entropy_trigger"])
-        self._slow_fast = SlowFast(optimizer, self.settings["num_fast_steps"], self.settings["alpha"], self.trigger)
+        self.updates_per_pass = self._check(args, state)
+        self.updates_per_step = self.updates_per_pass * (self.num_fast_steps + 1)
+        self.trigger = EntropyTrigger.from_settings(self.entropy_trigger)
+        self._slow_fast = SlowFast(trainers["optimizer"], self.num_fast_steps, self.alpha, self.trigger)
         self._passes: Iterator[None] = iter(())
         self._drop_gradients = False
         self._waiting = dict.fromkeys(WAITING, False)
@@ -87,10 +83,11 @@ class SlowFastCallback(TrainerCallback):
             self._drop_gradients = next(self._passes, self) is self  # no pass is left: the slow-fast stages are skipped
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Optimizer, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **trainers: Any
     ) -> None:
         if self._drop_gradients:
-            optimizer.zero_grad(set_to_none=True)  # torch's optimizers leave such weights, and their moments, untouched
+            # torch's optimizers leave weights without a gradient, and their moments, untouched
+            trainers["optimizer"].zero_grad(set_to_none=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         for name in WAITING:
@@ -135,21 +132,29 @@ class SlowFastCallback(TrainerCallback):
             )
         return fmean(entropies)
 
-    def _check(self, args: TrainingArguments, state: TrainerState) -> None:
-        passes = self.settings["num_fast_steps"] + 1
-        if not hasattr(args, "num_iterations") or not hasattr(args, "steps_per_generation"):
+    def _check(self, args: TrainingArguments, state: TrainerState) -> int:
+        """Optimizer steps in one pass over a batch of rollouts.
+
+        Raises:
+            ValueError: see ``on_train_begin``.
+        """
+        passes = self.num_fast_steps + 1
+        num_iterations = getattr(args, "num_iterations", None)
+        steps_per_generation = getattr(args, "steps_per_generation", None)
+        if num_iterations is None or steps_per_generation is None:
             raise ValueError(f"args = {type(args).__name__}: SlowFastCallback needs TRL's GRPOTrainer and its GRPOConfig")
-        if args.num_iterations != passes:
+        if num_iterations != passes:
             raise ValueError(
-                f"num_iterations = {args.num_iterations}: SFPO takes num_fast_steps + 1 passes over each batch of rollouts; "
+                f"num_iterations = {num_iterations}: SFPO takes num_fast_steps + 1 passes over each batch of rollouts; "
                 f"set GRPOConfig(num_iterations={passes})"
             )
-        if args.steps_per_generation % args.gradient_accumulation_steps:
+        if steps_per_generation % args.gradient_accumulation_steps:
             raise ValueError(
                 f"gradient_accumulation_steps = {args.gradient_accumulation_steps}: must divide steps_per_generation "
-                f"({args.steps_per_generation}), so that no optimizer step reaches over two passes"
+                f"({steps_per_generation}), so that no optimizer step reaches over two passes"
             )
-        updates_per_step = passes * args.steps_per_generation // args.gradient_accumulation_steps
+        updates_per_pass = steps_per_generation // args.gradient_accumulation_steps
+        updates_per_step = passes * updates_per_pass
         if state.max_steps % updates_per_step:
             raise ValueError(
                 f"max_steps = {state.max_steps}: one step of SFPO is {updates_per_step} optimizer steps; set a multiple of it"
@@ -165,10 +170,9 @@ class SlowFastCallback(TrainerCallback):
             raise ValueError(
                 "auto_find_batch_size = True: it would start again from inside a step of SFPO; set per_device_train_batch_size"
             )
-        if self.trigger is None:
-            return
-        if state.logging_steps != 1 or args.logging_strategy != "steps":
+        if self.trigger is not None and (state.logging_steps != 1 or args.logging_strategy != "steps"):
             raise ValueError(
                 f"logging_steps = {state.logging_steps}, logging_strategy = {args.logging_strategy}: the entropy trigger takes "
                 "the entropy from the log of each step; set logging_steps=1, logging_strategy='steps'"
             )
+        return updates_per_pass

@@ -128,10 +128,13 @@ def read_settings(config: DictConfig) -> dict[str, Any]:
         ValueError: a key is unknown, a value impossible, or verl is set up in a way in which SFPO cannot work.
     """
     given = OmegaConf.to_container(OmegaConf.create(config.trainer.v1.get("sfpo", {}) or {}), resolve=True)
-    unknown = set(given) - set(SETTINGS)
+    if not isinstance(given, dict):
+        raise ValueError(f"trainer.v1.sfpo = {given!r}: must be a mapping; keys are {', '.join(SETTINGS)}")
+    unknown = set(map(str, given)) - set(SETTINGS)
     if unknown:
         raise ValueError(f"trainer.v1.sfpo.{min(unknown)}: unknown; keys are {', '.join(SETTINGS)}")
-    settings = {"num_fast_steps": 3, "alpha": 0.8, "entropy_trigger": None, **given}
+    settings: dict[str, Any] = {"num_fast_steps": 3, "alpha": 0.8, "entropy_trigger": None}
+    settings |= {str(key): value for key, value in given.items()}
     check_fast_steps(settings["num_fast_steps"])
     check_alpha(settings["alpha"])
     EntropyTrigger.from_settings(settings["entropy_trigger"])
@@ -190,7 +193,7 @@ class SlowFastTrainer(PPOTrainerSync):
         batch = super()._update_actor(batch, metrics)
         metrics["sfpo/alpha"] = alpha
         metrics["sfpo/passes"] = self.num_fast_steps + 1 if alpha > 0.0 else 1
-        if self.trigger is not None:
+        if self.trigger is not None and entropy is not None:
             self.trigger.observe(entropy)
             metrics["sfpo/trigger_fired"] = float(self.trigger.fired)
         return batch

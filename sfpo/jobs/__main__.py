@@ -22,10 +22,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--suite", help="this one in place of the file's")
+    parser.add_argument("--data-mirror", help="as `snakemake --config data_mirror=...` has it")
     parser.add_argument("--write", action="store_true", help="write the settings files")
     arguments = parser.parse_args(argv)
     try:
-        params = load_params(arguments.params, arguments.suite)
+        changes = {"data_mirror": arguments.data_mirror} if arguments.data_mirror else {}
+        params = load_params(arguments.params, arguments.suite, changes)
         settings = check(params)
     except ConfigError as error:
         sys.exit(str(error))

@@ -10,12 +10,13 @@ from eval.report.kinds import find_kind
 from sfpo.config import Arm, LocalModel, Params
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
-from sfpo.jobs.items import reports, union
+from sfpo.jobs.items import reports, runs, union
+from sfpo.jobs.overrides import overrides_of
 from sfpo.jobs.resolve import checked_rule, resolve
 from sfpo.jobs.standing import require_enough_steps
-from sfpo.rewards.graders import make_grader
+from sfpo.rewards.code_tests import CodeGrader
 from sfpo.schema import ConfigError
-from sfpo.settings import BenchmarkSettings, DatasetSettings, JobSettings, ModelSettings, RunSettings
+from sfpo.settings import BenchmarkSettings, DatasetSettings, JobSettings, ModelSettings, ReportSettings, RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,13 @@ def check(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
     benchmarks = [one.benchmark for one in settings.values() if isinstance(one, BenchmarkSettings)]
     for benchmark in benchmarks:
         check_mirror(benchmark.rows, params.data_mirror, "test")
-    if any(one.grader == "code" for one in [*(one.dataset for one in tables), *benchmarks]):
+    if "code" in {*(one.dataset.grader for one in tables), *(benchmark.grader for benchmark in benchmarks)}:
         _check_isolation()
-    for one in settings.values():
-        if isinstance(one, ModelSettings) and isinstance(one.model, LocalModel):
-            require_chat_template(Path(one.model.path))
+    for job in settings.values():
+        if isinstance(job, ModelSettings) and isinstance(job.model, LocalModel):
+            require_chat_template(Path(job.model.path))
     _require_free_names(params)
+    _warn_of_idle_overrides(params)
     require_enough_steps([one for one in settings.values() if isinstance(one, RunSettings)], root)
     return settings
 
@@ -66,6 +68,7 @@ def _require_free_names(params: Params) -> None:
             raise ConfigError(f"suites.{params.suite}.items.{item}: the workflow has a rule of that name; choose another")
     writers: dict[str, str] = {}
     for one in reports(params):
+        _require_titles_apart(params.suite, one)
         for file in find_kind(one.shows).files(one):
             if file in writers:
                 other = writers[file]
@@ -73,6 +76,16 @@ def _require_free_names(params: Params) -> None:
                     f"suites.{params.suite}.items.{one.item}: it and {other} would write {file}; choose another name"
                 )
             writers[file] = one.item
+
+
+def _require_titles_apart(suite: str, item: ReportSettings) -> None:
+    """Rows, columns and curves are told apart by their titles."""
+    for what, titles in (("arms", item.arms), ("benchmarks", item.benchmarks)):
+        for name, title in titles.items():
+            others = [other for other in titles if titles[other] == title and other != name]
+            if others:
+                both = f"{what} {name} and {others[0]} have the same title, '{title}'"
+                raise ConfigError(f"suites.{suite}.items.{item.item}: {both}; give one of them another")
 
 
 def _warn_if_wrong(name: str, arm: Arm) -> None:
@@ -83,8 +96,15 @@ def _warn_if_wrong(name: str, arm: Arm) -> None:
         log.warning("params.yaml: not used by the active suite, but wrong: %s", error)
 
 
+def _warn_of_idle_overrides(params: Params) -> None:
+    trained = runs(reports(params))
+    for place, override in enumerate(params.active.overrides):
+        if not any(override in overrides_of(params, run.model, run.dataset, run.arm) for run in trained):
+            log.warning("suites.%s.overrides[%d] concerns no run of the suite", params.suite, place)
+
+
 def _check_isolation() -> None:
-    with make_grader("code", workers=1) as grader:
+    with CodeGrader(workers=1) as grader:
         try:
             grader.check_isolation()
         except RuntimeError as error:

@@ -102,7 +102,8 @@ def _base(params: Params, model: str, dataset: str, arm: str) -> str:
     own = _prompts(params, model, dataset, arm)
     if own == (limits_of(params, model, []), params.active.instruction):
         return "base"
-    return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}-{arm}"
+    # '+' is in no name, so that no two pairs make one folder.
+    return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}+{arm}"
 
 
 def _prompts(params: Params, model: str, dataset: str, arm: str | None) -> tuple[ModelLimits, str]:

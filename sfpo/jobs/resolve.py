@@ -53,8 +53,7 @@ def resolve(params: Params) -> dict[str, JobSettings]:
         ConfigError: settings that are possible by themselves are impossible together, or a mirror file or local model is
         missing.
     """
-    resolver = _Resolver(params)
-    return dict(resolver.jobs())
+    return dict(_Resolver(params).jobs())
 
 
 class _Resolver:
@@ -125,8 +124,7 @@ class _Resolver:
 
     def _model(self, name: str) -> ModelSettings:
         model = self.params.models[name]
-        scratch = isinstance(model, ScratchModel)
-        dataset = model.warm_up.dataset if scratch else None
+        dataset = model.warm_up.dataset if isinstance(model, ScratchModel) else None
         return ModelSettings(
             name=name,
             model=model,
@@ -183,7 +181,7 @@ class _Resolver:
             instructions={name: own for name in names if (own := params.benchmarks[name].instruction)},
             evaluate=self.suite.evaluate,
             sampler=self.suite.sampler,
-            engine=self.suite.execution.engine,
+            engine=overridden(self.suite.execution, concerning, "execution", folder).engine,
         )
 
     def _trajectory(self, item: ReportSettings, model: str, dataset: str) -> TrajectorySettings:
@@ -250,6 +248,10 @@ def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> d
     train = train_of(params, overrides_of(params, run.model, run.dataset, run.arm), run.path)
     among = [f"exports/step_{step}" for step in train.exported_steps] + ["last"]
     choices: dict[CheckpointChoice, list[str]] = {"best": ["best"], "last": ["last"]}
+    chosen = [find_kind(item.shows).all_checkpoints or item.checkpoint not in choices for item in showing]
+    if any(chosen) and train.export_every is None:
+        where = f"suites.{params.suite}.overrides, together, for {run.path}"
+        raise ConfigError(f"{where}: train.export_every must be set: a table chooses among the checkpoints that it keeps")
     asked = union(
         ["best", *among] if find_kind(item.shows).all_checkpoints else choices.get(item.checkpoint, among) for item in showing
     )

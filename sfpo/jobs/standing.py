@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import Any
 
 from sfpo.schema import ConfigError
 from sfpo.settings import JobSettings, RunSettings, differences
-from sfpo.staleness import record_of, stale_reason
+from sfpo.staleness import read_record, stale_reason
 
 SHOWN_CHANGES = 3
 
@@ -23,23 +22,34 @@ class Done:
     steps: int
     hours: float
     recipe: dict[str, Any]
-    finished: bool
+    has_state: bool = False
+    """It can be continued."""
+    finished: bool = False
+    """With all files of a run of so many steps."""
+    published: bool = False
+    """They are in their places: no other recipe's files are."""
 
 
 def done(settings: RunSettings, root: Path = Path(".")) -> dict[str, Done]:
-    """Recipe hash -> what has been computed in the run's folder, finished or not."""
+    """Recipe hash -> what has been computed in the run's folder. Damaged records count for nothing."""
     folder = root / "runs" / settings.run.path
-    found = {}
-    for state in sorted(folder.glob("state/*/step_*/trainer.json")):
-        saved = json.loads(state.read_text())
-        recipe = json.loads((state.parent.parent / "recipe.json").read_text())
-        found[saved["recipe_hash"]] = Done(
-            saved["progress"]["step"], sum(saved["progress"]["clock"].values()) / 3600, recipe, False
-        )
-    summary = record_of(f"runs/{settings.run.path}", root)
-    if summary is not None:
-        hours = summary["seconds"]["total"] / 3600
-        found[summary["recipe_hash"]] = Done(summary["steps"], hours, summary["recipe"], True)
+    found: dict[str, Done] = {}
+    for path in sorted(folder.glob("state/*/step_*/trainer.json")):
+        saved, recipe = read_record(path), read_record(path.parent.parent / "recipe.json")
+        if saved and recipe:
+            progress = saved["progress"]
+            found[saved["recipe_hash"]] = Done(progress["step"], sum(progress["clock"].values()) / 3600, recipe, has_state=True)
+    for path in [*sorted(folder.glob("state/*/summary.json")), folder / "summary.json"]:
+        summary = read_record(path) if path.is_file() else {}
+        if "recipe_hash" not in summary:
+            continue
+        before = found.get(summary["recipe_hash"])
+        if before is None or before.steps <= summary["steps"]:
+            hours = (summary["seconds"]["total"] + summary["seconds"]["validate"]) / 3600
+            has_state = before is not None and before.has_state
+            found[summary["recipe_hash"]] = Done(
+                summary["steps"], hours, summary["recipe"], has_state, finished=True, published=path.parent == folder
+            )
     return found
 
 
@@ -75,9 +85,13 @@ def _describe_run(folder: str, run: RunSettings, root: Path) -> list[str]:
             changes = list(differences(one.recipe, run.recipe.model_dump(mode="json")))
             more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
             shown = "; ".join(islice(changes, SHOWN_CHANGES)) + more
-            lines.append(f"  {'stale' if one.finished else 'kept'}: {folder}: {spent} of another recipe ({shown})")
-        elif one.steps < asked:
+            lines.append(f"  {'stale' if one.published else 'kept'}: {folder}: {spent} of another recipe ({shown})")
+        elif one.steps < asked and not one.has_state:
+            lines.append(f"  begins anew: {folder}: {spent} cannot be continued to step {asked}: their state is not here")
+        elif one.steps < asked or not one.finished:
             lines.append(f"  continues: {folder}: from {spent}, to step {asked}")
+        elif not one.published:
+            lines.append(f"  finished before: {folder}: {spent}; the files are put in their places, and nothing is trained")
         elif reason := stale_reason(folder, run, root):
             lines.append(f"  stale: {folder}: {spent} ({reason})")
     return lines

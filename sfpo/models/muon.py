@@ -9,7 +9,8 @@ Departures from torch.optim.Muon: float32; the one adjustment of the step that i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,12 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step; returns the loss of ``closure``, which computes it and the gradients, as torch's optimizers do."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
             for matrix in group["params"]:
@@ -40,6 +46,7 @@ class Muon(torch.optim.Optimizer):
                 direction = orthogonalized(matrix.grad.lerp(average, momentum))  # Nesterov's
                 matrix.mul_(1.0 - rate * group["weight_decay"])
                 matrix.add_(direction, alpha=-0.2 * rate * math.sqrt(max(matrix.shape)))
+        return loss
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:

@@ -18,16 +18,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfpo.config import HubModel, LocalModel, PackageModel
-from sfpo.data.prompts import require_chat_template
-from sfpo.manifest import write_json, write_manifest
+from sfpo.data.prompts import chat_text, require_chat_template
+from sfpo.manifest import content_sha256, write_json, write_manifest
 from sfpo.models import package, published, warm_up
 from sfpo.schema import ConfigError
 from sfpo.settings import ModelSettings, load_settings, settings_hash
 
 
 def prepare(settings: ModelSettings, folder: Path) -> None:
-    """Build ``folder`` (checkpoint/). The manifest's facts: settings_hash, source, parameters, and what the source adds to them
-    (the commit of a hub model, the measurements of a warm-up).
+    """Build ``folder`` (checkpoint/).
+
+    The manifest's facts: settings_hash, source, inputs (path -> sha256), parameters, and what the source adds to them (the
+    commit of a hub model, the measurements of a warm-up).
 
     Raises:
         ConfigError: the source cannot be had, or it gives no policy that can be trained (no chat template, no end of a turn).
@@ -36,10 +38,17 @@ def prepare(settings: ModelSettings, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     facts = build(settings, partial)
+    facts["inputs"] = {str(path): content_sha256(path) for path in rows_read(settings)}
     facts["parameters"] = complete(partial)
     write_manifest(partial, settings_hash=settings_hash(settings), source=settings.model.source, **facts)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def rows_read(settings: ModelSettings) -> list[Path]:
+    """The prepared files that a scratch model is warmed up on; what other sources read is in the identity."""
+    folder = settings.warm_up_data
+    return [Path(folder, f"{part}.parquet") for part in ("train", "validation")] if folder else []
 
 
 def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[in
     (base models often do not name that one, and would chat on to the limit)."""
     stops = list(known) if isinstance(known, list) else [known]
     conversation = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
-    closing = tokenizer.apply_chat_template(conversation, tokenize=False).rpartition("ANSWER")[2]
+    closing = chat_text(tokenizer, conversation, add_generation_prompt=False).rpartition("ANSWER")[2]
     special = _special_tokens(tokenizer, rows)
     closing_ids = [token for token in tokenizer.encode(closing, add_special_tokens=False) if token in special]
     candidates = [*stops, tokenizer.eos_token_id, *closing_ids[:1]]
@@ -106,7 +115,7 @@ def padding_token(tokenizer: PreTrainedTokenizerBase, rows: int, stops: list[int
     named = [text for text in special.values() if "pad" in text.lower()]
     spare = [text for number, text in special.items() if number not in stops]
     candidates = [text for text in (tokenizer.pad_token, *named, tokenizer.unk_token) if text in spare]
-    return candidates[0] if candidates else tokenizer.convert_ids_to_tokens(stops[0])
+    return candidates[0] if candidates else tokenizer.convert_ids_to_tokens(stops)[0]
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[int, str]:

@@ -38,6 +38,8 @@ def download(model: HubModel, folder: Path) -> str:
     """
     try:
         info = HfApi().model_info(model.id, revision=model.revision)
+        if info.sha is None:
+            raise ConfigError(f"hub model '{model.id}': the hub does not say which commit revision '{model.revision}' is")
         names = taken(f"hub model '{model.id}'", (file.rfilename for file in info.siblings or ()))
         snapshot_download(model.id, revision=info.sha, allow_patterns=names, local_dir=folder)
     except (OSError, HTTPError, HFValidationError) as error:

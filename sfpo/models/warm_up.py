@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sfpo.config import GraderName, ModelLimits, ScratchModel
 from sfpo.data.prompts import load_problems, load_prompts, render
@@ -69,11 +69,8 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grade
     """
     train = data / "train.parquet"
     rows = load_problems(train)
-    for row in rows:
-        if row.solution is None:
-            raise ConfigError(f"{train}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
     turns = ("user\n", "assistant\n")
-    texts = [text for row in rows for text in (*turns, row.problem, row.solution)]
+    texts = [text for row in rows for text in (*turns, row.problem, solution_of(row, train))]
     made = train_tokenizer(texts, model.vocabulary_size)
     policy = new_policy(model, made)
     made.save_pretrained(folder)
@@ -88,18 +85,25 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grade
     return {"warm_up": history, "examples_over_token_limits": too_long}
 
 
+def solution_of(row: Row, path: Path) -> str:
+    """Raises ConfigError where the row (of the file ``path``) has none."""
+    if row.solution is None:
+        raise ConfigError(f"{path}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
+    return row.solution
+
+
 def read_examples(
-    path: Path, rows: list[Row], tokenizer: PreTrainedTokenizerFast, instruction: str, limits: ModelLimits
+    path: Path, rows: list[Row], tokenizer: PreTrainedTokenizerBase, instruction: str, limits: ModelLimits
 ) -> tuple[list[Example], list[str]]:
     """The solved problems ``rows`` (of the file ``path``), and the ids of those left out because they are over ``limits``.
 
     Raises:
-        ConfigError: none is left.
+        ConfigError: one has no solution, or none is left.
     """
     examples, too_long = [], []
     for row in rows:
         prompt_ids = render(tokenizer, instruction, row.problem)
-        completion_ids = [*tokenizer.encode(row.solution, add_special_tokens=False), tokenizer.eos_token_id]
+        completion_ids = [*tokenizer.encode(solution_of(row, path), add_special_tokens=False), tokenizer.eos_token_id]
         if len(prompt_ids) > limits.max_prompt_tokens or len(completion_ids) > limits.max_completion_tokens:
             too_long.append(row.id)
         else:
@@ -111,7 +115,7 @@ def read_examples(
 
 def warm_up(
     policy: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     examples: list[Example],
     prompts: list[Prompt],
     model: ScratchModel,
@@ -166,7 +170,7 @@ class Learner:
         others = [weight for weight in policy.parameters() if weight.dim() != 2 or weight is embedding]
         rate = model.warm_up.learning_rate
         # Muon's step is scaled to the size of AdamW's, so that one learning rate serves both.
-        self._optimizers = [Muon(matrices, lr=rate), AdamW(others, lr=rate)]
+        self._optimizers: list[Optimizer] = [Muon(matrices, lr=rate), AdamW(others, lr=rate)]
 
     def learn(self, number: int) -> float:
         """One optimizer step on batch ``number``; returns its mean loss (nats a solution token)."""
@@ -190,12 +194,15 @@ class Learner:
 
     def state(self) -> list[dict[str, Any]]:
         """A copy of the weights and moments."""
-        return copy.deepcopy([part.state_dict() for part in (self._policy, *self._optimizers)])
+        of_optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
+        return copy.deepcopy([self._policy.state_dict(), *of_optimizers])
 
     def restore(self, state: list[dict[str, Any]]) -> None:
         """Back to ``state``, which stays as it is: optimizers keep the tensors they are given, and would change them."""
-        for part, saved in zip((self._policy, *self._optimizers), copy.deepcopy(state), strict=True):
-            part.load_state_dict(saved)
+        weights, *of_optimizers = copy.deepcopy(state)
+        self._policy.load_state_dict(weights)
+        for optimizer, moments in zip(self._optimizers, of_optimizers, strict=True):
+            optimizer.load_state_dict(moments)
 
 
 def collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
@@ -213,7 +220,7 @@ def collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
 
 def pass_rate(
     policy: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: list[Prompt],
     model: ScratchModel,
     grader: GraderName,
@@ -242,7 +249,8 @@ def pass_rate(
     policy.eval()
     with torch.random.fork_rng(devices=[]):  # generate() draws from torch's global state
         torch.manual_seed(seed_of(model.seed, "warm-up check", batches))
-        sampled = policy.generate(ids, attention_mask=mask, generation_config=sampling)
+        generate: Any = policy.generate  # of the class's GenerationMixin, which the type PreTrainedModel does not have
+        sampled = generate(ids, attention_mask=mask, generation_config=sampling)
     texts = tokenizer.batch_decode(sampled[:, width:], skip_special_tokens=True)
     with make_grader(grader, workers=1) as judge:
         grades = judge.grade_all(texts, [prompt.answer for prompt in prompts])

@@ -1,10 +1,13 @@
 r"""Reading answers as text: one normal form, and the verdicts that take no algebra.
 
 What counts as equal, here and in sfpo.rewards.equivalence:
-- A gold that is a number takes a number, exactly; a decimal is held to six digits (0.333333 is 1/3, 0.33 is not). A computation
-  left undone is not an answer: for a gold of 46, \boxed{12+34} and \boxed{2 \cdot 23} are wrong, or an echo of the problem
-  would earn a reward. A power is a number (2^{10} is 1024). An \int, \sum, \prod or \lim is undone whatever the gold.
-- Units may be left out, and 5 cm is not 5 m. A percent sign is a unit or a factor: 10\% is 10 and 0.1. Degrees are a unit.
+- A gold that is a number takes a number, exactly; a decimal is held to six digits (0.333333 is 1/3, 0.33 is not). It takes a
+  closed form too, exactly: 10!, \binom{5}{2}, \sqrt{25}, e^{i\pi}, 2^{10}+1. Sums, differences, products and quotients of plain
+  numbers alone are a computation left undone, and no answer: for a gold of 46, \boxed{12+34} and \boxed{2 \cdot 23} are wrong,
+  or an echo of the problem would earn a reward. (Math-Verify and lm-eval's minerva_math take both, hendrycks_math neither.)
+  An \int, \sum, \prod or \lim is undone whatever the gold.
+- Units may be left out, and 5 cm is not 5 m. A percent sign is a unit or a factor: 10\% is 10 and 0.1, but 0.5\%
+  is no 0.5: a gold below 1 that is a percentage says so. Degrees are a unit.
 - Case matters in formulas, not in words. A name may be left out (x = 5 is 5), but two names must agree.
 - Brackets must match: (1,2), [1,2], (1,2] and \{1,2\} all differ; a tuple may come without. Lists and sets have no order.
 All text is untrusted: each step takes time linear in it, or is bounded by MAX_CHARACTERS.
@@ -16,8 +19,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sfpo.rewards.numerals import Number, equal_numbers, number
+from sfpo.rewards.numerals import RATIO, Number, equal_numbers, equal_ratios, number
 from sfpo.rewards.spelling import latex_of_plain, plain_unicode, without_looks
+from sfpo.rewards.units import differ, split_unit
 from sfpo.rewards.words import NUMBERS, folded, in_words, same_words, scrambled
 
 MAX_CHARACTERS = 2_000
@@ -38,6 +42,8 @@ _STEPS = [
         (r"\\lbrace(?![A-Za-z]) ?", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\\colon(?![A-Za-z])|\{:\}", ":"),
         (r"(?<=\d),\\! ?(?=\d{3})|(?<=\d)\{,\}(?=\d{3})", ""),  # thousands, beyond doubt
         (r"\\! ?", ""),
         (r"\\(?:[,;:> ]|q?quad(?![A-Za-z]))|~", " "),
@@ -51,6 +57,13 @@ _STEPS = [
         (r"\\frac ?(\d|\\pi(?![A-Za-z])) ?", r"\\frac{\1}"),
         (r"(\\frac ?\{(?:[^{}]|\{[^{}]*\})*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
         (r"(?<![\w}^./])(\d+) ?/ ?(\d+)(?! ?[\^/.!\d])", r"\\frac{\1}{\2}"),  # 5/2 x is (5/2)x; Math-Verify reads 5/(2x)
+        (r"\((\w+)\) ?(?=_)", r"\1"),  # (4210)_5
+        (r"_ ?\{? ?\\text\{([a-z]+)\} ?\}?", lambda match: "_{" + NUMBERS.get(match[1], rf"\text{{{match[1]}}}") + "}"),
+        (
+            r"^(?:\\text\{)?(?:(?i:there (?:is|are) )?(?i:no) (?:real )?(?:solutions?|roots?|values?)(?: exists?)?)(?:\}|$)",
+            r"\\emptyset",
+        ),
+        (r"\^ ?(-?\d+\.\d+)", r"^{\1}"),
         (r"([_^]) ?(-?\d+)", r"\1{\2}"),
         (r"\\(times|cdot) ?\{10\}", r"\\\1 10"),
         (r"\\varnothing(?![A-Za-z])|^\\\{ ?\\\}$", r"\\emptyset"),
@@ -60,28 +73,27 @@ _STEPS = [
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r" ?(?:\\?%|\\text\{(?:percent|pct|%)\}|(?<![A-Za-z])percent(?![A-Za-z]))", "%"),
-        (r"\\p?mod ?\{[^{}]*\}$|\(\\text\{mod\}[^()]*\)$|\\pmod \d+$", ""),
+        (r"^([A-Za-z](?: ?_ ?(?:\{[^{}]*\}|\w))?) ?\\approx(?![A-Za-z])", r"\1="),
+        (r"(?<=\d) ?(?::|\\text\{ ?to ?\}| to ) ?(?=\d)", ":"),
+        (
+            r"(?i)^\\text\{(?![^{}]*\b(?:not|never|wrong)\b)(?:[^{}]*[ ,])?(?:is|are|equals|answer):? ?"
+            r"(?:\}|(-?\d[\d.,]*)\.?\}$)",
+            r"\1",
+        ),
+        (r"(?<=\\text\{degree\}) ?([CF])$", r"\\text{\1}"),
+        (r"^(?:\\text\{)? ?(?:DNE|D\.N\.E\.|dne) ?\}?$", r"\\text{does not exist}"),
         (r" +", " "),
     ]
 ]
+_SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
+_SCALED = re.compile(rf"(?<=[\d}}]) ?(\\text\{{ ?)?({'|'.join(_SCALES)})s?(?![a-z]) ?")
+_MODULUS = re.compile(
+    r" ?(?:\\[pb]?mod(?![A-Za-z]) ?|\(? ?(?:\\text\{ ?mod ?\}|(?<![A-Za-z\\])mod) ?)(?:\{([^{}]*)\}|([^{}() ]+)) ?\)?$"
+)
 _JOIN = re.compile(r" ?,? ?(?:\\text\{,? ?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?")
 """What stands between the members of a list, other than a comma."""
+_OR = re.compile(r" ?\\text\{ ?or ?\} ?| or ")
 _EDGES = re.compile(r"^(?:\\approx|[=,;: ])+|(?<![\\.,;: ])[.,;: ]+$")
-_UNIT_WORDS = (
-    "mm millimeter|cm centimeter|m meter metre|km kilometer|in inch|ft foot feet|yd yard|mi mile|g gram|kg kilogram"
-    "|lb pound|oz ounce|s sec second|min minute|h hr hour|day|week|month|year|cent|usd dollar|euro|degree|rad radian|liter"
-    "|gallon|unit|am|pm"
-)
-_UNITS = {
-    word + ending: words.split()[0] for words in _UNIT_WORDS.split("|") for word in words.split() for ending in ("", "s", "es")
-}
-_BARE_UNITS = "|".join(sorted(word for word in _UNITS if len(word) > 2 or word in {"mm", "cm", "km", "in", "ft", "kg", "lb"}))
-_UNIT = re.compile(
-    r"(?<=[\w}!)\]%]) ?((?:(?:\\cdot|/)? ?\\text\{(?!(?:if|is|for|when|where|even|odd)\b)[^{}]*\}(?: ?\^ ?\{-?\d\})? ?)++)$"
-    rf"|(?<=[\d}}]) ?((?:(?:square|sq|cubic|cu)\.? )?(?:{_BARE_UNITS})(?: ?\^ ?\{{[23]\}})?)$"
-    r"|(?<=\d)((?: [a-z]{3,}\.?)+)$|(?<=:\d\d) ?((?i:[ap]\.?m\.?))$"
-)
-"""What follows a quantity: \\text{ cm}^2 and any other text; cm^2; the words of '7 distinct ways'; the p.m. of 8:34 p.m."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,8 @@ class Answer:
     """It was all text, such as \\text{even}."""
     source: str
     r"""The body before its units, degrees and the words between its members went: 'x<1\text{ or }x>3', '60\text{degree}'."""
+    modulus: str
+    r"""'7' of 3 \pmod{7}; '' without one."""
 
 
 @lru_cache(maxsize=4096)
@@ -109,13 +123,16 @@ def read(latex: str) -> Answer:
     body = latex_of_plain(without_looks(body))
     for pattern, replacement in _STEPS:
         body = pattern.sub(replacement, body)
+    body = _SCALED.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2]]}}}{match[1] or ''}", body)
+    if modulus := _MODULUS.search(body):
+        body = body[: modulus.start()]
     source = body = re.sub(r"^0(?=\d:\d\d(?!\d))", "", _unbraced(_EDGES.sub("", body.strip(" "))))
+    if body.startswith("]") and body[-1] in "[])":  # ]0,1[ is (0,1)
+        body = source = "(" + body[1:]
+    if body.endswith("[") and body[0] in "([":
+        body = source = body[:-1] + ")"
     body = _unbraced(re.sub(" +", " ", _JOIN.sub(", ", body)).strip(" "))
-    units = frozenset()
-    if unit := _UNIT.search(body):
-        body = body[: unit.start()]
-        words = re.findall("[a-z]+", unit[0].lower().replace(".", "").replace(r"\text", "").replace(r"\cdot", ""))
-        units = frozenset(_UNITS[word] for word in words if word in _UNITS)
+    body, units = split_unit(body)
     body = _EDGES.sub("", body.replace(r"\text{degree}", " "))  # a blank: 60^\circ,120^\circ is not 60,120
     unwrapped = re.sub(r"\\text\{([^{}]*)\}", r"\1", body)
     if (number_word := NUMBERS.get(unwrapped.strip(" ").casefold())) is not None:
@@ -123,9 +140,11 @@ def read(latex: str) -> Answer:
     words = r"\text" in body and re.fullmatch(r"(?:\\text\{[^{}]*\}|[ ,().])*", body) is not None
     key = re.sub(r"([_^]) ?\{ ?(\w) ?\}", r"\1\2", unwrapped)
     key = re.sub(r"(?<!\d) +| +(?!\d)", "", key)
-    return Answer(unwrapped if words else body, key.casefold().rstrip(".") if words else key, units, words, source)
+    found = (modulus[1] or modulus[2]).strip(" ") if modulus else ""
+    return Answer(unwrapped if words else body, key.casefold().rstrip(".") if words else key, units, words, source, found)
 
 
+_CASES = re.compile(r"\\left ?\\\{ ?\\begin ?\{array\} ?\{[lcr ]*\} ?(.*?) ?\\end ?\{array\} ?\\right ?\.")
 _ROWS = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split|cases|equation\*?)\} ?(.*?) ?\\end ?\{\1\}")
 
 
@@ -136,7 +155,7 @@ def _rows_as_list(body: str) -> str:
         rows = re.sub(r"& ?(?==)|^&", "", match[2])
         return match[0] if "&" in rows else _ROW_END.sub("; ", rows)
 
-    return _ROWS.sub(as_list, body) if r"\begin" in body else body
+    return _ROWS.sub(as_list, _CASES.sub(r"\\begin{cases}\1\\end{cases}", body)) if r"\begin" in body else body
 
 
 def _unbraced(body: str) -> str:
@@ -196,22 +215,36 @@ def _both_signs(part: str) -> list[str]:
 _INTEGER = re.compile(r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+|\d+)", re.ASCII)
 _CLAIM = re.compile(
     r"((?:\\text\{[^{}]*\}|\\(?!(?:frac|sqrt|[lgn]e|cdot|times|pm)(?![a-z]))[a-zA-Z]++|[A-Za-z]|_ ?(?:\{[^{}]*\}|\w)|[ '|]"
-    r"|\([A-Za-z0-9, ]*\))++)"  # a name: x, m_{max}, f(x), (x,y), \angle ABC
+    r"|(?<=[fgh]) ?\^ ?\{-1\}(?= ?\()|\([A-Za-z0-9, ]*\))++)"  # a name: x, m_{max}, f(x), (x,y), \angle ABC
     r"|(?:\\(?:frac|sqrt|cdot|times|binom|pi)(?![a-z])|[^A-Za-z\\])*+"  # or a computation: 3+4
 )
 _LONE_NAME = re.compile(r"[A-Za-z](?: ?_ ?(?:\{[^{}]*\}|\w))?")
+_CLOSED_FORM = re.compile(r"[!^|]|\\(?!(?:frac|cdot|times|div|pm|mp|left|right|text|mathrm)(?![A-Za-z]))[A-Za-z]|C ?[_(]")
 _UNDONE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim)(?![A-Za-z])")
 
 
 def claim(body: str) -> tuple[str, str]:
     r"""What is claimed, and of what: ('x', '5') for 'x = 5', ('', '7') for '3+4=7', ('f(t)', '2t') for 'f(t) = 4t/2 = 2t'."""
-    first, *others = re.split(r"=|\\in(?![A-Za-z])", body)
+    first, *others = re.split(r"=|\\(?:in|equiv)(?![A-Za-z])", body)
     match = _CLAIM.fullmatch(first)
     if len(others) == 1 and not (match and match[1]) and _LONE_NAME.fullmatch(others[0].strip(" ")):
         return others[0].replace(" ", ""), first.strip(" ")  # 5 = x
     if not (others and match) or re.search("[,;]", "".join(others[:-1])):
         return "", body
     return (match[1] or "").replace(" ", ""), others[-1].strip(" ")
+
+
+_FOR_ALL = re.compile(
+    r"[,;]? ?\(?(?:\\text\{ ?,? ?(?:for )?(?:all|every|any|each)(?: real| positive| nonzero| integers?| numbers?)* ?\}"
+    r"|\\forall(?![A-Za-z])) ?([a-z])(?: ?(?:\\in(?![A-Za-z])|[<>]|\\(?:ge|le|ne)(?![A-Za-z]))[^,]*)?\)?$"
+)
+
+
+def without_for_all(body: str) -> str:
+    r"""f(x) = 2x of 'f(x) = 2x \text{ for all } x \in \mathbb{R}': what is said of the function's own variable alone."""
+    match = _FOR_ALL.search(body)
+    own = match and re.match(rf"[A-Za-z] ?\( ?{match[1]} ?\) ?=", body)
+    return body[: match.start()].rstrip(" ") if own else body
 
 
 def quick_verdict(answer: str, gold: str) -> bool | None:
@@ -224,7 +257,9 @@ def quick_verdict(answer: str, gold: str) -> bool | None:
     given, wanted = read(answer), read(gold)
     if angles(given, wanted):
         return None
-    if given.units and wanted.units and not given.units & wanted.units:
+    if given.modulus and wanted.modulus and given.modulus != wanted.modulus:
+        return False
+    if differ(given.units, wanted.units):
         return False
     if (given.units and "%" in wanted.body) or (wanted.units and "%" in given.body):
         return False
@@ -232,12 +267,24 @@ def quick_verdict(answer: str, gold: str) -> bool | None:
         return given.key != ""
     if (verdict := _words_verdict(given, wanted)) is not None:
         return verdict
+    if len(readings := _OR.split(given.source)) > 1 and all(quick_verdict(one, gold) for one in readings):
+        return True  # \frac12 or 0.5
     (given_name, given_value), (wanted_name, wanted_value) = claim(given.body), claim(wanted.body)
-    if (wanted_number := number(read(wanted_value).body)) and not (given_name and wanted_name and given_name != wanted_name):
+    if (
+        (wanted_number := number(read(wanted_value).body))
+        and not RATIO.fullmatch(given_value)
+        and not (given_name and wanted_name and given_name != wanted_name)
+    ):
         given_number = number(_unbracketed(given_value))
+        if given_number is None and _CLOSED_FORM.search(given_value) and not _UNDONE.search(given_value):
+            return None
         if given_number and any(other and not equal_numbers(other, given_number) for other in _other_sides(given.body)):
             return False  # 0.57 = 56%
+        if given_number and given.modulus and wanted.modulus.isdecimal() and int(wanted.modulus[:9]):
+            return (given_number.value - wanted_number.value) % int(wanted.modulus) == 0
         return given_number is not None and equal_numbers(given_number, wanted_number)
+    if (ratio := equal_ratios(given_value, wanted_value)) is not None:
+        return ratio
     if _UNDONE.search(given.body) and not _UNDONE.search(wanted.body):
         return False
     return None
@@ -256,8 +303,9 @@ def angles(given: Answer, wanted: Answer) -> bool:
     if all(in_degrees):
         return _OF_ANGLE.search(given.source) is not None and _OF_ANGLE.search(wanted.source) is not None
     if in_degrees[0]:
-        return r"\pi" in wanted.source or "rad" in wanted.units
-    return in_degrees[1] and "rad" in given.units
+        return r"\pi" in wanted.source or "rad" in wanted.units or _OF_ANGLE.search(given.source) is not None
+    sines = [_OF_ANGLE.search(one.source) is not None for one in (given, wanted)]
+    return in_degrees[1] and ("rad" in given.units or sines == [False, True])
 
 
 def in_radians(source: str) -> str:
@@ -294,6 +342,9 @@ def _digits(match: re.Match[str]) -> tuple[bool, str]:
 
 
 def _unbracketed(body: str) -> str:
-    r"""5 of (5) and of \{5\}."""
+    r"""5 of (5) and of \{5\}, -5 of -(5)."""
+    if body.startswith("-") and enclosed(body[1:].strip(" ")) == ("(", ")"):
+        inside = body[1:].strip(" ")[1:-1].strip(" ")
+        return f"-{inside}" if inside[:1] not in ("-", "+") else body
     brackets = enclosed(body)
     return read(body[len(brackets[0]) : -len(brackets[1])] if brackets in ((r"\{", r"\}"), ("(", ")")) else body).body

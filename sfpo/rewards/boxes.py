@@ -49,6 +49,8 @@ MAX_BETWEEN = 80
 """Characters between two boxes that belong together, at most."""
 MAX_LABEL = 60
 """Characters before a box that may be its label."""
+MAX_CHOICE = 200
+"""Characters of a choice and its text, at most."""
 MAX_JOINED = 32
 """Boxes of one answer, at most."""
 
@@ -68,8 +70,37 @@ class Boxes:
     def answers(self) -> tuple[str, ...]:
         """The readings of which one must be the gold."""
         if self.together is None:
-            return (self.last,)
+            return (self.last, *_choice_and_text(self.last))
         return (self.together,) if self.listed else (self.last, self.together)
+
+
+_LABEL_OF_CHOICE = r"(?P<label>\([A-J]\)|[A-J][.):])"
+_CHOICES = [
+    re.compile(pattern)
+    for pattern in (
+        rf"\\(?:text|math)[a-z]{{,6}}\s*\{{\s*{_LABEL_OF_CHOICE}\s*\}}(?:{_SPACE})*(?P<text>[^\s].*)",
+        rf"(?P<font>\\(?:text|math)[a-z]{{,6}}\s*)\{{\s*{_LABEL_OF_CHOICE}(?:{_SPACE})+(?P<text>[^{{}}]+)\}}",
+        rf"{_LABEL_OF_CHOICE}(?:{_SPACE})+(?P<text>.+)",
+    )
+]
+_NOT_ITS_TEXT = re.compile(
+    r"\s*(?:\\text\s*\{\s*)?(?:(?:or|and|nor|but|not|is|has|are)(?![A-Za-z])|-(?!\d|\\frac)|[+*/=^_<>,;&|:]|[A-J]$|\\(?:cup|cap|cdot|times|pm)(?![a-z]))"
+)
+_ANY_LABEL = re.compile(r"\([A-J]\)|(?<![A-Za-z])[A-J][.):](?!\d)")
+
+
+def _choice_and_text(content: str) -> tuple[str, ...]:
+    r"""'(C)' and '10' for a choice that is given with its text, \textbf{(C) } 10; nothing for anything else."""
+    if len(content) > MAX_CHOICE:
+        return ()
+    for pattern in _CHOICES:
+        if match := pattern.fullmatch(content.strip()):
+            text = match["text"].strip()
+            if _NOT_ITS_TEXT.match(text) or _ANY_LABEL.search(text):
+                return ()
+            text = f"{match['font']}{{{text}}}" if match.groupdict().get("font") else text
+            return (match["label"].rstrip(".:"), text)
+    return ()
 
 
 def find_boxes(text: str) -> Boxes | None:

@@ -23,12 +23,12 @@ from typing import Any
 
 from sfpo.rewards.code_gold import CodeTests, check_tests, right_results, right_text
 from sfpo.rewards.math_answer import Grade
-from sfpo.rewards.sandbox import CALL, DONE, GAVE_UP
+from sfpo.rewards.sandbox import CALL, DONE, GAVE_UP, MAX_WAITS
 
 TIME_LIMIT_SECONDS = 4
 """Processor time of one run (all calls of a function, or one stdin) where the gold states no limit of its own."""
 CLOCK_FACTOR = 3
-"""The deadline on the clock, in time limits: for a program that sleeps, or a machine this busy."""
+"""The deadline on the clock, in time limits: for a program that sleeps. One that is still at work gets it MAX_WAITS times."""
 MEMORY_MB = 512
 OUTPUT_BYTES = 2**20
 """Of one run's output, and of any file that the program writes; more where the right output is longer than half of it."""
@@ -179,7 +179,7 @@ class CodeGrader:
         if "check" in job:
             limits["clock_seconds"] *= _CHECK_FACTOR
         runs = len(tests.requests) if tests.check is None else _CHECK_FACTOR
-        watchdog = Timer(_START_SECONDS + runs * limits["clock_seconds"], process.kill)
+        watchdog = Timer(_START_SECONDS + runs * MAX_WAITS * limits["clock_seconds"], process.kill)
         watchdog.start()
         over = False
         try:

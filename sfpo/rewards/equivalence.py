@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from string import ascii_letters
 
-from sfpo.rewards.answer_text import MAX_CHARACTERS, angles, claim, enclosed, in_radians, quick_verdict, read, split_list
+from sfpo.rewards.answer_text import (
+    MAX_CHARACTERS,
+    angles,
+    claim,
+    enclosed,
+    in_radians,
+    quick_verdict,
+    read,
+    split_list,
+    without_for_all,
+)
 from sfpo.rewards.expression import Unread, parse
 from sfpo.rewards.families import Condition, renamed, same_family, split_condition
+from sfpo.rewards.matrices import Matrix, as_column, read_matrix
+from sfpo.rewards.numerals import number
 from sfpo.rewards.real_sets import as_interval, same_set
+from sfpo.rewards.same_names import with_constants_of, with_names_of
 from sfpo.rewards.sampling import equal_formulas, proportional
-from sfpo.rewards.values import budget, constant
+from sfpo.rewards.values import budget, constant, left_undone
 
-_MATRIX = re.compile(
-    r"\\begin\{(?:[pbBvV]?matrix|array)\}(?:\{[^{}]*\})?((?:[^\\]|\\(?!begin|end))*)\\end\{(?:[pbBvV]?matrix|array)\}",
-    re.DOTALL,
-)
 _RELATION = re.compile(r"\\(?P<word>le|ge|ne)(?![A-Za-z])|(?P<sign>[<>=])")
 _LETTER_OF_A_FAMILY = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 MAX_MEMBERS = 40
@@ -150,21 +160,56 @@ def _same(answer: str, gold: str) -> bool:
         return _same(intervals[0] or answer, intervals[1] or gold)
     if r"\approx" in given_answer.body or r"\approx" in wanted_answer.body:
         return _sound(given_answer.body) and _same(_exact(given_answer.body), _exact(wanted_answer.body))
-    answer, gold = given_answer.body, wanted_answer.body
+    answer, gold = without_for_all(given_answer.body), wanted_answer.body
     (given_name, given), (wanted_name, wanted) = claim(answer), claim(gold)
+    variables = _other_variable(given_name, wanted_name)
+    if variables and not re.search(rf"(?<![A-Za-z\\]){variables[1]}(?![A-Za-z])", given):
+        given_name, (given,) = wanted_name, renamed([given], *variables)
+        answer = f"{given_name} = {given}"
     if given_name.startswith("(") and not wanted_name and (letters := re.findall("[A-Za-z]", given_name)) != sorted(letters):
         return False  # (y,x) = ...
     if (wanted_name and "=" not in answer) or (given_name and "=" not in gold):
         answer, gold = given, wanted  # a name on one side alone is dropped; two names, or an equation, are compared as such
         if (verdict := quick_verdict(answer, gold)) is not None:
             return verdict
+    if (matrix := read_matrix(wanted)) is not None:
+        return _same_matrix(read_matrix(given) or as_column(given), matrix)
+    if (column := as_column(wanted)) and (matrix := read_matrix(given)):
+        return _same_matrix(matrix, column)
     if (brackets := enclosed(wanted)) and (verdict := _same_brackets(given, wanted, brackets)) is not None:
         return verdict
-    if (matrix := _rows(wanted)) is not None:
-        return _same_rows(_rows(given), matrix)
     if len(items := split_list(gold)) > 1:
         return _same_list(_items(answer), items)
-    return _same_formula(answer, gold)
+    answer = _with_binomials(answer, gold)
+    return _same_formula(answer, gold, number_wanted=number(read(wanted).body) is not None)
+
+
+_FUNCTION_NAME = re.compile(r"([A-Za-z])\(([a-z])\)")
+
+
+def _other_variable(given_name: str, wanted_name: str) -> tuple[str, str] | None:
+    """('t', 'x') where the names are f(t) and f(x)."""
+    given, wanted = _FUNCTION_NAME.fullmatch(given_name), _FUNCTION_NAME.fullmatch(wanted_name)
+    return (given[2], wanted[2]) if given and wanted and given[1] == wanted[1] and given[2] != wanted[2] else None
+
+
+_CHOSEN = re.compile(
+    r"(?<![A-Za-z\\])(?:C ?_ ?(?P<n>\w|\{[^{}]*\}) ?\^ ?(?P<k>\w|\{[^{}]*\})"
+    r"|C ?\^ ?(?P<k2>\w|\{[^{}]*\}) ?_ ?(?P<n2>\w|\{[^{}]*\})"
+    r"|(?:\{ ?\})? ?[_^] ?(?P<n3>\w|\{[^{}]*\}) ?C ?_ ?(?P<k3>\w|\{[^{}]*\}))"
+)
+
+
+def _with_binomials(answer: str, gold: str) -> str:
+    r"""\binom{n}{k} for C_n^k, C^k_n and {}_nC_k, where no letter C is in the gold."""
+    if "C" not in answer or re.search(r"(?<![A-Za-z\\])C", gold):
+        return answer
+
+    def written_out(match: re.Match[str]) -> str:
+        upper, lower = (next(match[name] for name in names if match[name]) for names in (("n", "n2", "n3"), ("k", "k2", "k3")))
+        return rf"\binom{{{upper.strip('{}')}}}{{{lower.strip('{}')}}}"
+
+    return _CHOSEN.sub(written_out, answer)
 
 
 def _exact(body: str) -> str:
@@ -202,16 +247,11 @@ def _same_brackets(given: str, wanted: str, brackets: tuple[str, str]) -> bool |
     return len(given_items) == len(items) and all(map(_same, given_items, items))
 
 
-def _rows(body: str) -> list[list[str]] | None:
-    """The cells of a body that is one matrix."""
-    match = _MATRIX.fullmatch(body.strip("[]() "))
-    return [row.split("&") for row in match[1].split("\n") if row.strip()] if match else None
-
-
-def _same_rows(given: list[list[str]] | None, wanted: list[list[str]]) -> bool:
-    if given is None or [len(row) for row in given] != [len(row) for row in wanted]:
+def _same_matrix(given: Matrix | None, wanted: Matrix) -> bool:
+    if given is None or [len(row) for row in given.rows] != [len(row) for row in wanted.rows]:
         return False
-    return all(_same(*cells) for rows in zip(given, wanted, strict=True) for cells in zip(*rows, strict=True))
+    same = _same_formula if given.factor or wanted.factor else _same
+    return all(same(given.cell(i, k), wanted.cell(i, k)) for i, row in enumerate(wanted.rows) for k in range(len(row)))
 
 
 # ---------------------------------------------------------------------------------------------- golds
@@ -237,11 +277,16 @@ def in_a_sentence(gold: str) -> bool:
 # ---------------------------------------------------------------------------------------------- formulas and relations
 
 
-def _same_formula(answer: str, gold: str) -> bool:
+def _same_formula(answer: str, gold: str, number_wanted: bool = False) -> bool:
     try:
         given, wanted = _sides(answer), _sides(gold)
+        if number_wanted and set(given[1::2]) <= {"="}:
+            tree = parse(given[-1])
+            return not left_undone(tree) and equal_formulas(tree, parse(wanted[-1])) is True
         if len(given) == 1 and len(wanted) == 1:
-            return equal_formulas(parse(answer), parse(gold)) is True
+            left, right = parse(answer), parse(gold)
+            candidates = chain([with_names_of(right, left)], with_constants_of(right, left))
+            return any(equal_formulas(one, right) is True for one in candidates)
         if len(given) == len(wanted) == 3:
             return _same_relation(given, wanted)
     except Unread:
@@ -260,7 +305,8 @@ def _sides(body: str) -> list[str]:
 
 def _same_relation(given: list[str], wanted: list[str]) -> bool:
     """2x - y + 3 = 0 and y = 2x + 3, y > 2x and 2x - y < 0: one difference is the other times a number."""
-    sign = proportional(*(("add", parse(left), ("mul", parse("-1"), parse(right))) for left, _, right in (given, wanted)))
+    answer, gold = (("add", parse(left), ("mul", parse("-1"), parse(right))) for left, _, right in (given, wanted))
+    sign = proportional(with_names_of(gold, answer), gold)
     if sign is None:
         return False
     opposite = {"<": ">", ">": "<", "le": "ge", "ge": "le"}

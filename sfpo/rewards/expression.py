@@ -95,7 +95,7 @@ class _Reader(Tokens):
         factors = [self.power()]
         while self.begins_factor():
             number_before = factors[-1][0] == "num"
-            if self.kind() == "number" and self.tokens[self.at - 1][1] not in (")", "]", "}"):
+            if self.kind() == "number" and self.tokens[self.at - 1][1] not in (")", "]", "}") and self.ahead() != "^":  # n2^n
                 raise Unread("a number stands behind a factor")
             if number_before and (mixed := self.mixed(factors[-1])):
                 factors[-1] = mixed
@@ -213,6 +213,8 @@ class _Reader(Tokens):
         if inside is not None and closing == ")" and (inside == "0" or (inside.isalpha() and inside not in (name, "e", "i"))):
             self.at += 3
             return ("sym", f"{name}({inside})")
+        if name == "C" and (number := self.chosen()):
+            return number
         if name not in APPLIED:
             return None
         self.take("(")
@@ -222,6 +224,19 @@ class _Reader(Tokens):
             arguments.append(self.sum())
         self.take(")")
         return ("fn", f"?{name}", *arguments)
+
+    def chosen(self) -> Tree | None:
+        """C(n, k), the number of choices. None: C times something."""
+        start = self.at
+        self.take("(")
+        upper = self.sum()
+        if self.next == ",":
+            self.take()
+            lower = self.sum()
+            self.take(")")
+            return ("fn", "binomial", upper, lower)
+        self.at = start
+        return None
 
     # ------------------------------------------------------------------ commands
 
@@ -263,10 +278,18 @@ class _Reader(Tokens):
     def fraction(self) -> Tree:
         start = self.at
         if _DIFFERENTIAL_ABOVE.match(self.raw_ahead()) and _DIFFERENTIAL.match(self.raw_ahead(2)):
-            return ("sym", f"D[{self.raw()}/{self.raw()}]")
+            return self.derivative(self.raw(), self.raw())
         self.at = start
         top_tree, bottom_tree = self.argument(), self.argument()
         return ("mul", top_tree, ("pow", bottom_tree, _MINUS_ONE))
+
+    def derivative(self, above: str, below: str) -> Tree:
+        r"""A name: \frac{dv}{dt} is \dot{v}, and \frac{d^2 v}{dt^2} \ddot{v}."""
+        match = re.fullmatch(r"d(\^2|)(\\?[A-Za-z].*)/dt\1", f"{above}/{below}")
+        if not match:
+            return ("sym", f"D[{above}/{below}]")
+        name = re.sub(r"_(\w)$", r"_\1", match[2].removesuffix("(t)"))
+        return ("sym", f"{'ddot' if match[1] else 'dot'}:{name}")
 
     def root(self) -> Tree:
         degree = number_tree(2)
@@ -298,7 +321,7 @@ class _Reader(Tokens):
             closing = _CLOSING[self.take()]
             bars, self.bars = self.bars, 0
             arguments = [self.sum()]
-            while self.next == "," and name in ("max", "min", "gcd"):
+            while self.next == "," and name in ("max", "min", "gcd", "lcm"):
                 self.take()
                 arguments.append(self.sum())
             self.take(closing)

@@ -2,7 +2,7 @@
 
 _PLAIN = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch")
 FUNCTIONS: dict[str, str] = {
-    **{name: name for name in (*_PLAIN, "ln", "log", "exp", "max", "min", "gcd", "sign")},
+    **{name: name for name in (*_PLAIN, "ln", "log", "exp", "max", "min", "gcd", "lcm", "sign")},
     **{f"{arc}{name}": f"a{name}" for name in _PLAIN for arc in ("arc", "ar", "a")},
     **{"tg": "tan", "ctg": "cot", "arctg": "atan", "arcctg": "acot", "cosec": "csc", "lg": "log", "sgn": "sign"},
     **{"sh": "sinh", "ch": "cosh", "th": "tanh", "Re": "re", "Im": "im"},

@@ -18,7 +18,7 @@ _NUMBER = re.compile(
     rf"""(?P<sign>[+-]?)\ ?(?:
       (?P<power>\d+)\ ?\^\ ?\{{(?P<power_exponent>[+-]?\d+)\}}
     | (?P<whole>{_INTEGER})?\ ?\\frac\ ?\{{(?P<top>-?{_DECIMAL})\}}\ ?\{{(?P<bottom>-?{_DECIMAL})\}}
-    | (?P<start>\d*\.\d*)\\(?:overline|bar)\ ?\{{(?P<cycle>\d+)\}}
+    | (?P<start>\d*\.\d*)\\(?:overline|bar|dot)\ ?\{{(?P<cycle>\d+)\}}
     | (?P<decimal>{_DECIMAL})
       (?:\ ?(?:\\times|\\cdot|\*|x)\ ?10\ ?\^\ ?\{{(?P<ten_exponent>[+-]?\d+)\}}|[eE](?P<e_exponent>[+-]?\d+))?
     )(?P<percent>%?)(?:\ ?_\ ?\{{?(?P<base>\d+)\}}?)?""",
@@ -65,11 +65,35 @@ def number(body: str) -> Number | None:
 
 
 def equal_numbers(answer: Number, gold: Number) -> bool:
-    """Exactly, or within TOLERANCE where either is a decimal. A percent sign is a unit (10% is 10) or a factor (10% is 0.1)."""
+    """Exactly, or within TOLERANCE where either is a decimal. A percent sign is a unit (10% is 10) or a factor (10% is 0.1).
+
+    Beside a gold below 1 it is a factor alone: 0.5% is not 0.5.
+    """
     if answer.base and answer.base != (gold.base or "10"):
         return False
-    pairs = [(answer.value, gold.value)]
+    pairs = [] if answer.percent and not gold.percent and abs(gold.value) < 1 else [(answer.value, gold.value)]
     if answer.percent != gold.percent:
         pairs.append((answer.value / (100 if answer.percent else 1), gold.value / (100 if gold.percent else 1)))
     tolerance = TOLERANCE if answer.decimal or gold.decimal else 0
     return any(abs(left - right) <= tolerance * min(1, abs(right)) for left, right in pairs)
+
+
+RATIO = re.compile(r"(\d+(?:\.\d+)?(?:(?::\d+(?:\.\d+)?)+))")
+_TIME = re.compile(r"\d{1,2}:[0-5]\d")
+
+
+def equal_ratios(given: str, wanted: str) -> bool | None:
+    """3:4 is 6:8 and the number 3/4, unless it may be a time of day. None: neither is a ratio."""
+    sides = [_terms(body) for body in (given, wanted)]
+    if not any(len(terms or ()) > 1 for terms in sides) or any(map(_TIME.fullmatch, (given, wanted))):
+        return None
+    if None in sides or not all(term for terms in sides for term in terms):
+        return False
+    left, right = ([*terms, Fraction(1)] if len(terms) == 1 else terms for terms in sides)
+    return len(left) == len(right) and all(one * right[0] == other * left[0] for one, other in zip(left, right, strict=True))
+
+
+def _terms(body: str) -> list[Fraction] | None:
+    if RATIO.fullmatch(body):
+        return [Fraction(term) for term in body.split(":")]
+    return [found.value] if (found := number(body)) and not found.base and not found.percent else None

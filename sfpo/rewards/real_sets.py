@@ -236,7 +236,10 @@ def _bare(text: str) -> str:
 
 
 def _is_name(text: str) -> bool:
-    return re.fullmatch(r"(?:[A-Za-df-hj-z]|\\(?:theta|lambda|alpha|beta|mu))(?:_ ?(?:\{\w+\}|\w))?", text) is not None
+    return (
+        re.fullmatch(r"(?:[A-Za-df-hj-z]|\\(?:theta|lambda|alpha|beta|mu))(?:_ ?(?:\{\w+\}|\w))?(?: ?\( ?[a-z] ?\))?", text)
+        is not None
+    )
 
 
 def _without_bars(text: str) -> str:

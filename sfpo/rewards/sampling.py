@@ -1,12 +1,14 @@
-r"""Whether two formulas are equal: their values at points, to fifty digits.
+r"""Whether two formulas are equal: their values at points, to sixty digits.
 
 What is compared, and where:
 - A point counts where both formulas have a real value in every step (complex values where the imaginary unit is in one). Where
   one has none, as \sqrt{a}\sqrt{b} for negative a and b, the point says nothing, unless |x| is in one: then it differs.
 - Letters stand for positive quantities, as in physics, but for x, y and z, and a lone letter without index: \sqrt{r_0^2} is
   r_0, and \sqrt{x^2} is not x.
-- Formulas with steps (floor, ceiling ...) are compared at many whole and other numbers.
-- The relative difference may be 10^-25, or TOLERANCE where a decimal is written; fractions and whole numbers are exact.
+- Formulas with steps (floor, ceiling ...) are compared at many whole and other numbers; at whole ones alone where the gold
+  rounds and all letters are n, m or k: there \lceil n/2 \rceil is \lfloor (n+1)/2 \rfloor.
+- The relative difference may be 10^-25 (without letters 10^-45), or TOLERANCE where a decimal is written; fractions and whole
+  numbers are exact.
 The points are the same on every machine.
 """
 
@@ -26,10 +28,12 @@ _ENOUGH, _ENOUGH_WITH_STEPS = 8, 60
 _TRIES = 80
 _WHOLE_TRIES = 160
 _EXACT = 1e-25
+_EXACT_CONSTANT = 1e-45
 _ZERO = 1e-40
 _SMALL = 1e-25
 _MAX_POWER = 6
 """Of a letter, in the factor between two equations."""
+_WHOLE_LETTERS = frozenset("nmkNMK")
 _STEPS = frozenset(("floor", "ceil", "max", "min", "sign"))
 
 
@@ -48,7 +52,11 @@ def equal_formulas(given: Tree, wanted: Tree) -> bool | None:
         left, right = rational(given), rational(wanted)
         if left is not None and right is not None and comparison.tolerance == _EXACT:
             return left == right
+        if comparison.tolerance == _EXACT:
+            comparison.tolerance = _EXACT_CONSTANT
         return comparison.at({})
+    if heads(wanted) & {"floor", "ceil"} and names and set(names) <= _WHOLE_LETTERS:
+        return comparison.over(whole_points(names))
     outcome = comparison.over(points(names, signed=comparison.whole_domain))
     if outcome is None or (outcome and comparison.steps):
         return comparison.over(whole_points(names))
@@ -84,7 +92,8 @@ class _Comparison:
             return False if self.whole_domain and (left is None) != (right is None) else None
         size = max(abs(left), abs(right))
         self.informative += bool(size > _SMALL)
-        return bool(abs(left - right) <= self.tolerance * abs(right) or size < _ZERO)
+        close = bool(abs(left - right) <= self.tolerance * abs(right))
+        return close or (bool(point) and bool(size < _ZERO))
 
 
 def proportional(given: Tree, wanted: Tree) -> int | None:

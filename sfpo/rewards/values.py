@@ -1,4 +1,4 @@
-"""Values of formulas at points, to fifty digits. All work is counted, and the sizes of numbers are bounded."""
+"""Values of formulas at points, to sixty digits. All work is counted, and the sizes of numbers are bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from mpmath import MPContext
 from mpmath.libmp import NoConvergence
 
-from sfpo.rewards.expression import GaveUp, Tree
+from sfpo.rewards.expression import GaveUp, Tree, number_tree
 from sfpo.rewards.notation import INVERSES
 
 MAX_OPERATIONS = 40_000
@@ -20,8 +20,9 @@ MAX_OPERATIONS = 40_000
 MAX_BITS = 20_000
 """Of a whole number that is worked out exactly."""
 
+_ZERO = 1e-45
 _mp = MPContext()
-_mp.dps = 50
+_mp.dps = 60
 _MAX_EXPONENT = _mp.mpf(10) ** 6
 
 _operations: ContextVar[list[int]] = ContextVar("operations")
@@ -66,6 +67,13 @@ def has_decimal(tree: Tree) -> bool:
     return any(node[0] == "num" and node[2] for node in _walk(tree))
 
 
+def left_undone(tree: Tree) -> bool:
+    """Whether it is made of plain numbers and the four operations alone: 12+34, not 10! or 2^5."""
+    if tree[0] == "pow":
+        return tree[2] == number_tree(-1) and left_undone(tree[1])
+    return tree[0] == "num" or (tree[0] in ("add", "mul") and all(map(left_undone, tree[1:])))
+
+
 # ---------------------------------------------------------------------------------------------- values
 
 
@@ -97,7 +105,7 @@ class Evaluator:
             return {"pi": _mp.pi, "e": _mp.e, "i": _mp.j}[tree[1]] * 1
         parts = [self._value(part, point) for part in tree[1:] if isinstance(part, tuple)]
         if head == "add":
-            return _mp.fsum(parts)
+            return _snapped(_mp.fsum(parts), max(map(abs, parts)))
         if head == "mul":
             return _mp.fprod(parts)
         if head == "pow":
@@ -131,9 +139,16 @@ class Evaluator:
         if any(abs(part) > 10**9 for part in parts):
             raise Undefined
         value = function(*parts)
+        if function in _WITH_ZEROS:
+            value = _snapped(value, max(map(abs, parts)))
         if not self.complex_values and _mp.im(value):
             raise Undefined
         return _mp.re(value) if not self.complex_values else value
+
+
+def _snapped(value: Any, size: Any) -> Any:
+    r"""Zero where only the rounding of numbers of this size is left, as in \sin \pi and 2 - \sqrt{2}^2."""
+    return value * 0 if abs(value) < _ZERO * size else value
 
 
 def _opaque(name: str) -> Callable[..., Any]:
@@ -162,6 +177,10 @@ def _binomial(n: Any, k: Any) -> Any:
     return _mp.binomial(n, k) if max(abs(n), abs(k)) < 10**5 else _fail()
 
 
+def _whole(x: Any) -> int:
+    return int(x) if _mp.isint(x) else _fail()
+
+
 def _log(x: Any, base: Any = 10) -> Any:
     return _mp.log(x) / _mp.log(base) if x != 0 and base not in (0, 1) else _fail()
 
@@ -186,7 +205,10 @@ _FUNCTION_VALUES: dict[str, Callable[..., Any]] = {
     "min": _real(min),
     "factorial": _factorial,
     "binomial": _binomial,
+    "gcd": lambda *parts: _mp.mpf(math.gcd(*map(_whole, parts))),
+    "lcm": lambda *parts: _mp.mpf(math.lcm(*map(_whole, parts))),
 }
+_WITH_ZEROS = frozenset(_FUNCTION_VALUES[name] for name in ("sin", "cos", "tan", "cot", "ln", "log", "acos", "acosh"))
 
 
 # ---------------------------------------------------------------------------------------------- constants

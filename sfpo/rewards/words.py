@@ -16,7 +16,13 @@ _IN_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
-NUMBERS = {word: str(value) for value, word in enumerate(_IN_WORDS)}
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBERS = {word: str(value) for value, word in enumerate(_IN_WORDS)} | {
+    f"{ten}{separator}{unit}": str(10 * tens + units)
+    for tens, ten in enumerate(_TENS, 2)
+    for units, unit in enumerate(("", *_IN_WORDS[1:10]))
+    for separator in (("-", " ") if unit else ("",))
+}
 """Whole numbers in words."""
 
 

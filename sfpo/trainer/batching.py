@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sfpo.types import RolloutGroup, TrainBatch
+from sfpo.types import OldPolicy, RolloutGroup, TrainBatch
 
 
 def rewards_of(groups: Sequence[RolloutGroup]) -> Tensor:
@@ -27,23 +27,19 @@ def sampler_logprobs_of(groups: Sequence[RolloutGroup]) -> Tensor:
     return torch.tensor([logprob for group in groups for completion in group.completions for logprob in completion.logprobs])
 
 
-def train_batch(
-    groups: Sequence[RolloutGroup], advantages: Tensor, old_logprobs: Tensor | None, entropy: float | None
-) -> TrainBatch:
+def train_batch(groups: Sequence[RolloutGroup], advantages: Tensor, old: OldPolicy | None) -> TrainBatch:
     """The batch that an update rule consumes.
 
     Args:
         advantages: [groups, completions per group].
-        old_logprobs: [N], of all completion tokens end to end; None: the first pass finds them.
-        entropy: mean over the N tokens, nats; None with them.
+        old: on all completion tokens end to end; None: the first pass finds it out.
     """
     prompt_ids, completion_ids = sequences_of(groups)
     return TrainBatch(
         prompt_ids=prompt_ids,
         completion_ids=completion_ids,
         advantages=advantages.flatten(),
-        old_logprobs=old_logprobs,
-        entropy=entropy,
+        old=old,
         group_size=advantages.shape[1],
         sampler_logprobs=sampler_logprobs_of(groups),
     )

@@ -6,12 +6,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from sfpo.config import OverlongPenalty, Sampling
 from sfpo.data.sampler import prompt_order
 from sfpo.ranks import SINGLE_PROCESS, Ranks
-from sfpo.rewards.code_tests import CodeGrader
-from sfpo.rewards.math_answer import Grade, Grader, reward_of
+from sfpo.rewards.math_answer import Grade, reward_of
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import rng, seed_of
 from sfpo.settings import Recipe
@@ -31,6 +31,13 @@ class Rollouts:
     """All groups sampled in the step: with dynamic sampling more than are trained on."""
 
 
+class Judge(Protocol):
+    """What is asked of a grader; ``sfpo.rewards.graders`` has those by name."""
+
+    def grade_all(self, responses: Sequence[str], golds: Sequence[tuple[str, ...]]) -> list[Grade]:
+        """A verdict on each response, in order."""
+
+
 class Grading:
     """Grades completions while others are still sampled: a thread hands the grader all that wait for it, again and again.
 
@@ -38,7 +45,7 @@ class Grading:
         golds: of all completions to come, by their places.
     """
 
-    def __init__(self, grader: Grader | CodeGrader, golds: Sequence[tuple[str, ...]]) -> None:
+    def __init__(self, grader: Judge, golds: Sequence[tuple[str, ...]]) -> None:
         self._grader, self._golds = grader, golds
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[tuple[int, str]] = deque()
@@ -76,7 +83,7 @@ class Collector:
     def __init__(
         self,
         engine: RolloutEngine,
-        grader: Grader | CodeGrader,
+        grader: Judge,
         recipe: Recipe,
         tensor_parallel: int,
         clock: PhaseClock,

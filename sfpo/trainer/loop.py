@@ -21,22 +21,20 @@ from sfpo.data.prompts import load_prompts, prompts_sha256
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions
 from sfpo.ranks import SINGLE_PROCESS, Ranks, cores, init_distributed
-from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.graders import make_grader
-from sfpo.rewards.math_answer import Grader
 from sfpo.rollouts import make_engine
 from sfpo.rollouts.engine import EngineFailure
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings
 from sfpo.trainer.background import Background
 from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
-from sfpo.trainer.collector import Collector, Rollouts
+from sfpo.trainer.collector import Collector, Judge, Rollouts
 from sfpo.trainer.lock import run_lock
 from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.trainer.records import step_record, validation_record
 from sfpo.trainer.run_store import Progress, RunStore
-from sfpo.types import Prompt, RolloutGroup, TrainBatch
+from sfpo.types import OldPolicy, Prompt, RolloutGroup, TrainBatch
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +86,7 @@ class TrainingJob:
         ConfigError: the ranks do not fill the engines.
     """
 
-    def __init__(
-        self, settings: RunSettings, store: RunStore, grader: Grader | CodeGrader, ranks: Ranks = SINGLE_PROCESS
-    ) -> None:
+    def __init__(self, settings: RunSettings, store: RunStore, grader: Judge, ranks: Ranks = SINGLE_PROCESS) -> None:
         self.settings, self.recipe, self.store, self.ranks = settings, settings.recipe, store, ranks
         recipe, execution = settings.recipe, settings.execution
         if ranks.size % execution.engine.tensor_parallel:
@@ -199,7 +195,7 @@ class TrainingJob:
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
-        return step_record(self.progress, rollouts, batch, report, learning_rate)
+        return step_record(self.progress, rollouts, report, learning_rate)
 
     def _rollouts(self, step: int) -> Rollouts:
         return self._with_engine(f"step {step}", lambda: self.collector.training_groups(self.prompts, step))
@@ -220,7 +216,8 @@ class TrainingJob:
     def _update(self, batch: TrainBatch) -> StepReport:
         try:
             report = self.rule.step(self.policy, batch)
-            if not math.isfinite(batch.entropy):  # what it samples is all wrong: no advantage, no gradient, nothing to skip
+            batch = batch.with_old(report.old)
+            if not math.isfinite(report.old.entropy):  # all samples are wrong: no advantage, no gradient, nothing to skip
                 raise NonFiniteUpdates("the policy's log-probs are not finite: training has diverged")
             return report
         except NonFiniteUpdates as fault:
@@ -233,10 +230,10 @@ class TrainingJob:
         advantages = group_advantages(rewards_of(groups), self.recipe.objective.scale_by_std)
         train = self.recipe.train
         if train.mini_batch_prompts == train.prompts_per_step:  # the first pass sees the weights that sampled
-            return train_batch(groups, advantages, None, None)
+            return train_batch(groups, advantages, None)
         with self.progress.clock("old_logprobs"):
             old_logprobs, entropy = self.policy.score(*sequences_of(groups))
-        return train_batch(groups, advantages, old_logprobs, entropy.mean().item())
+        return train_batch(groups, advantages, OldPolicy(old_logprobs, entropy.mean().item()))
 
     def _validate(self, step: int) -> None:
         """avg@k and pass@k on the held-out prompts; the best policy so far is exported (the starting one never is)."""

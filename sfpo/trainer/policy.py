@@ -21,12 +21,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sfpo.algorithms.logprobs import token_logprobs
 from sfpo.algorithms.objectives import policy_loss, token_weights
+from sfpo.algorithms.update_rules import Update
 from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Execution, Objective, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.packing import ATTENTION, MicroBatch, micro_batches
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 
 class NonFiniteUpdates(RuntimeError):
@@ -49,6 +50,10 @@ class FirstPass:
         """Keep the numbers of one micro-batch."""
         self.logprobs[micro.tokens] = logprobs.detach().to(self.logprobs.dtype)
         self.entropy[micro.tokens] = entropy.detach().to(self.entropy.dtype)
+
+    def found(self, ranks: Ranks) -> OldPolicy:
+        """All numbers of all ranks, once every completion has been taken."""
+        return OldPolicy(ranks.sum_(self.logprobs), ranks.sum_(self.entropy).mean().item())
 
 
 class Scorer(nn.Module):
@@ -232,40 +237,42 @@ class Policy:
         """The parts on which ``descend`` takes one optimizer step each."""
         return batch.mini_batches(self.train.mini_batch_prompts)
 
-    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> dict[str, float]:
+    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
         """One update: a pass over the batch in mini-batches, with an optimizer step on each.
 
         Args:
             observe: called before each optimizer step, when every weight's ``grad`` is the mini-batch loss's, not clipped.
 
         Returns:
-            Means over the mini-batches: loss, grad_norm (before clipping), and over the tokens that have a gradient ratio_mean,
-            clip_fraction; ratio_max is the largest of all. skipped counts the mini-batches whose loss or gradient was not
-            finite: they take no optimizer step.
+            Metrics are means over the mini-batches: loss, grad_norm (before clipping), and over the tokens that have a gradient
+            ratio_mean, clip_fraction; ratio_max is the largest of all. skipped counts the mini-batches whose loss or gradient
+            was not finite: they take no optimizer step.
 
         Raises:
             NonFiniteUpdates: ``max_skipped_updates`` mini-batches in a row were skipped.
         """
-        passes = [self._descend_mini_batch(mini, observe) for mini in self.mini_batches(batch)]
+        updates = [self._descend_mini_batch(mini, observe) for mini in self.mini_batches(batch)]
+        passes = [update.metrics for update in updates]
         means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
         totals = {"skipped": sum(metrics["skipped"] for metrics in passes)}
-        return {**means, **totals, "ratio_max": max(metrics["ratio_max"] for metrics in passes)}
+        largest = {"ratio_max": max(metrics["ratio_max"] for metrics in passes)}
+        return Update({**means, **totals, **largest}, batch.old or updates[0].old)  # a batch without is one mini-batch
 
-    def _descend_mini_batch(self, mini: TrainBatch, observe: Callable[[], None] | None) -> dict[str, float]:
+    def _descend_mini_batch(self, mini: TrainBatch, observe: Callable[[], None] | None) -> Update:
         lengths = torch.tensor(mini.lengths, device=self.device)
         weights = token_weights(self.objective.aggregation, lengths, self.max_completion_tokens).to(self.model.dtype)
         advantages = mini.advantages.to(self.device)
         loss_sum, ratios, clipped = 0.0, [], []
         rows = self._rows_that_teach(mini)
-        first = FirstPass(mini, rows, self.device) if mini.old_logprobs is None else None
+        first, old = FirstPass(mini, rows, self.device), mini.old
         for micro in self._micro_batches(mini.prompt_ids, mini.completion_ids, rows):
-            logprobs, entropy = self.scorer(micro, with_entropy=bool(first) or self.objective.entropy_coefficient > 0.0)
-            if first:
+            logprobs, entropy = self.scorer(micro, with_entropy=old is None or self.objective.entropy_coefficient > 0.0)
+            if old is None:
                 first.take(micro, logprobs, entropy)
             loss, statistics = policy_loss(
                 self.objective,
                 logprobs,
-                logprobs.detach() if first else mini.old_logprobs[micro.tokens],
+                logprobs.detach() if old is None else old.logprobs[micro.tokens],
                 entropy,
                 advantages[micro.rows],
                 lengths[micro.rows],
@@ -276,10 +283,10 @@ class Policy:
             loss_sum += loss.item()
             ratios.append(statistics["ratio"])
             clipped.append(statistics["clipped"])
-        if first:
+        if old is None:
             for scores in self._scores(mini.prompt_ids, mini.completion_ids, first.other_rows):
                 first.take(*scores)
-            mini.settle(self.ranks.sum_(first.logprobs), self.ranks.sum_(first.entropy).mean().item())
+            old = first.found(self.ranks)
         if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
             for parameter in self.parameters():
                 parameter.grad = torch.zeros_like(parameter)
@@ -292,7 +299,7 @@ class Policy:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._count_skipped(not finite)
-        return {**metrics, "grad_norm": grad_norm, "skipped": int(not finite)}
+        return Update({**metrics, "grad_norm": grad_norm, "skipped": int(not finite)}, old)
 
     def _over_all_ranks(self, loss_sum: float, ratios: list[Tensor], clipped: list[Tensor]) -> dict[str, float]:
         """Loss and ratios of the whole mini-batch; ratios are 1 where no completion has a gradient."""

@@ -7,18 +7,16 @@ from typing import Any
 from sfpo.algorithms.advantages import zero_variance
 from sfpo.algorithms.update_rules import StepReport
 from sfpo.rollouts.weight_sync import sampler_gap
-from sfpo.trainer.batching import rewards_of
+from sfpo.trainer.batching import rewards_of, sampler_logprobs_of
 from sfpo.trainer.collector import Rollouts
 from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.run_store import Progress
-from sfpo.types import RolloutGroup, TrainBatch
+from sfpo.types import RolloutGroup
 
 
-def step_record(
-    progress: Progress, rollouts: Rollouts, batch: TrainBatch, report: StepReport, learning_rate: float
-) -> dict[str, Any]:
-    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the batch."""
-    gap = sampler_gap(batch.old_logprobs, batch.sampler_logprobs)
+def step_record(progress: Progress, rollouts: Rollouts, report: StepReport, learning_rate: float) -> dict[str, Any]:
+    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the groups."""
+    gap = sampler_gap(report.old.logprobs, sampler_logprobs_of(rollouts.groups))
     rewards = rewards_of(rollouts.drawn)
     completions = [completion for group in rollouts.drawn for completion in group.completions]
     correct = [verdict for group in rollouts.drawn for verdict in group.correct]
@@ -30,7 +28,7 @@ def step_record(
         "zero_variance_groups_trained": zero_variance(rewards_of(rollouts.groups)).float().mean().item(),
         "response_length": sum(len(completion.token_ids) for completion in completions) / len(completions),
         "truncated": sum(completion.truncated for completion in completions) / len(completions),
-        "entropy": batch.entropy,
+        "entropy": report.old.entropy,
         "entropy_zscore": report.entropy_zscore,
         "alpha": report.alpha,
         "slow_fast": report.slow_fast,

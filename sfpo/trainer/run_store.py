@@ -124,6 +124,8 @@ class RunStore:
     def _begin(self) -> None:
         for torn in self.state.glob(".*.jsonl.*"):  # of a process that was killed while it wrote them
             torn.unlink()
+        # Of a run of fewer steps, whose files are continued from here on.
+        (self.state / FINISHED).unlink(missing_ok=True)
         for other in sorted(self.state.parent.glob("*/recipe.json")):
             if other.parent != self.state:
                 changes = list(differences(json.loads(other.read_text()), self.settings.recipe.model_dump(mode="json")))

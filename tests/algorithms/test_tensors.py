@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sfpo.algorithms.advantages import STD_EPS, group_advantages, zero_variance
-from sfpo.algorithms.weights import reposition_, snapshot
+from sfpo.algorithms.weights import gradient_norm, gradients, reposition_, snapshot
 
 
 def test_advantages_of_one_right_answer_in_four():
@@ -60,3 +60,18 @@ def test_a_snapshot_on_the_host_repositions_the_same():
     assert start[0].device.type == "cpu"
     reposition_(parameters, start, alpha=0.25)
     assert parameters[0].tolist() == [1.5, 2.0]
+
+
+def test_gradients_are_copies_and_their_norm_is_that_of_one_vector():
+    weights = [torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)]
+    weights[0].grad, weights[1].grad = torch.tensor([2.0, 3.0]), torch.tensor([6.0])
+    assert gradient_norm(weights) == pytest.approx(7.0)  # 4 + 9 + 36 = 49
+    copies = gradients(weights)
+    weights[0].grad.zero_()
+    assert [copy.tolist() for copy in copies] == [[2.0, 3.0], [6.0]]
+
+
+@pytest.mark.parametrize("of", [gradients, gradient_norm])
+def test_a_weight_without_a_gradient_is_named(of):
+    with pytest.raises(ValueError, match=r"a weight of shape \[2\] has no gradient"):
+        of([torch.zeros(2, requires_grad=True)])

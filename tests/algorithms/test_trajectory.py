@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sfpo.algorithms.trajectory import Plane, put_, record_step
-from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.types import TrainBatch
+from sfpo.algorithms.update_rules import Update, make_update_rule
+from sfpo.types import OldPolicy, TrainBatch
 
 
 class Mover:
@@ -19,7 +19,7 @@ class Mover:
 
     def descend(self, batch, observe=None):
         self.weight += torch.tensor(next(self.moves))
-        return {"loss": 0.0}
+        return Update({"loss": 0.0}, batch.old)
 
 
 def places(points):
@@ -28,7 +28,7 @@ def places(points):
 
 @pytest.fixture
 def batch():
-    return TrainBatch([[1], [1]], [[2], [3]], torch.tensor([1.0, -1.0]), torch.zeros(2), 0.5, 2)
+    return TrainBatch([[1], [1]], [[2], [3]], torch.tensor([1.0, -1.0]), OldPolicy(torch.zeros(2), 0.5), 2)
 
 
 def test_the_points_of_an_sfpo_step(batch):

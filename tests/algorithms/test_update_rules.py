@@ -1,17 +1,18 @@
 """Update rules against closed forms and plain re-computation."""
 
+import dataclasses
 import gc
 
 import pytest
 import torch
 
-from sfpo.algorithms.update_rules import UpdateRule, make_update_rule, rule_names
+from sfpo.algorithms.update_rules import Passes, Update, UpdateRule, make_update_rule, rule_names
 from sfpo.algorithms.update_rules.gxpo import extrapolation
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 
 def batch(entropy: float = 1.0) -> TrainBatch:
-    return TrainBatch([[1]], [[2]], torch.zeros(1), torch.zeros(1), entropy=entropy, group_size=1)
+    return TrainBatch([[1]], [[2]], torch.zeros(1), OldPolicy(torch.zeros(1), entropy), group_size=1)
 
 
 class Quadratic:
@@ -33,7 +34,7 @@ class Quadratic:
         self.path.append(self.x.detach().clone())
         self.gradients.append(self.x.grad.clone())
         self.optimizer.step()
-        return {"loss": loss.item()}
+        return Update({"loss": loss.item()}, batch.old)
 
 
 @pytest.mark.parametrize("fast_steps", [1, 3, 7])
@@ -145,11 +146,12 @@ class MiniBatched(Quadratic):
         self.curvatures = curvatures
 
     def mini_batches(self, batch):
-        return list(self.curvatures)
+        return [dataclasses.replace(batch, prompt_ids=[[place, 0]]) for place in range(len(self.curvatures))]
 
     def descend(self, batch, observe=None):
         losses = []
-        for curvature in [batch] if isinstance(batch, torch.Tensor) else self.curvatures:
+        place, *mini = batch.prompt_ids[0]
+        for curvature in [self.curvatures[place]] if mini else self.curvatures:
             self.optimizer.zero_grad()
             loss = self.x @ curvature @ self.x / 2
             loss.backward()
@@ -158,7 +160,40 @@ class MiniBatched(Quadratic):
             self.path.append(self.x.detach().clone())
             self.optimizer.step()
             losses.append(loss.item())
-        return {"loss": sum(losses) / len(losses), "ratio_max": max(losses)}
+        return Update({"loss": sum(losses) / len(losses), "ratio_max": max(losses)}, batch.old)
+
+
+class FindsOut(MiniBatched):
+    """Finds out the old log-probs of a batch that has none, and notes what each pass was given."""
+
+    def __init__(self) -> None:
+        super().__init__([1.0], [torch.eye(1, dtype=torch.float64)], lr=0.1)
+        self.found, self.given = OldPolicy(torch.tensor([-0.7]), entropy=0.3), []
+
+    def mini_batches(self, batch):
+        return [batch]
+
+    def descend(self, batch, observe=None):
+        self.given.append(batch.old)
+        return Update(super().descend(batch, observe).metrics, batch.old or self.found)
+
+
+@pytest.mark.parametrize("old", [None, OldPolicy(torch.zeros(1), entropy=1.0)])
+@pytest.mark.parametrize("name", rule_names())
+def test_what_the_first_pass_finds_out_reaches_the_others_and_the_report(name, old):
+    # A batch that has its old log-probs keeps them through all passes.
+    policy, given = FindsOut(), dataclasses.replace(batch(), old=old)
+    report = make_update_rule(name).step(policy, given)
+    first, *others = policy.given
+    assert first is old and given.old is old
+    assert all(one is (old or policy.found) for one in [*others, report.old])
+    assert len(others) == {"grpo": 0, "sfpo": 3, "grpo_k": 3, "lookahead": 2, "extragradient": 1, "gxpo": 2}[name]
+
+
+def test_old_log_probs_are_not_known_before_the_first_pass():
+    passes = Passes(FindsOut(), dataclasses.replace(batch(), old=None))
+    with pytest.raises(RuntimeError, match="no pass was taken"):
+        passes.old  # noqa: B018
 
 
 def steps_taken(policy, times):

@@ -65,6 +65,11 @@ def test_no_limit_without_one():
     assert fault(row("a", "p" * 10**5, "1")) is None
 
 
+def test_a_gold_of_invisible_characters_is_empty():
+    assert fault(row("a", "p", "\u200b\u2060")) == "empty gold"
+    assert fault(row("a", "p", "5\u200b")) is None
+
+
 def test_golds_that_hold_no_mathematics():
     assert read_as_text(row("a", "p", "???"))
     assert not read_as_text(row("a", "p", "\\sqrt{2}"))
@@ -76,7 +81,7 @@ def test_golds_that_hold_no_mathematics():
     [
         "The answer is 5.",
         "It is 3 cm",
-        "\\text{x is 5}",
+        "\\text{x is 5 or more}",
         "x = 5 \\text{ if } y > 0",
         "f(x)=ax+b, where b is an integer and a is positive",
     ],

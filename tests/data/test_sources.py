@@ -172,6 +172,20 @@ def test_an_id_that_is_there_twice(tmp_path):
     assert "rows.jsonl, line 2: the id '1' (what follows the last '/') is there twice" in fault_of(tmp_path)
 
 
+@pytest.mark.parametrize("given", ['{"a": 1}', "true", '""', '"math/"', "[1]"])
+def test_an_id_that_is_none(tmp_path, given):
+    (tmp_path / "x.jsonl").write_text(f'{{"problem": "p", "answer": "5", "id": {given}}}\n')
+    with pytest.raises(ConfigError, match=r"x\.jsonl, line 1: the id is .*; allowed are a number, or a text"):
+        read_rows("m", TableRows(source="hub", mirror="x.jsonl"), "test", str(tmp_path))
+
+
+def test_a_column_of_bytes_that_are_no_text(tmp_path):
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"problem": ["p"], "answer": text}), tmp_path / "x.parquet")
+    with pytest.raises(ConfigError, match=r"x\.parquet, after row 0: not a sound parquet file .*0xff"):
+        read_rows("m", TableRows(source="hub", mirror="x.parquet"), "test", str(tmp_path))
+
+
 def test_an_empty_file_is_named(tmp_path):
     write_jsonl(tmp_path)
     assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file is empty; put a sound copy there")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from eval.evaluate_checkpoints import _shown, evaluate
+from eval.evaluate_checkpoints import _score, _shown, evaluate
 from sfpo.config import Benchmark, Evaluate
 from sfpo.data.prepare import prepare_benchmark
 from sfpo.data.prompts import load_problems, prompts_sha256, render
@@ -59,7 +59,7 @@ def settings_of(params, limits, problems):
             limits=limits,
             instruction="{problem}",
             instructions={"sums": "Work out {problem}"},
-            evaluate=Evaluate(samples=2),
+            evaluate=Evaluate(samples=1, samples_of={"sums": 2}),
             sampler=params.suites["tiny"].sampler,
             engine=params.suites["tiny"].execution.engine,
         )
@@ -133,6 +133,13 @@ def test_a_damaged_checkpoint_stops_it_before_anything_is_scored(settings_of, ch
     with pytest.raises(ValueError, match=r"damaged/config.json: damaged"):
         evaluate(settings_of(first=checkpoint, second=damaged), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_other_processes_of_an_engine_have_no_scores_to_write(settings_of, checkpoint, vllm_engine, monkeypatch):
+    settings = settings_of(first=checkpoint)
+    assert _score(settings, vllm_engine, {})["benchmarks"]["sums"]["problems"] == 6
+    monkeypatch.setenv("LOCAL_RANK", "1")  # lm-eval tells the first process alone
+    assert _score(settings, vllm_engine, {}) == {}
 
 
 @pytest.mark.slow

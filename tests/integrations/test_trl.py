@@ -217,7 +217,7 @@ def test_a_trainer_without_passes_is_refused():
         pass
 
     with pytest.raises(ValueError, match=r"^args = Arguments: SlowFastCallback needs TRL's GRPOTrainer"):
-        SlowFastCallback().on_train_begin(Arguments(), None, None, None)
+        SlowFastCallback().on_train_begin(Arguments(), None, None, optimizer=None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.config import Objective
 from sfpo.trainer.policy import Policy
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 pytest.importorskip("trl", reason="TRL is not installed (pip install 'sfpo[trl]')")
 
@@ -115,7 +115,7 @@ def test_trl_with_the_callback_is_our_trainer(make_trainer, checkpoint, params, 
     passes = []
     for prompts, completions, advantages in recorder.batches:
         old_logprobs, entropy = policy.score(prompts, completions)
-        batch = TrainBatch(prompts, completions, advantages, old_logprobs, entropy.mean().item(), group_size=1)
+        batch = TrainBatch(prompts, completions, advantages, OldPolicy(old_logprobs, entropy.mean().item()), group_size=1)
         passes.append(len(rule.step(policy, batch).updates))
     assert passes == ([1, 1] if settings["alpha"] == 0.0 else [3, 3, 1][:steps])
     moved = max((one - other).abs().max().item() for one, other in zip(policy.parameters(), start, strict=True))

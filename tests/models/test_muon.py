@@ -17,6 +17,18 @@ def test_one_step_is_that_of_torchs_own_muon_but_for_its_bfloat16():
     assert not torch.equal(ours, torch.arange(24.0).reshape(4, 6) / 24)
 
 
+def test_a_closure_computes_the_loss_and_the_gradients():
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+
+    def closure() -> float:
+        loss = (weight**2).sum() / 2
+        loss.backward()
+        return loss.item()
+
+    assert Muon([weight], lr=0.1).step(closure) == 3.0
+    assert torch.equal(weight.grad, torch.ones(2, 3)) and (weight < 1).all()
+
+
 def test_singular_values_come_near_one_and_vectors_stay():
     torch.manual_seed(1)
     for shape in ((5, 8), (8, 5)):

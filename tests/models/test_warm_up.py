@@ -1,14 +1,19 @@
 """A very small model that learns to say a digit after its problem."""
 
+import json
+
 import pytest
 import torch
 
 from sfpo.config import ScratchModel, WarmUp
 from sfpo.data.rows import Row, write_rows
 from sfpo.manifest import file_sha256
+from sfpo.models.prepare import prepare
 from sfpo.models.scratch import new_policy, train_tokenizer
 from sfpo.models.warm_up import IGNORED, Example, Learner, build, collate, read_examples, warm_up
 from sfpo.schema import ConfigError
+from sfpo.settings import ModelSettings
+from sfpo.staleness import changed_input
 from sfpo.types import Prompt
 
 ROWS = [
@@ -55,6 +60,20 @@ def test_it_stops_inside_the_band(data, tmp_path):
     assert all(not 0.3 <= rate <= 0.9 for rate in before)
     assert facts["warm_up"][-1]["loss"] < facts["warm_up"][0]["loss"]
     assert facts["examples_over_token_limits"] == []
+
+
+def test_a_checkpoint_records_the_rows_that_it_learned_on(data, tmp_path):
+    model = small(max_batches=1, check_every=1, check_prompts=1, pass_rate=(0.0, 1.0))
+    of_model = {"instruction": "{problem}", "warm_up_data": str(data), "data": "digits", "grader": "math"}
+    prepare(ModelSettings(name="small", model=model, **of_model), tmp_path / "checkpoint")
+    manifest = json.loads((tmp_path / "checkpoint/manifest.json").read_text())
+    assert sorted(manifest["inputs"]) == [f"{data}/train.parquet", f"{data}/validation.parquet"]
+    assert changed_input(manifest) is None
+    write_rows(data / "train.parquet", ROWS[::-1])  # the same settings, other rows
+    try:
+        assert changed_input(manifest) == f"{data}/train.parquet changed"
+    finally:
+        write_rows(data / "train.parquet", ROWS)
 
 
 def test_equal_settings_give_equal_bytes_whatever_the_global_seed(data, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from report_factory import report_settings, write_results
+from report_factory import made_from, report_settings, write_results
 
 from sfpo.settings import ReportSettings
 
@@ -18,6 +18,6 @@ def results(tmp_path: Path) -> Callable[..., ReportSettings]:
     def make(**shape: tuple) -> ReportSettings:
         settings = report_settings(**shape)
         write_results(tmp_path, settings)
-        return settings
+        return settings.model_copy(update={"made_from": made_from(settings)})
 
     return make

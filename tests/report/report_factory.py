@@ -150,6 +150,7 @@ def _write_run(folder: Path, run: RunId, place: int, generator: np.random.Genera
         "seconds": {"update": 40.0, "validate": 9.0, "total": 71.25},
         "versions": {"python": "3.11.7", "torch": "2.13.0", "commit": "abc1234"},
         "hardware": {"cpu": "AMD EPYC", "cores": 2, "threads": 1, "gpus": []},
+        **settings.model_dump(mode="json", include={"recipe", "execution"}),
     }
     write_text(folder / "summary.json", json.dumps(summary))
 

@@ -9,9 +9,6 @@ import pytest
 from eval.report import render
 from eval.report.collect import ReportError
 from eval.report.runs_page import runs_page
-from sfpo.schema import ConfigError
-from sfpo.settings import RunSettings, load_settings, to_json
-from tests.changes import changed
 
 FOLDER = "runs/tiny/tiny-qwen2/arithmetic"
 
@@ -52,11 +49,10 @@ def test_each_run_is_told_with_its_numbers_what_made_it_and_its_settings(results
     ):
         assert page.count(text) == 6
     shown = re.findall(r"<details><summary>(.*?)</summary><pre>(.*?)</pre></details>", page, re.DOTALL)
-    assert [name for name, _ in shown] == [
-        f"{FOLDER}/{arm}/seed{seed}/settings.json" for arm in ("grpo", "sfpo") for seed in range(3)
-    ]
+    assert [name for name, _ in shown] == [f"{FOLDER}/{arm}/seed{seed}" for arm in ("grpo", "sfpo") for seed in range(3)]
     for name, text in shown:
-        assert unescape(text) == (tmp_path / name).read_text()
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert json.loads(unescape(text)) == {key: summary[key] for key in ("recipe", "execution")}
     assert marked(page) == {} and "differ in commit, versions or hardware: 0 of 6" in page
 
 
@@ -93,8 +89,8 @@ def test_runs_of_another_model_are_not_compared(results, tmp_path):
 def test_no_text_of_a_run_becomes_markup(results, tmp_path):
     settings = results(seeds=(0,))
     evil = "</pre><script>alert(1)</script>"
-    path = tmp_path / f"{FOLDER}/sfpo/seed0/settings.json"
-    path.write_text(to_json(changed(load_settings(RunSettings, path), recipe__instruction=evil + "{problem}")))
+    recipe = json.loads((tmp_path / f"{FOLDER}/sfpo/seed0/summary.json").read_text())["recipe"]
+    change(tmp_path, "sfpo", 0, recipe={**recipe, "instruction": evil})
     change(tmp_path, "sfpo", 0, versions={evil: evil, "commit": evil})
     change(tmp_path, "grpo", 0, hardware={"cpu": evil, "cores": 1, "threads": 1, "gpus": [evil]})
     page = runs_page([settings], tmp_path)
@@ -115,9 +111,6 @@ def test_a_damaged_file_is_named(results, tmp_path):
     settings = results(seeds=(0,))
     change(tmp_path, "sfpo", 0, hardware=None)
     with pytest.raises(ReportError, match=r"sfpo/seed0/summary\.json: cannot be read"):
-        runs_page([settings], tmp_path)
-    (tmp_path / f"{FOLDER}/sfpo/seed0/settings.json").unlink()
-    with pytest.raises(ConfigError, match=r"sfpo/seed0/settings\.json: no such settings file"):
         runs_page([settings], tmp_path)
 
 

@@ -79,7 +79,7 @@ def test_figure_by_hand():
     assert late == [2000]  # seed 0 alone does not get to 60%
     assert [text.get_text() for text in rollouts.texts] == ["", "3.33×", "", "3.25×"]
     assert legend_texts(figure) == ["One seed, where its own curve gets there", "One seed that does not, at its end"]
-    assert "To 50%, 60%\nPoints: mean curve of 3 seeds" in figure.legends[0].get_title().get_text()
+    assert "To 50%, 60%; points: mean curve of 3 seeds" in figure.legends[0].get_title().get_text()
     assert set(data["series"]) == {"mean", "seed"} and len(data.query("series == 'seed'")) == 2 * 3 * 6
 
 
@@ -87,6 +87,7 @@ def test_figure_without_arrival_has_no_point_and_no_ratio():
     accuracies = {key: LATE if key[0] == "sfpo" else values for key, values in THREE_SEEDS.items()}
     figure, _ = targets_figure(runs(accuracies), report_settings(), SIXTY)
     assert [text.get_text() for text in figure.axes[0].texts] == ["", "?"]
+    assert "?: unknown" in figure.legends[0].get_title().get_text()
     drawn = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "s"]
     assert len(drawn) == 1 and drawn[0] != drawn[0]
 

@@ -87,8 +87,8 @@ def test_fractions_are_exact(top, bottom, factor):
     "text", ["9" * MAX_CHARACTERS, "1" + "0" * 1500, "1e999999999", "10^{999999999}", "0^{-1}", r"\frac{1}{0}"]
 )
 def test_no_number_is_too_large_to_compare(text):
-    assert quick_verdict(text, "5") is False
-    assert quick_verdict(text, r"\frac{1}{2}") is False
+    assert not quick_verdict(text, "5")
+    assert not quick_verdict(text, r"\frac{1}{2}")
 
 
 @pytest.mark.parametrize(

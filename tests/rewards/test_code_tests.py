@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -279,6 +281,43 @@ def test_what_takes_too_much_is_given_up_counted_and_logged(grader, name, caplog
         grades = grader.grade_all([fenced(ATTACKS[name]), fenced(ADD)], [SUM, SUM])
     assert grades == [GIVEN_UP, RIGHT]
     assert [record.getMessage()[:10] for record in caplog.records] == ["1 of 2 pro"]
+
+
+@contextmanager
+def at_a_fifth_of_the_speed():
+    """All that the sandboxes run stands still for four fifths of the time, as on a machine that is that busy."""
+    ends = threading.Event()
+
+    def descendants(pid: int) -> list[int]:
+        children: list[int] = []
+        with suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                children += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+        return children + [one for child in children for one in descendants(child)]
+
+    def throttle():
+        while not ends.is_set():
+            stopped = descendants(os.getpid())
+            for one, seconds in ((signal.SIGSTOP, 0.04), (signal.SIGCONT, 0.01)):
+                for pid in stopped:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, one)
+                time.sleep(seconds)
+
+    thread = threading.Thread(target=throttle)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+def test_the_verdict_is_the_same_on_a_busy_machine(grader):
+    working = "import time\nwhile time.process_time() < 0.7: pass\n" + ADD  # of 1 s that it has
+    check = json.dumps({"function": "f", "check": "def check(candidate):\n    assert candidate(3, 4) == 7"})
+    with at_a_fifth_of_the_speed():
+        assert grader.grade_all([fenced(working)] * 2, [SUM, check]) == [RIGHT] * 2
 
 
 def test_the_expected_results_are_nowhere_to_be_found(grader):

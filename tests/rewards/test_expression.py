@@ -56,7 +56,9 @@ def over(top, bottom):
         ("x(t)", ("sym", "x(t)")),
         ("x(y+2)", ("mul", X, ("add", Y, TWO))),  # a product
         ("f(y+2)", ("fn", "?f", ("add", Y, TWO))),
-        (r"\frac{dx}{dt}", ("sym", "D[dx/dt]")),
+        (r"\frac{dx}{dt}", ("sym", "dot:x")),
+        (r"\frac{d^2 v_o}{dt^2}", ("sym", "ddot:v_o")),
+        (r"\frac{dy}{dx}", ("sym", "D[dy/dx]")),
         (r"\frac{d}{2}", over(("sym", "d"), TWO)),
     ],
 )

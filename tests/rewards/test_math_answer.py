@@ -86,7 +86,7 @@ def test_the_tables_are_large():
 
 
 def test_accuracy_over_all_pairs(grader):
-    """Known misjudgements count: 730 of 745 pairs are judged rightly, 98.0%; what is let in is ACCEPTED_THOUGH_WRONG alone."""
+    """Known misjudgements count: 740 of 748 pairs are judged rightly, 98.9%; what is let in is ACCEPTED_THOUGH_WRONG alone."""
     tables = [(RIGHT, True), (REJECTED_THOUGH_RIGHT, True), (WRONG, False), (ACCEPTED_THOUGH_WRONG, False)]
     judged = [(pair, one.correct, right) for table, right in tables for pair, one in verdicts(grader, table)]
     assert sum(verdict == right for _, verdict, right in judged) / len(judged) >= 0.975
@@ -278,15 +278,17 @@ def test_a_box_in_the_wrong_place_is_wrong(response):
     assert grade(response, "42") is False
 
 
-def test_what_takes_too_many_operations_is_given_up_counted_and_named(grader, caplog):
-    before = workers()
-    with caplog.at_level(logging.WARNING, logger="sfpo.rewards"):
+def test_what_takes_too_many_operations_is_given_up_counted_and_named(caplog):
+    with Grader(workers=1) as grader, caplog.at_level(logging.WARNING, logger="sfpo.rewards"):
+        grader.grade_all([box("2^{0.5}")], [ALGEBRA])
+        before = workers()
         grades = grader.grade_all([box(COSTLY), box("9" * 10**4), box(r"\sqrt{18}")], [ALGEBRA] * 3)
+        after = workers()
     assert [(one.correct, one.timed_out) for one in grades] == [(False, True), (False, True), (True, False)]
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "2 of 3 answers were given up on and count as wrong:"
     assert [message[:30] for message in messages[1:]] == [r"given up on: 3\sqrt{2}+\lfloor", "given up on: " + "9" * 17]
-    assert workers() == before  # it was counted, not killed
+    assert after == before  # it was counted, not killed
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 weights to <out>/<case>.safetensors.
 """
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from sfpo.config import load_params
 from sfpo.ranks import Ranks, init_distributed
 from sfpo.seeding import rng
 from sfpo.trainer.policy import Policy
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 GROUPS, GROUP = 6, 4
 STEPS = 3
@@ -50,11 +49,11 @@ def fixed_batch(policy: Policy, step: int) -> TrainBatch:
     prompt_ids = [prompt for prompt in prompts for _ in range(GROUP)]
     completion_ids = [[draw.randrange(5, 200) for _ in range(draw.randrange(3, 21))] for _ in prompt_ids]
     advantages = torch.tensor([0.0 if row // GROUP == 2 else draw.gauss(0, 1) for row in range(len(prompt_ids))])
-    batch = TrainBatch(prompt_ids, completion_ids, advantages, None, None, group_size=GROUP)
+    batch = TrainBatch(prompt_ids, completion_ids, advantages, None, group_size=GROUP)
     if policy.train.mini_batch_prompts == GROUPS:
         return batch
     logprobs, entropy = policy.score(prompt_ids, completion_ids)
-    return dataclasses.replace(batch, old_logprobs=logprobs, entropy=entropy.mean().item())
+    return batch.with_old(OldPolicy(logprobs, entropy.mean().item()))
 
 
 def run(case: str, checkpoint: Path, out: Path, ranks: Ranks) -> None:
@@ -74,7 +73,7 @@ def run(case: str, checkpoint: Path, out: Path, ranks: Ranks) -> None:
     for step in range(1 if case in FIRST_STEP_ALONE else STEPS):
         batch = fixed_batch(policy, step)
         report = rule.step(policy, batch)
-        seen.append({"updates": report.updates, "entropy": batch.entropy})
+        seen.append({"updates": report.updates, "entropy": report.old.entropy})
     weights = {name: weight.clone() for name, weight in policy.weights_named_once()}
     if ranks.first:
         (out / f"{case}.json").write_text(json.dumps(seen))

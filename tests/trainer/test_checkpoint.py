@@ -10,7 +10,7 @@ from sfpo.manifest import read_manifest
 from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import DiskFull, export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.policy import Policy
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 BLOCKING = Background(threaded=False)
 
@@ -22,7 +22,8 @@ def make_policy(checkpoint, params):
 
 
 def descend(policy: Policy) -> None:
-    batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), torch.full((3,), -3.0), 1.0, group_size=2)
+    old = OldPolicy(torch.full((3,), -3.0), entropy=1.0)
+    batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), old, group_size=2)
     policy.descend(batch)
 
 

@@ -10,7 +10,7 @@ import torch
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.seeding import rng
 from sfpo.trainer.policy import Policy
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 GOLDEN = {
     "grpo": [-0.4890784, -0.6231659],
@@ -26,7 +26,7 @@ def fixed_batch(policy: Policy) -> TrainBatch:
     completion_ids = [[draw.randrange(5, 200) for _ in range(draw.randrange(3, 21))] for _ in prompt_ids]
     advantages = torch.tensor([draw.gauss(0, 1) for _ in prompt_ids])
     logprobs, entropy = policy.score(prompt_ids, completion_ids)
-    return TrainBatch(prompt_ids, completion_ids, advantages, logprobs, entropy.mean().item(), group_size=4)
+    return TrainBatch(prompt_ids, completion_ids, advantages, OldPolicy(logprobs, entropy.mean().item()), group_size=4)
 
 
 @pytest.mark.parametrize("arm", ["grpo", "sfpo"])

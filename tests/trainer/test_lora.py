@@ -11,7 +11,7 @@ from sfpo.schema import ConfigError
 from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.policy import Policy
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9]]
 COMPLETIONS = [[10, 11], [12, 13, 14, 15], [16], [17, 18, 19]]
@@ -34,7 +34,7 @@ def make_policy(checkpoint, params):
 def batch_of(policy: Policy) -> TrainBatch:
     old_logprobs, entropy = policy.score(PROMPTS, COMPLETIONS)
     advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
-    return TrainBatch(PROMPTS, COMPLETIONS, advantages, old_logprobs, entropy.mean().item(), group_size=2)
+    return TrainBatch(PROMPTS, COMPLETIONS, advantages, OldPolicy(old_logprobs, entropy.mean().item()), group_size=2)
 
 
 def step(policy: Policy, rule: str = "sfpo") -> None:

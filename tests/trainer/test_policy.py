@@ -12,7 +12,7 @@ from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.config import Execution
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9]]
 COMPLETIONS = [[10, 11], [12, 13, 14, 15], [16], [17, 18, 19]]
@@ -45,7 +45,7 @@ def make_policy(checkpoint, params):
 def make_batch(policy: Policy) -> TrainBatch:
     old_logprobs, entropy = policy.score(PROMPTS, COMPLETIONS)
     advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
-    return TrainBatch(PROMPTS, COMPLETIONS, advantages, old_logprobs, entropy.mean().item(), group_size=2)
+    return TrainBatch(PROMPTS, COMPLETIONS, advantages, OldPolicy(old_logprobs, entropy.mean().item()), group_size=2)
 
 
 def by_hand(model, row: int) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_one_sfpo_step_is_the_plain_computation(make_policy):
 
     model = twin.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
-    old = batch.old_logprobs.split(batch.lengths)
+    old = batch.old.logprobs.split(batch.lengths)
 
     def one_pass() -> None:
         for rows in ([0, 1], [2, 3]):
@@ -107,7 +107,8 @@ def test_the_micro_batch_budget_changes_no_gradient(make_policy, params, name):
         policy = make_policy(params.objectives[name], mini_batch_prompts=2, micro_batch_tokens=budget)
         batch = make_batch(policy)
         # Off policy, so that ratios differ from 1 and some clip.
-        batch = dataclasses.replace(batch, old_logprobs=batch.old_logprobs + torch.linspace(-0.5, 0.5, 10, dtype=torch.float64))
+        shifted = batch.old.logprobs + torch.linspace(-0.5, 0.5, 10, dtype=torch.float64)
+        batch = batch.with_old(OldPolicy(shifted, batch.old.entropy))
         assert {len(micro.rows) for micro in micro_batches(PROMPTS, COMPLETIONS, budget, policy.device)} == {rows}
         policy.descend(batch, lambda policy=policy: gradients.append([p.grad.clone() for p in policy.parameters()]))
     assert max(gradient.abs().max() for gradient in gradients[0]) > 1e-3
@@ -118,7 +119,7 @@ def test_the_micro_batch_budget_changes_no_gradient(make_policy, params, name):
 
 def test_metrics_of_the_first_update_are_on_policy(make_policy):
     policy = make_policy(mini_batch_prompts=2)
-    metrics = policy.descend(make_batch(policy))
+    metrics = policy.descend(make_batch(policy)).metrics
     # Ratios are 1 before the first optimizer step; the sequence mean of -A is -(1 - 1 + 0.5 - 0.5)/4 = 0.
     assert metrics["ratio_mean"] == pytest.approx(1.0, abs=1e-9) and metrics["clip_fraction"] == 0.0
     assert metrics["loss"] == pytest.approx(0.0, abs=1e-9) and metrics["grad_norm"] > 0
@@ -145,7 +146,7 @@ def test_leaving_out_completions_without_advantage_changes_no_gradient(make_poli
     assert some._rows_that_teach(mini) == rows and all_of_them._rows_that_teach(mini) == [0, 1, 2, 3]
     for policy in (some, all_of_them):
         policy.descend(make_batch(policy))  # moments that go on moving the weights, also where the next gradient is 0
-    losses = [policy.descend(batch)["loss"] for policy in (some, all_of_them)]
+    losses = [policy.descend(batch).metrics["loss"] for policy in (some, all_of_them)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
     for one, other in zip(some.parameters(), all_of_them.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
@@ -165,7 +166,7 @@ def test_gradients_are_shown_before_each_optimizer_step(make_policy):
     def observe() -> None:
         norms.append(torch.stack([p.grad.norm() for p in policy.parameters()]).norm().item())
 
-    metrics = policy.descend(make_batch(policy), observe)
+    metrics = policy.descend(make_batch(policy), observe).metrics
     # Two mini-batches, two steps; the norms are those of before the clipping.
     assert len(norms) == 2 and sum(norms) / 2 == pytest.approx(metrics["grad_norm"]) and min(norms) > 1e-3
 
@@ -184,9 +185,10 @@ def test_the_sampler_correction_reaches_the_loss(make_policy, params):
     policy, plain = make_policy(corrected), make_policy()
     batch = make_batch(policy)
     # A sampler that gave every token half the policy's probability doubles every token's loss, and so its gradient.
-    halved = dataclasses.replace(batch, sampler_logprobs=batch.old_logprobs - torch.log(torch.tensor(2.0)))
+    halved = dataclasses.replace(batch, sampler_logprobs=batch.old.logprobs - torch.log(torch.tensor(2.0)))
     mini, half = next(batch.mini_batches(1)), next(halved.mini_batches(1))
-    assert policy.descend(half)["grad_norm"] == pytest.approx(2 * plain.descend(mini)["grad_norm"], rel=1e-9)
+    doubled, given = policy.descend(half).metrics, plain.descend(mini).metrics
+    assert doubled["grad_norm"] == pytest.approx(2 * given["grad_norm"], rel=1e-9)
 
 
 def test_offloading_without_torchrun_is_refused(checkpoint, params):
@@ -201,10 +203,10 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_in_the_end_stops_th
     poisoned = dataclasses.replace(good, advantages=torch.tensor([1.0, -1.0, float("nan"), -0.5]))
     before = [parameter.detach().clone() for parameter in policy.parameters()]
     # Mini-batch 2 of 2 is poisoned: one is taken, one skipped; the next good one starts the count again.
-    assert policy.descend(poisoned)["skipped"] == 1
+    assert policy.descend(poisoned).metrics["skipped"] == 1
     assert not all(torch.equal(one, other) for one, other in zip(before, policy.parameters(), strict=True))
     assert all(parameter.isfinite().all() for parameter in policy.parameters())
-    assert policy.descend(good)["skipped"] == 0 and policy.skipped_in_a_row == 0
+    assert policy.descend(good).metrics["skipped"] == 0 and policy.skipped_in_a_row == 0
     bad = next(itertools.islice(poisoned.mini_batches(1), 1, None))
     policy.descend(bad)
     policy.descend(bad)
@@ -218,12 +220,12 @@ def test_old_logprobs_out_of_the_first_pass_are_those_of_a_pass_of_their_own(mak
     # part in the update, but in the old log-probs and the entropy.
     scored, lazy = make_policy(mini_batch_prompts=2), make_policy(mini_batch_prompts=2)
     batch = dataclasses.replace(make_batch(scored), advantages=torch.tensor([1.0, -1.0, 0.0, -0.5]))
-    without = dataclasses.replace(batch, old_logprobs=None, entropy=None)
-    for policy, given in ((scored, batch), (lazy, without)):
-        make_update_rule(rule).step(policy, given)
-    torch.testing.assert_close(without.old_logprobs, batch.old_logprobs.float(), rtol=0, atol=1e-6)
-    assert without.entropy == pytest.approx(batch.entropy, abs=1e-6)
+    without = dataclasses.replace(batch, old=None)
+    reports = [make_update_rule(rule).step(policy, given) for policy, given in ((scored, batch), (lazy, without))]
+    assert reports[0].old is batch.old and without.old is None
+    torch.testing.assert_close(reports[1].old.logprobs, batch.old.logprobs.float(), rtol=0, atol=1e-6)
+    assert reports[1].old.entropy == pytest.approx(batch.old.entropy, abs=1e-6)
     for one, other in zip(scored.parameters(), lazy.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="has old log-probs already"):
-        without.settle(batch.old_logprobs, 1.0)
+    with pytest.raises(ValueError, match=r"4 completions in mini-batches of 2: such a batch needs its old log-probs"):
+        make_policy(mini_batch_prompts=1).descend(without)

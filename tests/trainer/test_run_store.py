@@ -18,7 +18,7 @@ from sfpo.trainer.checkpoint import newest_state
 from sfpo.trainer.metrics import JsonLines
 from sfpo.trainer.policy import Policy
 from sfpo.trainer.run_store import Progress, RunStore
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 from tests.changes import changed
 
 
@@ -41,9 +41,15 @@ class Run:
     def of(self, **changes) -> "Run":
         return Run(changed(self.settings, **changes), self.folder)
 
+    def publishes_again(self, **changes) -> bool:
+        """What a job asks first of all."""
+        settings = changed(self.settings, **changes)
+        return RunStore(settings, self.folder, SINGLE_PROCESS, Background(False)).publish_again()
+
     def go(self, step: int, save: bool = False, best: float | None = None, kept: bool = False) -> None:
         """A step that moves the weights, then what the training loop does after one."""
-        batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), torch.full((3,), -3.0), 1.0, group_size=2)
+        old = OldPolicy(torch.full((3,), -3.0), entropy=1.0)
+        batch = TrainBatch([[5, 6]] * 2, [[7], [8, 9]], torch.tensor([1.0, -1.0]), old, group_size=2)
         self.policy.descend(batch)
         self.progress.step = step
         self.store.log_step({"step": step})
@@ -122,20 +128,44 @@ def test_a_finished_run_whose_files_are_gone_is_linked_to_its_places_again(run):
     for step in (3, 6):
         run.go(step, kept=True)
     run.go(8, save=True)
-    assert not run.store.publish_again()
+    assert not run.publishes_again()
     run.store.publish(run.policy, run.progress, {"best_step": 2})
     weights = (run.folder / "best/model.safetensors").read_bytes()
     (run.folder / "summary.json").unlink()
     (run.folder / "best/manifest.json").unlink()
-    again = run.of()
-    assert again.store.publish_again()
+    assert run.publishes_again()
     assert json.loads((run.folder / "summary.json").read_text())["steps"] == 8
     assert (run.folder / "best/model.safetensors").read_bytes() == weights and (run.folder / "last/manifest.json").is_file()
-    assert not run.of(recipe__train__steps=9).store.publish_again()  # it has a step to go
+    assert not run.publishes_again(recipe__train__steps=9)  # it has a step to go
 
     damaged = run.store.state / "last/model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert not run.of().store.publish_again()
+    assert not run.publishes_again()
+
+
+def test_lines_of_more_steps_are_not_published_as_a_run_of_fewer(run):
+    for step in (2, 4):
+        run.go(step, save=True, best=step / 10)
+    short = {"recipe__train__steps": 4}
+    four = run.of(**short)
+    four.store.publish(four.policy, four.progress, {"best_step": 4})
+    six = four.of(recipe__train__steps=6)
+    six.go(5, best=0.9)  # killed before it saves; then four steps are asked for again
+    again = six.of(**short)
+    assert again.progress.step == 4
+    again.store.publish(again.policy, again.progress, {"best_step": 4})
+    for name in ("metrics", "validation"):
+        lines = [json.loads(line)["step"] for line in (run.folder / f"{name}.jsonl").read_text().splitlines()]
+        assert lines == [2, 4]
+    assert not six.publishes_again()
+
+
+def test_a_continued_run_is_not_linked_as_it_was_before(run):
+    run.go(8, save=True, best=0.5)
+    run.store.publish(run.policy, run.progress, {"best_step": 8})
+    longer = run.of(recipe__train__steps=12)
+    longer.go(9)  # killed
+    assert not run.publishes_again()
 
 
 def test_the_final_state_is_kept_or_not(run):
@@ -188,7 +218,8 @@ def test_writing_in_a_thread_gives_the_same_though_training_moves_on(settings, t
     blocking, threaded = Run(settings, tmp_path / "blocking"), Run(settings, tmp_path / "threaded", threaded=True)
     for one in (blocking, threaded):
         for _ in range(2):
-            batch = TrainBatch([[5]] * 2, [[7], [8]], torch.tensor([1.0, -1.0]), torch.full((2,), -3.0), 1.0, group_size=2)
+            old = OldPolicy(torch.full((2,), -3.0), entropy=1.0)
+            batch = TrainBatch([[5]] * 2, [[7], [8]], torch.tensor([1.0, -1.0]), old, group_size=2)
             one.policy.descend(batch)
         one.progress.step = 2
         one.store.export_kept(one.policy, 2)

@@ -9,7 +9,7 @@ from sfpo.config import load_params
 from sfpo.jobs import resolve
 from sfpo.settings import settings_hash
 from sfpo.staleness import RECORDS
-from workflow.changes import date_back, mark_changed
+from workflow.changes import date_back, mark_changed, stale_results
 
 RUN = "runs/tiny/tiny-qwen2/arithmetic/sfpo/seed1"
 SHOWN_IN = {f"results/tiny/items/{item}" for item in load_params().active.items} | {
@@ -53,6 +53,21 @@ def test_what_is_made_from_a_stale_product_is_not_current_either(settings):
 def test_a_product_that_is_gone_takes_along_what_was_made_from_it(settings):
     (Path(RUN) / "summary.json").unlink()
     assert mark_changed(settings) == dict.fromkeys((RUN, RUN.replace("runs", "evaluations"), *SHOWN_IN))
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}"])
+def test_a_product_whose_record_cannot_be_read_is_made_again(settings, damaged):
+    # Its files are there, so that Snakemake would not make it again by itself.
+    (Path(RUN) / "summary.json").write_text(damaged)
+    found = mark_changed(settings)
+    assert set(found) == {RUN, RUN.replace("runs", "evaluations"), *SHOWN_IN} and found[RUN]
+
+
+def test_results_on_disk_that_are_made_from_what_is_not_current_are_named(settings):
+    assert stale_results(mark_changed(settings)) == []
+    (Path(RUN) / "summary.json").unlink()
+    (Path("results/tiny/items/figure2") / "record.json").unlink()  # not there to be shown
+    assert set(stale_results(mark_changed(settings))) == SHOWN_IN - {"results/tiny/items/figure2"}
 
 
 def test_a_data_set_takes_along_all_that_is_trained_on_it(settings):

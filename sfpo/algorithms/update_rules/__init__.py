@@ -15,9 +15,19 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sfpo.algorithms.update_rules.base import EXECUTION, Policy, StepReport, UpdateRule
+from sfpo.algorithms.update_rules.base import EXECUTION, GradientPolicy, Passes, Policy, StepReport, Update, UpdateRule
 
-__all__ = ["Policy", "StepReport", "UpdateRule", "complete_settings", "make_update_rule", "rule_names"]
+__all__ = [
+    "GradientPolicy",
+    "Passes",
+    "Policy",
+    "StepReport",
+    "Update",
+    "UpdateRule",
+    "complete_settings",
+    "make_update_rule",
+    "rule_names",
+]
 
 
 def rule_names() -> list[str]:
@@ -25,8 +35,8 @@ def rule_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
-def make_update_rule(name: str, execution: Mapping[str, Any] | None = None, **settings: Any) -> UpdateRule:
-    """The rule called ``name`` with its settings.
+def make_update_rule(name: str, execution: Mapping[str, Any] | None = None, **settings: Any) -> UpdateRule[GradientPolicy]:
+    """The rule called ``name`` with its settings, for a policy that shows all that any rule asks for.
 
     Args:
         execution: settings of how it is computed, by name; those that the rule does not have are passed over.
@@ -57,7 +67,7 @@ def complete_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: getattr(rule, field.name) for field in fields(rule) if field.init and field.name not in computing}
 
 
-def _rule_class(name: str) -> type[UpdateRule]:
+def _rule_class(name: str) -> type[UpdateRule[GradientPolicy]]:
     if name not in rule_names():
         raise ValueError(f"rule = {name!r}: allowed are {', '.join(rule_names())}")
     module = importlib.import_module(f"{__name__}.{name}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
-from sfpo.types import TrainBatch
+from sfpo.types import OldPolicy, TrainBatch
 
 UpdateMetrics = dict[str, float]
 OPTIMIZER_STATES = ("keep", "restore")
@@ -18,20 +17,24 @@ EXECUTION = "execution"
 """Key in the metadata of a rule's field that says how the rule is computed and decides no result."""
 
 
+@dataclass(frozen=True)
+class Update:
+    """What one pass over a batch did."""
+
+    metrics: UpdateMetrics
+    old: OldPolicy
+    """The batch's own; of a batch that has none, what this pass found before it moved a weight."""
+
+
 class Policy(Protocol):
-    """Anything that holds weights and can take one update on a batch."""
+    """Anything that holds weights and can take one update on a batch. ``optimizer_state: restore`` asks for an attribute
+    ``optimizer`` too, a torch optimizer."""
 
     def parameters(self) -> Iterable[Tensor]:
         """The trainable weights, always in the same order."""
 
-    def descend(self, batch: TrainBatch) -> UpdateMetrics:
+    def descend(self, batch: TrainBatch) -> Update:
         """One update: a whole pass over the batch in mini-batches, an optimizer step each."""
-
-
-class OptimizerPolicy(Policy, Protocol):
-    """A policy that shows its optimizer, for rules that put the optimizer's state back (``optimizer_state: restore``)."""
-
-    optimizer: torch.optim.Optimizer
 
 
 class GradientPolicy(Policy, Protocol):
@@ -40,7 +43,7 @@ class GradientPolicy(Policy, Protocol):
     def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
         """The batch in the parts on which ``descend`` takes one optimizer step each."""
 
-    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> UpdateMetrics:
+    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
         """As ``Policy.descend``; calls ``observe`` before each optimizer step, when every weight's ``grad`` is the loss's, and
         not clipped yet."""
 
@@ -51,6 +54,8 @@ class StepReport:
 
     updates: list[UpdateMetrics]
     """Metrics of each pass over the batch, in order."""
+    old: OldPolicy
+    """What the ratios of all passes were measured against."""
     alpha: float | None = None
     """Reposition factor in force; None for rules without one."""
     slow_fast: bool = False
@@ -66,11 +71,16 @@ class StepReport:
         return len(self.updates) if self.passes is None else self.passes
 
 
-class UpdateRule(ABC):
-    """Base of all rules: a dataclass whose fields are the settings, checked on construction."""
+P = TypeVar("P", bound=Policy, contravariant=True)
+
+
+@dataclass
+class UpdateRule(ABC, Generic[P]):
+    """Base of all rules, each for policies that show what it asks for: a dataclass whose fields are the settings, checked on
+    construction."""
 
     @abstractmethod
-    def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
+    def step(self, policy: P, batch: TrainBatch) -> StepReport:
         """Improve ``policy`` on one batch of rollouts."""
 
     def weight_copies(self, on_gpu: bool) -> int:
@@ -90,14 +100,29 @@ class UpdateRule(ABC):
         """State that outlives a step, as plain JSON values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (most rules have no state)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
 
 
-def descend_times(policy: Policy, batch: TrainBatch, times: int) -> Iterator[UpdateMetrics]:
-    """``times`` updates on one batch."""
-    for _ in range(times):
-        yield policy.descend(batch)
+class Passes:
+    """The passes of one step: each is an update on the batch, and ``old`` is what all measure their ratios against."""
+
+    def __init__(self, policy: Policy, batch: TrainBatch) -> None:
+        self._policy, self._batch = policy, batch
+        self.updates: list[UpdateMetrics] = []
+
+    def descend(self) -> None:
+        """One more update. The first finds out ``old`` where the batch has none."""
+        update = self._policy.descend(self._batch)
+        self._batch = self._batch.with_old(update.old)
+        self.updates.append(update.metrics)
+
+    @property
+    def old(self) -> OldPolicy:
+        """Raises RuntimeError where the batch has none and there was no pass."""
+        if self._batch.old is None:
+            raise RuntimeError("no pass was taken: the old log-probs of the batch are not known")
+        return self._batch.old
 
 
 def check_fast_steps(num_fast_steps: object) -> None:

@@ -12,19 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sfpo.algorithms.update_rules.base import (
+    Passes,
     Policy,
     StepReport,
     UpdateRule,
     check_fast_steps,
     check_optimizer_state,
-    descend_times,
 )
 from sfpo.algorithms.weights import displacement_, move_, optimizer_snapshot, restore_optimizer_, snapshot
 from sfpo.types import TrainBatch
 
 
 @dataclass
-class Extragradient(UpdateRule):
+class Extragradient(UpdateRule[Policy]):
     """Predictor and corrector.
 
     Args:
@@ -45,13 +45,15 @@ class Extragradient(UpdateRule):
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
         start = snapshot(policy.parameters())
         moments = optimizer_snapshot(policy) if self.optimizer_state == "restore" else None
-        updates = list(descend_times(policy, batch, self.num_fast_steps))  # predictor: theta'
+        passes = Passes(policy, batch)
+        for _ in range(self.num_fast_steps):  # predictor: theta'
+            passes.descend()
         prediction = displacement_(policy.parameters(), start)  # theta' - theta
         if moments is not None:
             restore_optimizer_(policy, moments)
-        updates.append(policy.descend(batch))  # corrector, as seen from theta'
+        passes.descend()  # corrector, as seen from theta'
         move_(policy.parameters(), prediction, -1.0)  # and taken from theta
-        return StepReport(updates)
+        return StepReport(passes.updates, passes.old)
 
     def weight_copies(self, on_gpu: bool) -> int:
         return 1 + 2 * (self.optimizer_state == "restore")

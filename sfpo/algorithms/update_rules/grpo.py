@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sfpo.algorithms.update_rules.base import Policy, StepReport, UpdateRule
+from sfpo.algorithms.update_rules.base import Passes, Policy, StepReport, UpdateRule
 from sfpo.types import TrainBatch
 
 
 @dataclass
-class GRPO(UpdateRule):
+class GRPO(UpdateRule[Policy]):
     """No settings."""
 
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
-        return StepReport(updates=[policy.descend(batch)])
+        passes = Passes(policy, batch)
+        passes.descend()
+        return StepReport(passes.updates, passes.old)

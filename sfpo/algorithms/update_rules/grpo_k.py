@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sfpo.algorithms.update_rules.base import Policy, StepReport, UpdateRule, check_fast_steps, descend_times
+from sfpo.algorithms.update_rules.base import Passes, Policy, StepReport, UpdateRule, check_fast_steps
 from sfpo.types import TrainBatch
 
 
 @dataclass
-class GRPOK(UpdateRule):
+class GRPOK(UpdateRule[Policy]):
     """K + 1 updates.
 
     Args:
@@ -28,4 +28,7 @@ class GRPOK(UpdateRule):
         check_fast_steps(self.num_fast_steps)
 
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
-        return StepReport(updates=list(descend_times(policy, batch, self.num_fast_steps + 1)))
+        passes = Passes(policy, batch)
+        for _ in range(self.num_fast_steps + 1):
+            passes.descend()
+        return StepReport(passes.updates, passes.old)

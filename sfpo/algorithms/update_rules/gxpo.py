@@ -27,6 +27,7 @@ from torch import Tensor
 from sfpo.algorithms.update_rules.base import (
     GradientPolicy,
     StepReport,
+    Update,
     UpdateMetrics,
     UpdateRule,
     check_alpha,
@@ -43,7 +44,7 @@ MIN_OBSERVED_NORMS = 10
 
 
 @dataclass
-class GXPO(UpdateRule):
+class GXPO(UpdateRule[GradientPolicy]):
     """Gradient extrapolation in place of K - 2 of the fast updates.
 
     Args:
@@ -75,16 +76,20 @@ class GXPO(UpdateRule):
     def step(self, policy: GradientPolicy, batch: TrainBatch) -> StepReport:
         passes = [self._step_mini_batch(policy, mini) for mini in policy.mini_batches(batch)]
         # Mini-batches that fell back took the last of the three updates alone.
-        updates = [_means([one[-place] for one in passes if len(one) >= place]) for place in (3, 2, 1)]
+        updates = [_means([one[-place].metrics for one in passes if len(one) >= place]) for place in (3, 2, 1)]
         mean_passes = sum(len(one) for one in passes) / len(passes)
-        return StepReport([update for update in updates if update], self.alpha, passes=mean_passes)
+        old = batch.old or passes[0][0].old  # a batch without is one mini-batch
+        return StepReport([update for update in updates if update], old, self.alpha, passes=mean_passes)
 
-    def _step_mini_batch(self, policy: GradientPolicy, mini: TrainBatch) -> list[UpdateMetrics]:
+    def _step_mini_batch(self, policy: GradientPolicy, mini: TrainBatch) -> list[Update]:
         parameters = list(policy.parameters())
-        updates = []
+        updates: list[Update] = []
         if not self._falls_back() and self.alpha > 0.0:
-            start, seen = snapshot(parameters), []
-            updates = [policy.descend(mini, lambda: seen.append(gradients(parameters))) for _ in range(2)]
+            start = snapshot(parameters)
+            seen: list[list[Tensor]] = []
+            for _ in range(2):
+                updates.append(policy.descend(mini, lambda: seen.append(gradients(parameters))))
+                mini = mini.with_old(updates[-1].old)
             for weight, at_start, first, second in zip(map(local, parameters), start, *seen, strict=True):
                 factor = self.alpha * extrapolation(first, second, self.num_fast_steps)
                 weight.data.copy_(at_start + factor * (weight.data - at_start))
@@ -96,8 +101,9 @@ class GXPO(UpdateRule):
         return 3 if self.alpha > 0.0 else 0  # the start, and the gradients of both fast updates
 
     def _falls_back(self) -> bool:
-        watching = self.fallback_threshold is not None and self._norms["count"] >= MIN_OBSERVED_NORMS
-        return watching and abs(self._norms["zscore"]) >= self.fallback_threshold
+        if self.fallback_threshold is None or self._norms["count"] < MIN_OBSERVED_NORMS:
+            return False
+        return abs(self._norms["zscore"]) >= self.fallback_threshold
 
     def _observe(self, parameters: list[Tensor]) -> None:
         """Take the norm of the correction's gradient: its z-score against the norms before it, then their mean and variance."""
@@ -143,7 +149,7 @@ def extrapolation(first: Tensor, second: Tensor, num_fast_steps: int) -> Tensor:
 
 def _means(updates: list[UpdateMetrics]) -> UpdateMetrics:
     """Means of each metric; of a largest value, the largest."""
-    total = Counter()
+    total: Counter[str] = Counter()
     for update in updates:
         total.update(update)
     means = {key: value / len(updates) for key, value in total.items()}

@@ -10,20 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sfpo.algorithms.update_rules.base import (
+    Passes,
     Policy,
     StepReport,
     UpdateRule,
     check_alpha,
     check_fast_steps,
     check_optimizer_state,
-    descend_times,
 )
 from sfpo.algorithms.weights import optimizer_snapshot, reposition_, restore_optimizer_, snapshot
 from sfpo.types import TrainBatch
 
 
 @dataclass
-class Lookahead(UpdateRule):
+class Lookahead(UpdateRule[Policy]):
     """K fast updates and a reposition, no correction.
 
     Args:
@@ -49,11 +49,13 @@ class Lookahead(UpdateRule):
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:
         start = snapshot(policy.parameters())
         moments = optimizer_snapshot(policy) if self.optimizer_state == "restore" else None
-        updates = list(descend_times(policy, batch, self.num_fast_steps))
+        passes = Passes(policy, batch)
+        for _ in range(self.num_fast_steps):
+            passes.descend()
         reposition_(policy.parameters(), start, self.alpha)
         if moments is not None:
             restore_optimizer_(policy, moments)
-        return StepReport(updates, self.alpha)
+        return StepReport(passes.updates, passes.old, self.alpha)
 
     def weight_copies(self, on_gpu: bool) -> int:
         return 1 + 2 * (self.optimizer_state == "restore")

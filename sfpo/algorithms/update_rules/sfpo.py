@@ -15,6 +15,7 @@ from typing import Any
 from sfpo.algorithms.entropy_trigger import EntropyTrigger
 from sfpo.algorithms.update_rules.base import (
     EXECUTION,
+    Passes,
     Policy,
     StepReport,
     UpdateRule,
@@ -27,7 +28,7 @@ from sfpo.types import TrainBatch
 
 
 @dataclass
-class SFPO(UpdateRule):
+class SFPO(UpdateRule[Policy]):
     """K fast updates, a reposition toward the start, one slow correction.
 
     Args:
@@ -71,21 +72,22 @@ class SFPO(UpdateRule):
         fired = self._trigger is not None and self._trigger.fired
         alpha = self._alpha(fired)
         fast = alpha > 0.0
-        updates = []
+        passes = Passes(policy, batch)
         if fast:
             start = snapshot(policy.parameters(), self.snapshot_on_host)                # theta^{s,0}
             moments = optimizer_snapshot(policy) if self.optimizer_state == "restore" else None
             for _ in range(self.num_fast_steps):                                        # stage I    fast trajectory
-                updates.append(policy.descend(batch))
+                passes.descend()
             if self.reposition:
                 reposition_(policy.parameters(), start, alpha)                          # stage II   reposition
             if moments is not None:
                 restore_optimizer_(policy, moments)
         if self.slow_correction or not fast:
-            updates.append(policy.descend(batch))                                       # stage III  slow correction
+            passes.descend()                                                            # stage III  slow correction
         if self._trigger is not None:
-            self._trigger.observe(batch.entropy)                                        # may end the slow-fast phase
-        return StepReport(updates, alpha, fast, fired, self._trigger.zscore if self._trigger else None)
+            self._trigger.observe(passes.old.entropy)                                   # may end the slow-fast phase
+        zscore = self._trigger.zscore if self._trigger else None
+        return StepReport(passes.updates, passes.old, alpha, fast, fired, zscore)
 
     def _alpha(self, fired: bool) -> float:
         """Reposition factor of this step: alpha_0, and 0 or a linear fall to it once the trigger has fired."""
