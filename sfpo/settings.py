@@ -29,6 +29,7 @@ from sfpo.config import (
     ModelLimits,
     Name,
     Objective,
+    PretrainedModel,
     Sampler,
     ScratchModel,
     Train,
@@ -101,7 +102,7 @@ class ModelSettings(JobSettings):
     model: Model
     instruction: str
     warm_up_data: str | None
-    """Folder of the prepared data set that a scratch model is warmed up on; None for every other source."""
+    """Folder of the prepared data set that the model is warmed up on; None: it is not."""
     data: str | None
     """Identity of that data set."""
     grader: GraderName
@@ -113,9 +114,12 @@ class ModelSettings(JobSettings):
         return [self.warm_up_data] if self.warm_up_data else []
 
     def identity(self) -> dict[str, Any]:
+        learned = self.model_dump(mode="json", include={"instruction", "data", "grader"})
         if isinstance(self.model, ScratchModel):
-            return self.model_dump(mode="json", include={"model", "instruction", "data", "grader"})
-        model = self.model.model_dump(mode="json", exclude={*ModelLimits.model_fields, "path"})
+            return {"model": self.model.model_dump(mode="json"), **learned}
+        if self.model.warm_up:  # limits say which examples it learns from
+            return {"model": self.model.model_dump(mode="json", exclude={"path"}), "contents": self.contents, **learned}
+        model = self.model.model_dump(mode="json", exclude={*PretrainedModel.model_fields, "path"})
         return {"model": model, "contents": self.contents}
 
 

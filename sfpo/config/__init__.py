@@ -8,7 +8,7 @@ allowed. No torch in here: it must load fast.
 from sfpo.config.data import Benchmark, Dataset, GeneratedRows, KeptRows, Rows, TableRows
 from sfpo.config.execution import ROUNDING, Engine, Execution, JobResources, Resources
 from sfpo.config.methods import Arm, DynamicSampling, Objective, OverlongPenalty, at_rate
-from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, PackageModel, ScratchModel, WarmUp
+from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, PackageModel, PretrainedModel, ScratchModel, WarmUp
 from sfpo.config.names import Count, GraderName, Instruction, Name
 from sfpo.config.params import Params, load_params
 from sfpo.config.recipe import Lora, Optimizer, Reward, Sampler, Sampling, Train, Validation
@@ -43,6 +43,7 @@ __all__ = [
     "Override",
     "PackageModel",
     "Params",
+    "PretrainedModel",
     "Resources",
     "Reward",
     "Rows",

@@ -20,7 +20,7 @@ class ModelLimits(Schema):
 
 
 class WarmUp(Schema):
-    """Supervised training of a scratch model, until it sometimes solves the training problems."""
+    """Supervised training on worked solutions, until the model sometimes solves the training problems."""
 
     dataset: Name
     """A key of ``datasets``: the problems that it is trained on."""
@@ -56,7 +56,16 @@ class ScratchModel(ModelLimits):
     seed: Annotated[int, Field(strict=True)] = 0
 
 
-class PackageModel(ModelLimits):
+class PretrainedModel(ModelLimits):
+    """A model that somebody has trained."""
+
+    warm_up: WarmUp | None = None
+    """For a model that solves too little for rewards to teach it anything. None: it stays as it is."""
+    seed: int = 0
+    """Of the warm-up."""
+
+
+class PackageModel(PretrainedModel):
     """A GGUF file that an installed Python package carries; dequantized once to safetensors."""
 
     source: Literal["package"]
@@ -66,14 +75,14 @@ class PackageModel(ModelLimits):
     """Path inside the installed package, ending in .gguf."""
 
 
-class LocalModel(ModelLimits):
+class LocalModel(PretrainedModel):
     """A folder in Hugging Face format."""
 
     source: Literal["local"]
     path: str
 
 
-class HubModel(ModelLimits):
+class HubModel(PretrainedModel):
     """A model on the Hugging Face hub (safetensors only; no remote code is run)."""
 
     source: Literal["hub"]

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from sfpo.config.data import Benchmark, Dataset
 from sfpo.config.methods import Arm, Objective, at_rate
-from sfpo.config.models import Model, ScratchModel
+from sfpo.config.models import Model
 from sfpo.config.names import Name
 from sfpo.config.plain_yaml import SECTIONS, PlainLoader, extended, undefined
 from sfpo.config.suites import LISTS, Suite, merged
@@ -58,7 +58,7 @@ class Params(Schema):
         for name, arm in self.arms.items():
             yield ("arms", name), "objective", arm.objective, self.objectives
         for name, model in self.models.items():
-            if isinstance(model, ScratchModel):
+            if model.warm_up:
                 yield ("models", name), "warm_up.dataset", model.warm_up.dataset, self.datasets
         for name, suite in self.suites.items():
             places = {"": suite, **{f"items.{item}.": one for item, one in suite.items.items()}}

@@ -16,7 +16,6 @@ from sfpo.config import (
     GeneratedRows,
     LocalModel,
     Params,
-    ScratchModel,
     TableRows,
 )
 from sfpo.config.suites import merged
@@ -124,7 +123,7 @@ class _Resolver:
 
     def _model(self, name: str) -> ModelSettings:
         model = self.params.models[name]
-        dataset = model.warm_up.dataset if isinstance(model, ScratchModel) else None
+        dataset = model.warm_up.dataset if model.warm_up else None
         return ModelSettings(
             name=name,
             model=model,
@@ -213,10 +212,10 @@ def checked_rule(name: str, settings: dict[str, Any], key: str) -> dict[str, Any
 
 
 def datasets(params: Params) -> list[str]:
-    """Data sets that runs are trained on or scratch models warmed up on."""
+    """Data sets that runs are trained on or models warmed up on."""
     items = reports(params)
     models = [params.models[name] for name in union(item.models for item in items)]
-    warming = [model.warm_up.dataset for model in models if isinstance(model, ScratchModel)]
+    warming = [model.warm_up.dataset for model in models if model.warm_up]
     return union([*(item.datasets for item in items), warming])
 
 
