@@ -88,7 +88,7 @@ paper-tiny: venv ## every table and figure of the paper by the tiny models: 23 r
 	@snakemake --quiet all --report results/paper-tiny/report.html --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 
-sweep: venv ## five arms at five learning rates, 5 seeds each: accuracy against the rate, and each arm at its own best; resumable
+sweep: venv ## five arms at five learning rates, 5 seeds each: accuracy against the rate, and each arm at its own best; 2 hours on 2 cores (estimated from two runs), resumable
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=sweep
 	@snakemake --quiet all --report results/sweep/report.html --config suite=sweep
 	@cat results/sweep/tables/sensitivity.md results/sweep/tables/regime.md
