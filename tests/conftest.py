@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items):
-    """With several processes (pytest -n) a file's tests run in one of them, and those that share what takes long to make too."""
+    """With several processes (pytest -n) the tests of a file run in one of them, and so do those that share what takes long."""
     for item in items:
         shared = "the built pipeline" if item.get_closest_marker("pipeline") else None
         shared = shared or ("the engine" if "vllm_engine" in item.fixturenames else None)

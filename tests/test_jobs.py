@@ -82,15 +82,17 @@ def of(found: dict, *tops: str) -> set[str]:
 def test_one_job_for_every_product_of_the_tiny_suite(raw, resolve):
     found = resolve(raw)
     tops = [path.split("/")[0] for path in found]
-    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated; 7 tables and figures, 4 pages.
-    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 7, "results": 11}
+    # 1 data set + 6 benchmarks; 1 model; 2 arms x 3 seeds; those and the base evaluated, and one step recorded; 9 tables and
+    # figures, 4 pages.
+    assert {top: tops.count(top) for top in set(tops)} == {"data": 7, "models": 1, "runs": 6, "evaluations": 8, "results": 13}
     assert list(dict.fromkeys(tops)) == ["data", "models", "runs", "evaluations", "results"]  # inputs first
 
 
 def test_a_setting_of_one_arm_decides_its_runs_and_what_is_made_of_them(raw, resolve, changed):
     stale = changed(raw, setting("arms.sfpo.alpha", 0.7))
     assert {folder for folder in stale if not folder.startswith("results/")} == {
-        f"{top}/tiny/{OF_DATA}/sfpo/seed{seed}" for top in ("runs", "evaluations") for seed in (0, 1, 2)
+        f"evaluations/tiny/{OF_DATA}/trajectory-figure1",
+        *(f"{top}/tiny/{OF_DATA}/sfpo/seed{seed}" for top in ("runs", "evaluations") for seed in (0, 1, 2)),
     }
     assert of(resolve(raw), "results") <= stale  # every table and figure of this suite shows both arms
 
@@ -146,7 +148,8 @@ def test_words_of_the_report_decide_the_report_alone(raw, changed):
 def test_the_order_of_arms_and_columns_is_the_reports(raw, changed):
     # The first arm is what the others are compared with.
     stale = changed(raw, setting("suites.tiny.arms", ["sfpo", "grpo"]))
-    assert {folder.split("/")[2] for folder in stale} == {"items", "pages"} and "results/tiny/items/targets" in stale
+    step = {f"evaluations/tiny/{OF_DATA}/trajectory-figure1"}  # starts from the second arm's checkpoint
+    assert {folder.split("/")[2] for folder in stale - step} == {"items", "pages"} and "results/tiny/items/targets" in stale
     benchmarks = raw["suites"]["tiny"]["benchmarks"]
     stale = changed(raw, setting("suites.tiny.benchmarks", benchmarks[::-1]))
     assert {folder.split("/")[2] for folder in stale} == {"items", "pages"}
@@ -314,7 +317,7 @@ def test_a_check_writes_nothing_and_write_writes_the_settings_files(raw, tmp_pat
         assert files(tmp_path) == before
     assert "suite controls: " in capsys.readouterr().out
     main(["--write"])
-    assert "32 settings files written or changed" in capsys.readouterr().out  # 7 + 1 + 6 + 7 + 11
+    assert "35 settings files written or changed" in capsys.readouterr().out  # 7 + 1 + 6 + 8 + 13
     run = load_settings(RunSettings, f"runs/tiny/{OF_DATA}/sfpo/seed1/settings.json")
     assert run.recipe.rule.settings["alpha"] == 0.8
     written = files(tmp_path)
@@ -322,8 +325,8 @@ def test_a_check_writes_nothing_and_write_writes_the_settings_files(raw, tmp_pat
     assert files(tmp_path) == written and "0 settings files written or changed" in capsys.readouterr().out
     raw["arms"]["sfpo"]["alpha"] = 0.7
     Path("params.yaml").write_text(yaml.safe_dump(raw))
-    main(["--write"])  # 3 runs, 3 evaluations of them, 7 tables and figures, 4 pages
-    assert "17 settings files written or changed" in capsys.readouterr().out
+    main(["--write"])  # 3 runs, 3 evaluations of them, the recorded step, 9 tables and figures, 4 pages
+    assert "20 settings files written or changed" in capsys.readouterr().out
 
 
 def test_a_fault_is_told_without_a_traceback(raw, tmp_path):
@@ -561,12 +564,76 @@ def test_the_paper_suite_names_every_table_and_figure_and_trains_nothing_twice(r
     for suite in ("paper", "paper-tiny"):
         raw["suite"] = suite
         items = {item.item: item for item in jobs.reports(load(raw))}
-        figures = [f"figure{n}" for n in (2, 3, 4, "5a", "5b", "5c", "5d", 6, 7, 8, 9, 10, 11, 12)]
+        figures = [f"figure{n}" for n in (1, 2, 3, 4, "5a", "5b", "5c", "5d", 6, 7, 8, 9, 10, 11, 12)]
         if suite == "paper":  # LiveCodeBench beside the curves
             figures.insert(figures.index("figure11"), "figure10_scores")
-        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "contamination", "selection"]
+        assert list(items) == ["table1", "table2", "table3", *figures, "targets", "regime", "contamination", "selection"]
         found = jobs.runs(items.values())
         assert len(found) == len(set(found))
+
+
+def test_a_recorded_step_is_of_the_first_two_arms_from_the_seconds_last_checkpoint(raw, resolve, changed):
+    raw["suites"]["tiny"] |= {"arms": ["grpo", "sfpo", "grpo_scaled"], "items": {"figure1": {"shows": "trajectory"}}}
+    folder = f"evaluations/tiny/{OF_DATA}/trajectory-figure1"
+    step = resolve(raw)[f"{folder}/settings.json"]
+    assert list(step.arms) == ["grpo", "sfpo"] and step.checkpoint == f"runs/tiny/{OF_DATA}/sfpo/seed0/last"
+    assert step.inputs() == [f"runs/tiny/{OF_DATA}/sfpo/seed0", "data/tiny/train/arithmetic"]
+    assert f"runs/tiny/{OF_DATA}/grpo_scaled/seed0/settings.json" not in resolve(raw)
+    raw["suites"]["tiny"]["items"]["figure1"]["arms"] = ["grpo_scaled"]  # one arm: from its own checkpoint
+    step = resolve(raw)[f"{folder}/settings.json"]
+    assert step.start.run.arm == "grpo_scaled" and step.arms["grpo_scaled"].learning_rate_scale == 3.4
+    # Of the arms it names, each decides it; how it is computed does not.
+    raw["suites"]["tiny"]["items"]["figure1"]["arms"] = ["grpo", "sfpo", "gxpo"]
+    assert folder in changed(raw, setting("arms.gxpo.alpha", 0.5))
+    assert folder not in changed(raw, setting("arms.lookahead.alpha", 0.5))
+    assert folder not in changed(raw, setting("suites.tiny.execution.micro_batch_tokens", 333))
+
+
+def test_an_item_over_learning_rates_trains_each_arm_at_each_and_shares_the_suites_own(raw, resolve, changed, load):
+    raw["suites"]["tiny"]["items"] = {
+        "figure2": {"shows": "curves"},
+        "sensitivity": {"shows": "sensitivity", "arms": ["grpo", "grpo_scaled"], "learning_rate_scales": [0.1, 1, 10]},
+    }
+    raw["suites"]["tiny"] |= {"seeds": [0], "overrides": [{"arms": ["grpo"], "train": {"steps": 70}}]}
+    found = resolve(raw)
+    runs = {path.split("/")[4]: one for path, one in found.items() if path.startswith("runs/")}
+    names = ["grpo", "grpo-x0.1", "grpo-x10", "grpo_scaled", "grpo_scaled-x0.1", "grpo_scaled-x10", "sfpo"]
+    assert sorted(runs) == names
+    assert [runs[name].recipe.learning_rate_scale for name in names] == pytest.approx([1, 0.1, 10, 3.4, 0.34, 34, 1])
+    assert runs["grpo-x10"].recipe.train.steps == 70 and runs["grpo_scaled-x10"].recipe.train.steps == 60  # an arm's overrides
+    read = found["results/tiny/items/sensitivity/settings.json"].inputs()
+    assert {path.split("/")[4] for path in read} == set(names) - {"sfpo"}
+    # Another rate in the grid adds runs and makes none of those that there are stale.
+    stale = changed(raw, setting("suites.tiny.items.sensitivity.learning_rate_scales", [0.1, 1, 3, 10]))
+    assert {path.split("/")[4] for path in of(dict.fromkeys(f"{one}/settings.json" for one in stale), "runs")} == {
+        "grpo-x3",
+        "grpo_scaled-x3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("scales", "told"),
+    [
+        ([1, 1.0], r"learning_rate_scales \[1.0, 1.0\]: each once"),
+        ([0], r"learning_rate_scales.* = 0: input should be greater than 0"),
+        ([], r"learning_rate_scales = \[\]"),
+        ([float("inf")], "finite"),
+    ],
+)
+def test_impossible_learning_rate_scales_stop_before_any_job(raw, load, scales, told):
+    raw["suites"]["tiny"]["items"] = {"sensitivity": {"shows": "sensitivity", "learning_rate_scales": scales}}
+    with pytest.raises(ConfigError, match=told):
+        load(raw)
+
+
+def test_what_shows_one_learning_rate_refuses_several_and_names_stay_apart(raw, load):
+    raw["suites"]["tiny"]["items"] = {"figure2": {"shows": "curves", "learning_rate_scales": [1, 2]}}
+    with pytest.raises(ConfigError, match=r"items\.figure2\.learning_rate_scales: curves shows one learning rate"):
+        jobs.check(load(raw))
+    raw["suites"]["tiny"]["items"] = {"sensitivity": {"shows": "sensitivity", "learning_rate_scales": [2]}}
+    raw["arms"]["sfpo-x2"] = {"rule": "grpo", "objective": "grpo"}
+    with pytest.raises(ConfigError, match=r"arms\.sfpo-x2: what runs of another arm are called"):
+        load(raw)
 
 
 # ---------------------------------------------------------------------------------------------- overrides

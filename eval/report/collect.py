@@ -150,6 +150,19 @@ def _steps(path: Path, columns: list[str]) -> pd.DataFrame:
     return frame
 
 
+def recorded_step(folder: Path) -> dict[str, Any]:
+    """The results.json of eval.record_step.
+
+    Raises:
+        ReportError: it is missing or damaged.
+    """
+    path = folder / "results.json"
+    content = read(path, lambda: json.loads(path.read_text()))
+    if not isinstance(content, dict) or not {"arms", "grid", "share_in_plane"} <= content.keys():
+        raise ReportError(f"{path}: holds no recorded step")
+    return content
+
+
 def _summary(path: Path) -> pd.DataFrame:
     content = read(path, lambda: json.loads(path.read_text()))
     if not isinstance(content, dict) or "trigger_fired_at" not in content:

@@ -26,10 +26,12 @@ def require_current(settings: ReportSettings, root: Path = Path("."), tops: tupl
             from inputs that have changed since; the message names it.
     """
     shown = {f"{top}/{run.path}" for run in settings.runs for top in ("runs", "evaluations")}
+    steps = {settings.trajectory(model, dataset) for model in settings.models for dataset in settings.datasets}
     shown |= {settings.base[model] for model in settings.models if model in settings.base}
     for folder in of(settings, tops):
-        of_data = folder.startswith("data/")  # of runs and models, a report of an unfinished suite leaves some out
-        if (of_data or folder in shown) and (fault := stale(folder, settings, root)):
+        # Of runs and models, a report of an unfinished suite leaves some out.
+        always = folder.startswith("data/") or folder in steps
+        if (always or folder in shown) and (fault := stale(folder, settings, root)):
             raise ReportError(f"{folder}: {fault}; run the workflow again")
 
 

@@ -29,7 +29,7 @@ def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSet
     Returns:
         The settings of that part, with ``missing`` naming the runs that are not in it; None: there is nothing to report.
     """
-    models = [model for model in settings.models if not settings.scored or not stale(settings.base[model], settings, root)]
+    models = [model for model in settings.models if not any(stale(one, settings, root) for one in _of_model(settings, model))]
     part = settings.model_copy(update={"models": models})
     finished = [run for run in part.runs if is_finished(run, root, settings)]
     arms = dict(settings.arms)
@@ -42,6 +42,12 @@ def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSet
         count = {arm: sum(run.arm == arm for run in finished) for arm in arms}
         del arms[min(reversed(arms), key=count.__getitem__)]
     return None
+
+
+def _of_model(settings: ReportSettings, model: str) -> list[str]:
+    """Folders without which nothing of a model can be shown."""
+    steps = [settings.trajectory(model, dataset) for dataset in settings.datasets]
+    return [*([settings.base[model]] if settings.scored else []), *(one for one in steps if one in settings.made_from)]
 
 
 def missing_rows(settings: ReportSettings, model: str, dataset: str) -> list[str]:

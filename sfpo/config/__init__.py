@@ -7,8 +7,8 @@ allowed. No torch in here: it must load fast.
 
 from sfpo.config.data import Benchmark, Dataset, GeneratedRows, KeptRows, Rows, TableRows
 from sfpo.config.execution import ROUNDING, Engine, Execution, JobResources, Resources
-from sfpo.config.methods import Arm, DynamicSampling, Objective, OverlongPenalty
-from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, PackageModel, ScratchModel, WarmUp
+from sfpo.config.methods import Arm, DynamicSampling, Objective, OverlongPenalty, at_rate
+from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, PackageModel, PretrainedModel, ScratchModel, WarmUp
 from sfpo.config.names import Count, GraderName, Instruction, Name
 from sfpo.config.params import Params, load_params
 from sfpo.config.recipe import Lora, Optimizer, Packing, Reward, Sampler, Sampling, Train, Validation
@@ -44,6 +44,7 @@ __all__ = [
     "PackageModel",
     "Packing",
     "Params",
+    "PretrainedModel",
     "Resources",
     "Reward",
     "Rows",
@@ -55,6 +56,7 @@ __all__ = [
     "Train",
     "Validation",
     "WarmUp",
+    "at_rate",
     "changed",
     "load_params",
 ]

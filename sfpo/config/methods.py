@@ -65,6 +65,16 @@ class Arm(BaseModel):
     learning_rate_scale: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the suite's learning rate."""
 
+    def at(self, scale: float) -> Arm:
+        """The same arm at this multiple of its learning rate."""
+        return self.model_copy(update={"learning_rate_scale": self.learning_rate_scale * scale})
+
     @property
     def rule_settings(self) -> dict[str, Any]:
         return dict(self.__pydantic_extra__ or {})
+
+
+def at_rate(arm: str, scale: float) -> str:
+    """The name of an arm's runs at this multiple of the suite's learning rate; at 1 the arm's own, which other tables and
+    figures show too."""
+    return arm if scale == 1 else f"{arm}-x{scale:g}"

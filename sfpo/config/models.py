@@ -20,7 +20,7 @@ class ModelLimits(Schema):
 
 
 class WarmUp(Schema):
-    """Supervised training of a scratch model, until it sometimes solves the training problems."""
+    """Supervised training on worked solutions, until the model sometimes solves the training problems."""
 
     dataset: Name
     """A key of ``datasets``: the problems that it is trained on."""
@@ -66,7 +66,16 @@ class ScratchModel(ModelLimits):
     """Of the first weights and of the warm-up."""
 
 
-class PackageModel(ModelLimits):
+class PretrainedModel(ModelLimits):
+    """A model that somebody has trained."""
+
+    warm_up: WarmUp | None = None
+    """For a model that solves too little for rewards to teach it anything. None: it stays as it is."""
+    seed: int = 0
+    """Of the warm-up."""
+
+
+class PackageModel(PretrainedModel):
     """A GGUF file that an installed Python package carries; dequantized once to safetensors."""
 
     source: Literal["package"]
@@ -77,7 +86,7 @@ class PackageModel(ModelLimits):
     """Path inside the installed package, ending in .gguf."""
 
 
-class LocalModel(ModelLimits):
+class LocalModel(PretrainedModel):
     """A folder in Hugging Face format."""
 
     source: Literal["local"]
@@ -86,7 +95,7 @@ class LocalModel(ModelLimits):
     """The folder: configuration, tokenizer, safetensors."""
 
 
-class HubModel(ModelLimits):
+class HubModel(PretrainedModel):
     """A model on the Hugging Face hub (safetensors only; no remote code is run)."""
 
     source: Literal["hub"]

@@ -11,8 +11,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from sfpo.config.data import Benchmark, Dataset
-from sfpo.config.methods import Arm, Objective
-from sfpo.config.models import Model, ScratchModel
+from sfpo.config.methods import Arm, Objective, at_rate
+from sfpo.config.models import Model
 from sfpo.config.names import Name
 from sfpo.config.plain_yaml import SECTIONS, PlainLoader, extended, undefined
 from sfpo.config.suites import LISTS, Suite, merged
@@ -64,7 +64,7 @@ class Params(Schema):
         for name, arm in self.arms.items():
             yield ("arms", name), "objective", arm.objective, self.objectives
         for name, model in self.models.items():
-            if isinstance(model, ScratchModel):
+            if model.warm_up:
                 yield ("models", name), "warm_up.dataset", model.warm_up.dataset, self.datasets
         for name, suite in self.suites.items():
             places = {"": suite, **{f"items.{item}.": one for item, one in suite.items.items()}}
@@ -73,6 +73,24 @@ class Params(Schema):
                 for key in LISTS:
                     for value in getattr(lists, key, None) or []:
                         yield ("suites", name), f"{place}{key}", value, getattr(self, key)
+
+    @model_validator(mode="after")
+    def _arms_at_rates_have_names_of_their_own(self) -> Params:
+        for name in self.scaled_arms:
+            if name in self.arms:
+                raise ValueError(
+                    f"arms.{name}: what runs of another arm are called (learning_rate_scales); choose another name"
+                )
+        return self
+
+    @property
+    def scaled_arms(self) -> dict[str, tuple[str, float]]:
+        """Name of the runs of an arm at another rate -> the arm, and the multiple of the suite's rate; of the active suite."""
+        suite, found = self.active, {}
+        for item in suite.items.values():
+            pairs = [(arm, scale) for arm in item.arms or suite.arms for scale in item.learning_rate_scales or [] if scale != 1]
+            found |= {at_rate(arm, scale): (arm, scale) for arm, scale in pairs}
+        return found
 
     @property
     def active(self) -> Suite:

@@ -45,6 +45,9 @@ ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """A name that is also a target of the workflow: lower case letters, digits and '_'."""
 
 
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Item(Schema):
     """A table or figure, and the runs that it shows. A list that is left out is the suite's."""
 
@@ -60,6 +63,15 @@ class Item(Schema):
     """The first is what the others are compared with."""
     benchmarks: Names | None = None
     """Keys of ``benchmarks``; None: the suite's."""
+    learning_rate_scales: Annotated[list[Scale], Field(min_length=1)] | None = None
+    """Each arm is trained at each of these multiples of the suite's learning rate. None: at the suite's alone."""
+
+    @model_validator(mode="after")
+    def _scales_differ(self) -> Item:
+        scales = self.learning_rate_scales or []
+        if len({f"{scale:g}" for scale in scales}) < len(scales):
+            raise ValueError(f"learning_rate_scales {scales}: each once, and apart in six digits")
+        return self
 
 
 class Override(Schema):

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from sfpo.jobs.check import check
-from sfpo.jobs.resolve import datasets, reports, resolve, runs, union
+from sfpo.jobs.items import recorded, reports, runs, union
+from sfpo.jobs.resolve import datasets, resolve
 from sfpo.jobs.standing import describe
 from sfpo.manifest import write_text
 from sfpo.settings import JobSettings, to_json
 
-__all__ = ["check", "datasets", "describe", "reports", "resolve", "runs", "union", "write_settings"]
+__all__ = ["check", "datasets", "describe", "recorded", "reports", "resolve", "runs", "union", "write_settings"]
 
 
 def write_settings(settings: dict[str, JobSettings], root: Path = Path(".")) -> list[str]:

@@ -46,6 +46,7 @@ def runs_by_item(items: list[ReportSettings]) -> str:
     lines, known = [], set()
     for item in items:
         parts = [(item.models, "model"), (item.datasets, "data set"), (item.arms, "arm"), (item.seeds, "seed")]
+        parts += [(item.learning_rate_scales, "learning rate")] if len(item.learning_rate_scales) > 1 else []
         matrix = " x ".join(f"{len(names)} {word}{'s' * (len(names) > 1)}" for names, word in parts)
         new = [run for run in item.runs if run not in known]
         known.update(new)

@@ -10,7 +10,9 @@ from eval.report.kinds import find_kind
 from sfpo.config import Arm, LocalModel, Params
 from sfpo.data.prompts import require_chat_template
 from sfpo.data.sources import check_mirror
-from sfpo.jobs.resolve import checked_rule, reports, resolve, runs, union
+from sfpo.jobs.items import reports, runs, union
+from sfpo.jobs.overrides import overrides_of
+from sfpo.jobs.resolve import checked_rule, resolve
 from sfpo.jobs.standing import require_enough_steps
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.schema import ConfigError
@@ -97,7 +99,7 @@ def _warn_if_wrong(name: str, arm: Arm) -> None:
 def _warn_of_idle_overrides(params: Params) -> None:
     trained = runs(reports(params))
     for place, override in enumerate(params.active.overrides):
-        if not any(override.concerns(run.model, run.dataset, run.arm) for run in trained):
+        if not any(override in overrides_of(params, run.model, run.dataset, run.arm) for run in trained):
             log.warning("suites.%s.overrides[%d] concerns no run of the suite", params.suite, place)
 
 

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import reduce
-from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from eval.report.kinds import Kind, find_kind
+from eval.report.kinds import find_kind
 from sfpo.algorithms.update_rules import complete_settings
 from sfpo.config import (
     Benchmark,
     CheckpointChoice,
     Dataset,
     GeneratedRows,
-    Item,
     LocalModel,
-    ModelLimits,
-    Override,
     Params,
-    ScratchModel,
     TableRows,
-    Train,
 )
 from sfpo.config.suites import merged
 from sfpo.data.sources import mirror_files
+from sfpo.jobs.items import recorded, reports, runs, union
+from sfpo.jobs.overrides import instruction_of, limits_of, overridden, overrides_of, train_of
 from sfpo.manifest import content_sha256
-from sfpo.schema import ConfigError, Schema, parse
+from sfpo.schema import ConfigError
 from sfpo.settings import (
+    ArmStep,
     BenchmarkSettings,
     DatasetSettings,
     EvaluationSettings,
@@ -40,14 +37,12 @@ from sfpo.settings import (
     RuleSettings,
     RunId,
     RunSettings,
+    TrajectorySettings,
     settings_hash,
 )
 
 PAGES = ("metrics", "runs_page", "completions_page", "report_page")
 """Made of all tables and figures of a suite together."""
-
-T = TypeVar("T")
-S = TypeVar("S", bound=Schema)
 
 
 def resolve(params: Params) -> dict[str, JobSettings]:
@@ -58,54 +53,6 @@ def resolve(params: Params) -> dict[str, JobSettings]:
         missing.
     """
     return dict(_Resolver(params).jobs())
-
-
-def reports(params: Params) -> list[ReportSettings]:
-    """The tables and figures of the active suite, without the identities of what they are made from."""
-    suite = params.active
-    items = [
-        ReportSettings(
-            suite=params.suite,
-            item=name,
-            shows=item.shows,
-            scored=_kind(params, name, item).scored,
-            title=item.title,
-            models=item.models or suite.models,
-            datasets=item.datasets or suite.datasets,
-            arms={arm: params.arms[arm].title or arm.upper() for arm in item.arms or suite.arms},
-            seeds=suite.seeds,
-            benchmarks={one: params.benchmarks[one].title for one in item.benchmarks or suite.benchmarks},
-            out_of_distribution=[
-                one for one in item.benchmarks or suite.benchmarks if params.benchmarks[one].out_of_distribution
-            ],
-            samples={one: suite.evaluate.samples_for(one) for one in item.benchmarks or suite.benchmarks},
-            checkpoint=suite.evaluate.checkpoint,
-            base={},
-        )
-        for name, item in suite.items.items()
-    ]
-    return [item.model_copy(update={"base": _bases(params, item)}) if item.scored else item for item in items]
-
-
-def _kind(params: Params, name: str, item: Item) -> Kind:
-    try:
-        kind = find_kind(item.shows)
-    except ValueError as error:
-        raise ConfigError(f"suites.{params.suite}.items.{name}.{error}") from None
-    if kind.all_checkpoints and params.active.train.export_every is None:
-        needs = f"items.{name} shows {item.shows}, which needs the checkpoints that it keeps"
-        raise ConfigError(f"suites.{params.suite}.train.export_every must be set: {needs}")
-    return kind
-
-
-def runs(items: Iterable[ReportSettings]) -> list[RunId]:
-    """The runs that these tables and figures show, each once."""
-    return union(item.runs for item in items)
-
-
-def union(lists: Iterable[Iterable[T]]) -> list[T]:
-    """Each element once, in the order of first appearance."""
-    return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
 class _Resolver:
@@ -139,6 +86,9 @@ class _Resolver:
         for run in runs(self.scored):
             yield f"evaluations/{run.path}", self._evaluation(f"evaluations/{run.path}", run, trained=True)
         for item in self.items:
+            for model, dataset in recorded(item):
+                yield item.trajectory(model, dataset), self._trajectory(item, model, dataset)
+        for item in self.items:
             made_from = {folder: self.identities[folder] for folder in self._read_by(item)}
             yield self._item(item.item), item.model_copy(update={"made_from": made_from})
         for page in PAGES:
@@ -166,13 +116,14 @@ class _Resolver:
         read = [f"runs/{run.path}" for run in item.runs]
         if item.scored:
             read += [f"evaluations/{run.path}" for run in item.runs] + union([item.base.values()])
+        read += [item.trajectory(*group) for group in recorded(item)]
         if find_kind(item.shows).reads_texts:
             read += [*map(self._data, item.datasets), *map(self._problems, item.benchmarks)]
         return read
 
     def _model(self, name: str) -> ModelSettings:
         model = self.params.models[name]
-        dataset = model.warm_up.dataset if isinstance(model, ScratchModel) else None
+        dataset = model.warm_up.dataset if model.warm_up else None
         return ModelSettings(
             name=name,
             model=model,
@@ -184,22 +135,22 @@ class _Resolver:
         )
 
     def _run(self, run: RunId) -> RunSettings:
-        params, arm = self.params, self.params.arms[run.arm]
-        concerning = _concerning(params, run.model, run.dataset, run.arm)
+        params, (name, scale) = self.params, self.params.scaled_arms.get(run.arm, (run.arm, 1.0))
+        arm, concerning = params.arms[name].at(scale), overrides_of(params, run.model, run.dataset, run.arm)
         where = f"suites.{run.suite}.overrides, together, for {run.path}"
         rule = reduce(merged, (one.rule for one in concerning), arm.rule_settings)
-        complete = checked_rule(arm.rule, rule, f"{where}: rule" if rule != arm.rule_settings else f"arms.{run.arm}")
+        complete = checked_rule(arm.rule, rule, f"{where}: rule" if rule != arm.rule_settings else f"arms.{name}")
         recipe = Recipe(
             model=self.identities[self._model_folder(run.model)],
             data=self.identities[self._data(run.dataset)],
             grader=params.datasets[run.dataset].grader,
-            limits=_limits(params, run.model, concerning),
-            instruction=_instruction(params, concerning),
+            limits=limits_of(params, run.model, concerning),
+            instruction=instruction_of(params, concerning),
             seed=run.seed,
             rule=RuleSettings(name=arm.rule, settings=complete),
             learning_rate_scale=arm.learning_rate_scale,
-            objective=_overridden(params.objectives[arm.objective], concerning, "objective", where),
-            train=_train(params, concerning, where),
+            objective=overridden(params.objectives[arm.objective], concerning, "objective", where),
+            train=train_of(params, concerning, where),
             sampler=self.suite.sampler,
         )
         return RunSettings(
@@ -207,13 +158,13 @@ class _Resolver:
             model_path=f"{self._model_folder(run.model)}/checkpoint",
             data_path=self._data(run.dataset),
             recipe=recipe,
-            execution=_overridden(self.suite.execution, concerning, "execution", where),
+            execution=overridden(self.suite.execution, concerning, "execution", where),
         )
 
     def _evaluation(self, folder: str, run: RunId, trained: bool) -> EvaluationSettings:
         """Of a run, or of the untrained model with the prompts and limits of that run."""
         params, of_model = self.params, self._model_folder(run.model)
-        concerning = _concerning(params, run.model, run.dataset, run.arm)
+        concerning = overrides_of(params, run.model, run.dataset, run.arm)
         showing = [item for item in self.scored if (run in item.runs if trained else item.base.get(run.model) == folder)]
         names = union(item.benchmarks for item in showing)
         return EvaluationSettings(
@@ -224,13 +175,26 @@ class _Resolver:
             benchmarks={name: f"{self._problems(name)}/problems.parquet" for name in names},
             problems={name: self.identities[self._problems(name)] for name in names},
             graders={name: params.benchmarks[name].grader for name in names},
-            limits=_limits(params, run.model, concerning),
-            instruction=_instruction(params, concerning),
+            limits=limits_of(params, run.model, concerning),
+            instruction=instruction_of(params, concerning),
             instructions={name: own for name in names if (own := params.benchmarks[name].instruction)},
             evaluate=self.suite.evaluate,
             sampler=self.suite.sampler,
-            engine=_overridden(self.suite.execution, concerning, "execution", folder).engine,
+            engine=overridden(self.suite.execution, concerning, "execution", folder).engine,
         )
+
+    def _trajectory(self, item: ReportSettings, model: str, dataset: str) -> TrajectorySettings:
+        seed = item.seeds[0]
+        of_arms = {
+            arm: self._run(RunId(suite=item.suite, model=model, dataset=dataset, arm=arm, seed=seed)) for arm in item.arms
+        }
+        steps = {
+            arm: ArmStep(
+                rule=run.recipe.rule, learning_rate_scale=run.recipe.learning_rate_scale, objective=run.recipe.objective
+            )
+            for arm, run in of_arms.items()
+        }
+        return TrajectorySettings(start=list(of_arms.values())[:2][-1], arms=steps)
 
 
 def checked_rule(name: str, settings: dict[str, Any], key: str) -> dict[str, Any]:
@@ -248,10 +212,10 @@ def checked_rule(name: str, settings: dict[str, Any], key: str) -> dict[str, Any
 
 
 def datasets(params: Params) -> list[str]:
-    """Data sets that runs are trained on or scratch models warmed up on."""
+    """Data sets that runs are trained on or models warmed up on."""
     items = reports(params)
     models = [params.models[name] for name in union(item.models for item in items)]
-    warming = [model.warm_up.dataset for model in models if isinstance(model, ScratchModel)]
+    warming = [model.warm_up.dataset for model in models if model.warm_up]
     return union([*(item.datasets for item in items), warming])
 
 
@@ -278,53 +242,9 @@ def _local_files(folder: Path) -> dict[str, str]:
     return {path.name: content_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def _concerning(params: Params, model: str, dataset: str, arm: str | None) -> list[Override]:
-    """The overrides of a run; without an arm those of all arms."""
-    return [one for one in params.active.overrides if one.concerns(model, dataset, arm)]
-
-
-def _overridden(settings: S, concerning: list[Override], part: str, where: str) -> S:
-    changes = [getattr(one, part) for one in concerning if getattr(one, part)]
-    return parse(type(settings), reduce(merged, changes, settings.model_dump()), f"{where}: {part}") if changes else settings
-
-
-def _train(params: Params, concerning: list[Override], where: str) -> Train:
-    return _overridden(params.active.train, concerning, "train", where)
-
-
-def _bases(params: Params, item: ReportSettings) -> dict[str, str]:
-    """Model -> folder of the evaluation of the untrained model, with the prompts and limits of the runs beside it."""
-    found: dict[str, str] = {}
-    for model in item.models:
-        first, *others = (run for run in item.runs if run.model == model)
-        for other in others:
-            if _prompts(params, model, other.dataset, other.arm) != _prompts(params, model, first.dataset, first.arm):
-                raise ConfigError(
-                    f"suites.{params.suite}.items.{item.item}: its runs {first.dataset}/{first.arm} and {other.dataset}/"
-                    f"{other.arm} have other prompts or limits, so the untrained {model} has no single score beside them; make "
-                    "an item for each"
-                )
-        found[model] = f"evaluations/{params.suite}/{model}/{_base(params, model, first.dataset, first.arm)}"
-    return found
-
-
-def _base(params: Params, model: str, dataset: str, arm: str) -> str:
-    own = _prompts(params, model, dataset, arm)
-    if own == (_limits(params, model, []), params.active.instruction):
-        return "base"
-    # '+' is in no name, so that no two pairs make one folder.
-    return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}+{arm}"
-
-
-def _prompts(params: Params, model: str, dataset: str, arm: str | None) -> tuple[ModelLimits, str]:
-    """Limits and instruction of runs; without an arm, as far as they are the same for every arm."""
-    concerning = _concerning(params, model, dataset, arm)
-    return _limits(params, model, concerning), _instruction(params, concerning)
-
-
 def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> dict[str, str]:
     """Those that the tables and figures show, or choose from."""
-    train = _train(params, _concerning(params, run.model, run.dataset, run.arm), run.path)
+    train = train_of(params, overrides_of(params, run.model, run.dataset, run.arm), run.path)
     among = [f"exports/step_{step}" for step in train.exported_steps] + ["last"]
     choices: dict[CheckpointChoice, list[str]] = {"best": ["best"], "last": ["last"]}
     chosen = [find_kind(item.shows).all_checkpoints or item.checkpoint not in choices for item in showing]
@@ -335,15 +255,3 @@ def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> d
         ["best", *among] if find_kind(item.shows).all_checkpoints else choices.get(item.checkpoint, among) for item in showing
     )
     return {Path(name).name: f"runs/{run.path}/{name}" for name in asked}
-
-
-def _instruction(params: Params, concerning: list[Override]) -> str:
-    changed = [override.instruction for override in concerning if override.instruction]
-    return changed[-1] if changed else params.active.instruction
-
-
-def _limits(params: Params, model: str, concerning: list[Override]) -> ModelLimits:
-    limits: dict[str, Any] = params.models[model].model_dump(include=set(ModelLimits.model_fields))
-    for override in concerning:
-        limits |= override.model_dump(include=set(limits), exclude_none=True)
-    return ModelLimits.model_validate(limits)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from sfpo.config import HubModel, LocalModel, PackageModel
+from sfpo.config import HubModel, LocalModel, PackageModel, PretrainedModel
 from sfpo.data.prompts import chat_text, require_chat_template
 from sfpo.manifest import content_sha256, write_json, write_manifest
 from sfpo.models import package, published, warm_up
@@ -40,13 +40,16 @@ def prepare(settings: ModelSettings, folder: Path) -> None:
     facts = build(settings, partial)
     facts["inputs"] = {str(path): content_sha256(path) for path in rows_read(settings)}
     facts["parameters"] = complete(partial)
+    if isinstance(settings.model, PretrainedModel) and settings.warm_up_data is not None:
+        data = Path(settings.warm_up_data)
+        facts |= warm_up.continue_pretrained(settings.model, settings.instruction, data, partial, settings.grader)
     write_manifest(partial, settings_hash=settings_hash(settings), source=settings.model.source, **facts)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
 def rows_read(settings: ModelSettings) -> list[Path]:
-    """The prepared files that a scratch model is warmed up on; what other sources read is in the identity."""
+    """The prepared files that a model is warmed up on; what sources read is in the identity."""
     folder = settings.warm_up_data
     return [Path(folder, f"{part}.parquet") for part in ("train", "validation")] if folder else []
 

@@ -1,4 +1,4 @@
-"""Supervised training of a scratch model, until it sometimes solves the problems: reinforcement learning starts from there.
+"""Supervised training on worked solutions, until a model sometimes solves the problems: reinforcement learning starts there.
 
 Weight matrices learn by Muon (https://kellerjordan.github.io/posts/muon/), all else by AdamW; plain next-token
 training otherwise. In one trial on the tiny model this was in the band after 200 batches at rate 3e-3; AdamW alone at 1e-3
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from sfpo.config import GraderName, ModelLimits, ScratchModel
+from sfpo.config import GraderName, ModelLimits, PretrainedModel, ScratchModel, WarmUp
 from sfpo.data.prompts import load_problems, load_prompts, render
 from sfpo.data.rows import Row
 from sfpo.models.muon import Muon
@@ -77,18 +77,55 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grade
     policy.save_pretrained(folder)
     # The tokenizer that every later reader gets: transformers changes some on the way (see scratch.PIECES).
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    examples, too_long = read_examples(train, rows, tokenizer, instruction, model)
+    facts = _learn(policy, tokenizer, model, instruction, data, grader)
+    policy.save_pretrained(folder)
+    return facts
+
+
+def continue_pretrained(
+    model: PretrainedModel, instruction: str, data: Path, folder: Path, grader: GraderName = "math"
+) -> dict[str, Any]:
+    """Warm up the model in ``folder``, which has its padding token and stop tokens already; it keeps its data type.
+
+    Args, Returns, Raises: as ``build``.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False, use_safetensors=True)
+    dtype = policy.dtype
+    policy.config.pad_token_id = tokenizer.pad_token_id
+    facts = _learn(policy.float(), tokenizer, model, instruction, data, grader)
+    policy.to(dtype).save_pretrained(folder)
+    return facts
+
+
+def _learn(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    model: ScratchModel | PretrainedModel,
+    instruction: str,
+    data: Path,
+    grader: GraderName,
+) -> dict[str, Any]:
+    """Warm ``policy`` up in place; the facts that ``build`` returns."""
+    train = data / "train.parquet"
+    examples, too_long = read_examples(train, load_problems(train), tokenizer, instruction, model)
     prompts, _ = load_prompts(data / "validation.parquet", tokenizer, instruction, model.max_prompt_tokens)
     log.info("%d examples to warm up on; %d left out, over the token limits", len(examples), len(too_long))
-    history = warm_up(policy, tokenizer, examples, prompts[: model.warm_up.check_prompts], model, grader)
-    policy.save_pretrained(folder)
+    history = warm_up(policy, tokenizer, examples, prompts[: settings_of(model).check_prompts], model, grader)
     return {"warm_up": history, "examples_over_token_limits": too_long}
+
+
+def settings_of(model: ScratchModel | PretrainedModel) -> WarmUp:
+    """Raises ConfigError where the model has no warm-up."""
+    if model.warm_up is None:
+        raise ConfigError("warm_up = null: there is nothing to learn")
+    return model.warm_up
 
 
 def solution_of(row: Row, path: Path) -> str:
     """Raises ConfigError where the row (of the file ``path``) has none."""
     if row.solution is None:
-        raise ConfigError(f"{path}: row '{row.id}' has no solution; a scratch model is warmed up on generated problems")
+        raise ConfigError(f"{path}: row '{row.id}' has no solution; a model is warmed up on generated problems")
     return row.solution
 
 
@@ -118,7 +155,7 @@ def warm_up(
     tokenizer: PreTrainedTokenizerBase,
     examples: list[Example],
     prompts: list[Prompt],
-    model: ScratchModel,
+    model: ScratchModel | PretrainedModel,
     grader: GraderName = "math",
 ) -> list[dict[str, float]]:
     """Train ``policy`` in place on ``examples``, until its pass rate on ``prompts`` lies in ``model.warm_up.pass_rate``.
@@ -132,7 +169,8 @@ def warm_up(
     Raises:
         ConfigError: the band is never met; the message holds the measurements.
     """
-    settings, (low, high) = model.warm_up, model.warm_up.pass_rate
+    settings = settings_of(model)
+    low, high = settings.pass_rate
     learner = Learner(policy, examples, model)
     history: list[dict[str, float]] = []
     done, stride, below = 0, settings.check_every, learner.state()
@@ -163,12 +201,12 @@ def warm_up(
 class Learner:
     """A policy, what it learns from, and its optimizers."""
 
-    def __init__(self, policy: PreTrainedModel, examples: list[Example], model: ScratchModel) -> None:
-        self._policy, self._examples, self._settings, self._seed = policy, examples, model.warm_up, model.seed
+    def __init__(self, policy: PreTrainedModel, examples: list[Example], model: ScratchModel | PretrainedModel) -> None:
+        self._policy, self._examples, self._settings, self._seed = policy, examples, settings_of(model), model.seed
         embedding = policy.get_input_embeddings().weight
         matrices = [weight for weight in policy.parameters() if weight.dim() == 2 and weight is not embedding]
         others = [weight for weight in policy.parameters() if weight.dim() != 2 or weight is embedding]
-        rate = model.warm_up.learning_rate
+        rate = self._settings.learning_rate
         # Muon's step is scaled to the size of AdamW's, so that one learning rate serves both.
         self._optimizers: list[Optimizer] = [Muon(matrices, lr=rate), AdamW(others, lr=rate)]
 
@@ -222,7 +260,7 @@ def pass_rate(
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[Prompt],
-    model: ScratchModel,
+    model: ScratchModel | PretrainedModel,
     grader: GraderName,
     batches: int,
 ) -> float:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from sfpo.config import ScratchModel, WarmUp
+from sfpo.config import LocalModel, ScratchModel, WarmUp
 from sfpo.data.rows import Row, write_rows
 from sfpo.manifest import file_sha256
 from sfpo.models.prepare import prepare
@@ -74,6 +75,37 @@ def test_a_checkpoint_records_the_rows_that_it_learned_on(data, tmp_path):
         assert changed_input(manifest) == f"{data}/train.parquet changed"
     finally:
         write_rows(data / "train.parquet", ROWS)
+
+
+def test_a_pretrained_model_is_warmed_up_from_where_it_is_and_keeps_its_data_type(data, tmp_path):
+    start = tmp_path / "start"
+    build(small(), "{problem}", data, start)  # right in 30 to 90% of samples
+    AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16).save_pretrained(start)
+    keys = {"learning_rate": 3e-3, "batch_size": 8, "max_batches": 200, "check_every": 5, "check_prompts": 64}
+    band = WarmUp(dataset="digits", **keys, pass_rate=(0.95, 1.0))
+    limits = {"max_prompt_tokens": 32, "max_completion_tokens": 12}
+    local = {"source": "local", "path": str(start), **limits}
+    of_data = {"instruction": "{problem}", "warm_up_data": str(data), "data": "rows", "grader": "math"}
+    settings = ModelSettings(name="mine", model=LocalModel(**local, warm_up=band), **of_data)
+    prepare(settings, tmp_path / "checkpoint")
+    manifest = json.loads((tmp_path / "checkpoint/manifest.json").read_text())
+    assert manifest["warm_up"][-1]["pass_rate"] >= 0.95 and sorted(manifest["inputs"]) == [
+        f"{data}/train.parquet",
+        f"{data}/validation.parquet",
+    ]
+    before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (start, tmp_path / "checkpoint"))
+    assert after.dtype == torch.bfloat16
+    moved = (after.get_input_embeddings().weight - before.get_input_embeddings().weight).abs()
+    assert 0 < moved.max() < 1  # on from there, not anew
+
+    # Without a warm-up limits and data do not decide the checkpoint; with one they do.
+    plain = {"name": "mine", "instruction": "{problem}", "grader": "math", "warm_up_data": None, "data": None}
+    without, shorter = (
+        ModelSettings(model=LocalModel(**{**local, **more}), **plain) for more in ({}, {"max_completion_tokens": 9})
+    )
+    assert without.identity() == shorter.identity() != settings.identity()
+    other = settings.model_copy(update={"model": LocalModel(**{**local, "max_completion_tokens": 9}, warm_up=band)})
+    assert other.identity() != settings.identity() != settings.model_copy(update={"data": "others"}).identity()
 
 
 def test_equal_settings_give_equal_bytes_whatever_the_global_seed(data, tmp_path):

@@ -32,7 +32,7 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
     return output
 
 
-ITEMS = ("table1", "figure2", "figure3", "figure4", "figure8", "arms", "targets")
+ITEMS = ("table1", "figure1", "figure2", "figure3", "figure4", "figure8", "arms", "targets", "regime")
 REPORT = dict.fromkeys((*ITEMS, "metrics", "runs_page", "completions_page", "report_page", "all"), 1)
 
 

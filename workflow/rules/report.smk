@@ -6,15 +6,16 @@ RESULTS = f"results/{SUITE}"
 def finished_jobs(item):
     """The files that an item reads."""
     of_training = of_runs(item.runs, [rules.train_run.output[name] for name in ("summary", "metrics", "validation")])
+    steps = [f"{item.trajectory(*group)}/results.json" for group in jobs.recorded(item)]
     if not item.scored:
-        return of_training
+        return [of_training, steps]
     base = [f"{folder}/scores.parquet" for folder in item.base.values()]
     texts = [
         expand(rules.prepare_benchmark.output.problems, benchmark=item.benchmarks),
         expand([rules.prepare_dataset.output.train, rules.prepare_dataset.output.validation], dataset=item.datasets),
     ]
     compared = texts if find_kind(item.shows).reads_texts else []
-    return [of_training, of_runs(item.runs, rules.evaluate_run.output.scores), base, compared]
+    return [of_training, steps, of_runs(item.runs, rules.evaluate_run.output.scores), base, compared]
 
 
 def flat(files):

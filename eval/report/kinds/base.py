@@ -37,6 +37,11 @@ class Kind:
     """It shows every checkpoint that ``train.export_every`` keeps, not the chosen one alone."""
     in_metrics: bool = False
     """Its accuracies are what metrics.json and the headline of a suite say."""
+    records_step: bool = False
+    """It shows one recorded step of its arms (eval.record_step), which starts from the last checkpoint of the first seed of the
+    second arm, or of the only one. An item without arms of its own has the suite's first two."""
+    over_rates: bool = False
+    """It can show its arms at several learning rates."""
     reads_texts: bool = False
     """It reads the prepared data sets and benchmarks too."""
 

@@ -1,0 +1,290 @@
+"""Where an arm pays: its learning curves priced anew, at every cost of rollouts beside passes (sfpo/plan/price.py).
+
+At price rho a run has spent rho * steps + passes. What an arm pays is the first arm's cost to a target over its own, at that
+price; the curves themselves stay as they were measured, so that one suite answers for every price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from eval.report.markup import Block, Table, latex, markdown
+from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
+from eval.report.paper_values import RATIOS, paper_values
+from eval.report.partial import missing_note
+from eval.report.prices import own_prices
+from eval.report.statistics.target_time import Curves, ratio_of_costs
+from eval.report.style import Look, looks, styled
+from eval.report.targets import Target
+from sfpo.plan.price import break_even
+from sfpo.settings import ReportSettings
+
+PRICES = np.geomspace(0.1, 300, 61)
+TARGETS = (Target(0.5), Target(0.8))
+PAPER_PASSES = 4
+"""K + 1 of the paper's runs."""
+MODEL_TITLES = {"deepseek-r1-distill-qwen-1.5b": "1.5B", "qwen3-4b-base": "4B", "deepseek-r1-distill-qwen-7b": "7B"}
+PAPER_LOOK = {"color": "0.55", "linewidth": 0.8}
+OWN_PRICE = {"color": "k", "linestyle": ":", "linewidth": 0.9}
+PAYS = "#009E73"
+
+
+def priced(runs: pd.DataFrame, seeds: list[int], rho: float) -> Curves:
+    """The curves of one arm with the cost ``price`` = rho * steps + passes, at the steps that all seeds were validated at.
+
+    Args:
+        runs: seed, step (0 = before training), accuracy (share), backward_passes.
+    """
+    accuracy, passes = (
+        runs.pivot(index="seed", columns="step", values=one).loc[seeds] for one in ("accuracy", "backward_passes")
+    )
+    steps = accuracy.columns[accuracy.notna().all()]
+    cost = rho * steps.to_numpy(float) + passes[steps].to_numpy(float)
+    return Curves(accuracy[steps].to_numpy(float), {"price": cost})
+
+
+def ratios(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """The first arm's cost over each other arm's, at each price.
+
+    Args:
+        validation: model, dataset, arm, seed, step, accuracy (share), backward_passes.
+
+    Returns:
+        model, dataset, target, level (percent), arm, rho, ratio, ratio_low, ratio_high (95%, jackknife over seeds); missing as
+        ``ratio_of_costs`` says.
+    """
+    first, *others = settings.arms
+    rows = []
+    for model, dataset in panel_titles(settings):
+        group = rows_of(validation, model=model, dataset=dataset)
+        for rho in PRICES:
+            curves = {arm: priced(rows_of(group, arm=arm), settings.seeds, rho) for arm in settings.arms}
+            for target in TARGETS:
+                level = target.level(curves[first])
+                known = {"model": model, "dataset": dataset, "target": target.name(settings.arms[first]), "level": 100 * level}
+                for arm in others:
+                    found = ratio_of_costs(curves[first], curves[arm], target.level, "price")
+                    ends = {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
+                    rows.append({**known, "arm": arm, "rho": rho, **ends})
+    return pd.DataFrame(rows)
+
+
+def paper_ratios() -> pd.DataFrame:
+    """What the paper's Figure 4 says: model, rollouts (GRPO's over SFPO's), hours (the same), rho (which makes one the other).
+
+    Time = rollouts * (rho + 1) / (rho + K + 1), solved for rho.
+    """
+    values = rows_of(paper_values(), item=RATIOS)
+    found = []
+    for model in dict.fromkeys(values["model"]):
+        cells = rows_of(values, model=model).pivot(index="arm", columns="quantity", values="value")
+        rollouts, hours = (cells.loc["grpo", one] / cells.loc["sfpo", one] for one in ("rollouts", "hours"))
+        share = hours / rollouts
+        rho = (PAPER_PASSES * share - 1) / (1 - share)
+        found.append({"model": model, "rollouts": rollouts, "hours": hours, "rho": rho})
+    return pd.DataFrame(found)
+
+
+@styled
+def regime_figure(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
+    """The first arm's cost to a target over each arm's, against the price of rollouts: a row a model, a panel a target.
+
+    Args:
+        validation: as for ``ratios``.
+        metrics: as for ``own_prices``.
+
+    Returns:
+        The figure, and its data: series 'ratio' (the rows of ``ratios``), 'own price' (a row a run) and 'paper' (ratio of
+        rollouts and rho of each of its models).
+    """
+    look, titles = looks(settings.arms), panel_titles(settings)
+    found, prices, paper = ratios(validation, settings), own_prices(metrics), paper_ratios()
+    figure, panels = grid(len(TARGETS) * len(titles), len(TARGETS), height=2.5, sharey=True)
+    for place, (axes, (group, target)) in enumerate(zip(panels, _panels(found, titles), strict=True)):
+        model, dataset = group
+        of_panel = rows_of(found, model=model, dataset=dataset, target=target)
+        _paper(axes, paper)
+        for arm in list(look)[1:]:
+            _ratio(axes, rows_of(of_panel, arm=arm), look[arm])
+        axes.axhline(1, color="k", linewidth=0.8)
+        axes.axhspan(1, 1e3, color=PAYS, alpha=0.06, linewidth=0)
+        axes.axvline(rows_of(prices, model=model, dataset=dataset)["rho"].median(), **OWN_PRICE)
+        axes.set(xscale="log", yscale="log", xlim=(PRICES[0], PRICES[-1]))
+        axes.set_title(f"{titles[group]}: to {of_panel['level'].iloc[0]:.1f}%\n({target})")
+        _plain_logs(axes)
+        if place % len(TARGETS) == 0:
+            axes.set_ylabel(f"{next(iter(look.values())).title}'s cost over the arm's")
+        if place >= len(panels) - len(TARGETS):
+            axes.set_xlabel("Cost of a step's rollouts / of one pass")
+    low, high = _limits(found, paper)
+    panels[0].set_ylim(low, high)
+    legend_above(figure, _handles(look, found), _words(settings))
+    frames = [found.assign(series="ratio"), prices.assign(series="own price"), paper.assign(series="paper", arm="sfpo")]
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+def _panels(found: pd.DataFrame, titles: dict[tuple[str, str], str]) -> Iterator[tuple[tuple[str, str], str]]:
+    targets = list(dict.fromkeys(found["target"]))
+    return iter([(group, target) for group in titles for target in targets])
+
+
+def _ratio(axes: Axes, curve: pd.DataFrame, look: Look) -> None:
+    """One arm: its ratio with the interval's band, and a mark where it breaks even."""
+    axes.plot(curve["rho"], curve["ratio"], color=look.color, linestyle=look.line, label=look.title, zorder=3)
+    axes.fill_between(curve["rho"], curve["ratio_low"], curve["ratio_high"], color=look.color, alpha=0.15, linewidth=0)
+    even = even_at(curve)
+    if even is not None:
+        axes.plot(even, 1, color=look.color, marker=look.marker, markeredgecolor="w", markersize=5, zorder=4)
+
+
+def _paper(axes: Axes, paper: pd.DataFrame) -> None:
+    """Its ratios of rollouts, priced anew in the same way, and the price at which it had them; names above the curves, the
+    lowest one's below."""
+    lowest = paper["rollouts"].min()
+    name = {"textcoords": "offset points", "ha": "right", "fontsize": 6, "color": "0.4"}
+    for _, row in paper.iterrows():
+        axes.plot(PRICES, row["rollouts"] / break_even(PRICES, PAPER_PASSES), **PAPER_LOOK)
+        axes.plot(row["rho"], row["hours"], color="0.35", marker="D", markersize=3.5, linestyle="")
+        below = row["rollouts"] == lowest
+        offset, side = ((-2, -2), "top") if below else ((-2, 2), "bottom")
+        axes.annotate(MODEL_TITLES[row["model"]], (PRICES[-1], row["rollouts"]), xytext=offset, va=side, **name)
+
+
+def even_at(curve: pd.DataFrame) -> float | None:
+    """The lowest price from which on the ratio is at least 1; None: there is none up to the largest.
+
+    Args:
+        curve: rho, ratio; in order of rho.
+    """
+    below = np.flatnonzero(~(curve["ratio"].to_numpy(float) >= 1))  # a missing ratio is no gain
+    if not len(below):
+        return float(curve["rho"].iloc[0])
+    after = below[-1] + 1
+    if after == len(curve):
+        return None
+    rho, ratio = (np.log(curve[one].to_numpy(float)[after - 1 : after + 1]) for one in ("rho", "ratio"))
+    if np.isnan(ratio[0]):
+        return float(curve["rho"].iloc[after])
+    return float(np.exp(np.interp(0.0, ratio, rho)))
+
+
+def _plain_logs(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(LogLocator(2))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _limits(found: pd.DataFrame, paper: pd.DataFrame) -> tuple[float, float]:
+    """All curves and the paper's; intervals as far as four times beyond the curves: three seeds may give far wider ones."""
+    shown = np.append(found["ratio"].dropna().to_numpy(float), [1.0, paper["rollouts"].max()])
+    low = max(np.nanmin([found["ratio_low"].min(), shown.min()]), shown.min() / 4)
+    return 0.9 * low, 1.15 * shown.max()
+
+
+def _handles(look: dict[str, Look], found: pd.DataFrame) -> list[Line2D | Patch]:
+    arms = []
+    for arm in list(look)[1:]:
+        one, arrives = look[arm], rows_of(found, arm=arm)["ratio"].notna().any()
+        label = one.title if arrives else f"{one.title} (does not arrive)"
+        arms.append(Line2D([], [], color=one.color, marker=one.marker, linestyle=one.line, label=label))
+    return [
+        *arms,
+        Line2D(
+            [], [], **PAPER_LOOK, marker="D", markersize=3.5, markerfacecolor="0.35", markeredgewidth=0, label="Paper's SFPO"
+        ),
+        Line2D([], [], **OWN_PRICE, label="Price in this suite"),
+        Patch(color=PAYS, alpha=0.12, linewidth=0, label="The arm pays"),
+    ]
+
+
+def _words(settings: ReportSettings) -> str:
+    band = f"; bands: 95% over {len(settings.seeds)} seeds" if len(settings.seeds) > 1 else "; one training seed"
+    head = f"{settings.title}. " if settings.title else ""
+    return f"{head}Marks on the line at 1: where an arm breaks even; diamonds: the paper's own price{band}"
+
+
+def regime_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> Table:
+    """One row an arm and target: passes a step, what it must save at this suite's price, what it saves, and from which price on
+    it pays.
+
+    Args:
+        validation, metrics: as for ``regime_figure``.
+
+    Returns:
+        The table. Its frame: model, dataset, target, level, arm, rho, rho_low, rho_high (of this suite's runs: median, lowest,
+        highest), passes (a step), break_even (of rollouts, at rho), even_at (price; missing: none up to 300); ratio with _low
+        and _high at this suite's price, and ratio_rollouts with _low and _high at the largest.
+    """
+    found, prices = ratios(validation, settings), own_prices(metrics)
+    (first_arm, first), rows, blocks = next(iter(settings.arms.items())), [], []
+    for (model, dataset, target), of_target in found.groupby([*GROUP, "target"], sort=False):
+        of_group = rows_of(prices, model=model, dataset=dataset)
+        rho, lines = of_group["rho"].median(), []
+        of_first = rows_of(of_group, arm=first_arm)["passes"].mean()
+        for arm, curve in of_target.groupby("arm", sort=False):
+            passes, even = rows_of(of_group, arm=arm)["passes"].mean(), even_at(curve)
+            here, dear = curve.iloc[np.abs(np.log(curve["rho"] / rho)).argmin()], curve.iloc[-1]
+            known = {"model": model, "dataset": dataset, "target": target, "level": here["level"], "arm": arm}
+            price = {"rho": rho, "rho_low": of_group["rho"].min(), "rho_high": of_group["rho"].max(), "passes": passes}
+            rows.append(
+                {
+                    **known,
+                    **price,
+                    "break_even": break_even(rho, passes, of_first),
+                    "even_at": even,
+                    **{f"ratio{end}": here[f"ratio{end}"] for end in ("", "_low", "_high")},
+                    **{f"ratio_rollouts{end}": dear[f"ratio{end}"] for end in ("", "_low", "_high")},
+                }
+            )
+            paying = "none" if even is None else "any" if even <= PRICES[0] else f"{even:.1f}"
+            cells = [f"{passes:.2f}", f"{break_even(rho, passes, of_first):.2f}", _ratio_text(dear), _ratio_text(here), paying]
+            lines.append((settings.arms[arm], cells))
+        title = f"{model}, trained on {dataset}: to {of_target['level'].iloc[0]:.1f}% ({target}); rho {rho:.2f}"
+        blocks.append(
+            Block(f"{title} ({of_group['rho'].min():.2f} to {of_group['rho'].max():.2f} over runs)", lines, len(lines))
+        )
+    heads = [
+        "Passes\na step",
+        "Must save\nat rho",
+        f"{first}'s rollouts\nover it",
+        f"{first}'s cost\nover it, at rho",
+        "Pays from\nrho",
+    ]
+    caption = "Where an arm pays: cost to a target at the price of rollouts (rho)"
+    notes = [*missing_note(settings), *_notes(settings)]
+    frame = pd.DataFrame(rows)
+    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+
+
+def _ratio_text(row: pd.Series) -> str:
+    if pd.isna(row["ratio"]):
+        return "does not arrive"
+    ends = "" if pd.isna(row["ratio_low"]) else f" [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+    return f"{row['ratio']:.2f}{ends}"
+
+
+def _notes(settings: ReportSettings) -> list[str]:
+    implied = ", ".join(f"{MODEL_TITLES[row['model']]} {row['rho']:.1f}" for _, row in paper_ratios().iterrows())
+    several = (
+        f"Intervals (95%): jackknife over {len(settings.seeds)} seeds, not adjusted for the number of rows."
+        if len(settings.seeds) > 1
+        else "One training seed: no intervals, and no word on whether the method or the seed made a difference."
+    )
+    return [
+        "rho: what a step costs whatever the rule (sampling, grading, old log-probs, weight sync), over one pass on its batch; "
+        "measured in these runs without their first step. `python -m sfpo.plan.price` finds it for a run of yours.",
+        "Must save: the ratio of rollouts at which an arm of so many passes a step costs as much as the first arm.",
+        "Costs are those of the isotonic mean curve over seeds, priced as rho * steps + passes. Pays from: the lowest rho "
+        "above which the arm is the cheaper one; none: not up to 300, where rollouts are all that counts.",
+        f"The paper's Figure 4 implies rho of {implied} ({PAPER_PASSES} passes a step).",
+        several,
+    ]

@@ -1,0 +1,165 @@
+"""The figure of accuracy against the learning rate, and the table of each arm at its own best one."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from eval.report.markup import Block, Cell, Table, latex, markdown
+from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
+from eval.report.partial import missing_note
+from eval.report.sensitivity import ENDS, LAST, MEASURES, accuracies, at_own_best, over_scales
+from eval.report.statistics.comparisons import holm, is_significant
+from eval.report.style import BASE_COLOR, Look, looks, styled
+from sfpo.config import at_rate
+from sfpo.settings import ReportSettings
+
+TITLES = {"rollouts": "Equal rollouts", "backward_passes": "Equal passes", "price": "Equal cost"}
+BASE_LINE = {"color": BASE_COLOR, "linestyle": (0, (4, 2)), "linewidth": 1}
+DODGE = 0.035
+"""Of the axis' logarithm (base 10), between two arms' intervals at one rate."""
+
+
+@styled
+def sensitivity_figure(
+    validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings
+) -> tuple[Figure, pd.DataFrame]:
+    """Validation accuracy against the learning rate, a row of panels a model: at equal rollouts, passes and cost.
+
+    Args:
+        validation: as for ``accuracies``.
+        metrics: as for ``own_prices``, with learning_rate.
+
+    Returns:
+        The figure, and its data: the rows of ``over_scales``, with learning_rate (of the suite, times the scale).
+    """
+    look, titles = looks(settings.arms), panel_titles(settings)
+    suite_rate = _suite_rate(metrics, settings)
+    found = over_scales(accuracies(validation, metrics, settings))
+    found = found.assign(learning_rate=suite_rate * found["scale"])
+    figure, panels = grid(len(MEASURES) * len(titles), len(MEASURES), height=2.3, sharey="row")
+    for i, (group, title) in enumerate(titles.items()):
+        row = panels[len(MEASURES) * i : len(MEASURES) * (i + 1)]
+        for axes, measure in zip(row, MEASURES, strict=True):
+            of_panel = rows_of(found, model=group[0], dataset=group[1], measure=measure)
+            axes.axhline(of_panel["base"].iloc[0], **BASE_LINE)
+            for place, arm in enumerate(look):
+                _curve(axes, rows_of(of_panel, arm=arm).sort_values("scale"), look[arm], place - (len(look) - 1) / 2)
+            _rates(axes, suite_rate, settings)
+            axes.set_title(f"{TITLES[measure]}{'' if len(titles) == 1 else f', {title}'}")
+        row[0].set_ylabel("Validation accuracy (%)")
+    for axes in panels[-len(MEASURES) :]:
+        axes.set_xlabel("Learning rate")
+    legend_above(figure, _handles(look, found), _words(settings))
+    return figure, found
+
+
+def _suite_rate(metrics: pd.DataFrame, settings: ReportSettings) -> float:
+    """Of the first arm's runs, without its own scale and the grid's."""
+    scale = settings.learning_rate_scales[0]
+    return rows_of(metrics, arm=at_rate(next(iter(settings.arms)), scale))["learning_rate"].iloc[-1] / scale
+
+
+def _curve(axes: Axes, curve: pd.DataFrame, look: Look, place: float) -> None:
+    """Mean at each rate with its interval; hollow where most seeds ended below the untrained model."""
+    x = curve["learning_rate"] * 10 ** (DODGE * place)
+    axes.plot(x, curve["accuracy"], color=look.color, linestyle=look.line, label=look.title, linewidth=1)
+    axes.vlines(x, curve["accuracy_low"], curve["accuracy_high"], color=look.color, linewidth=0.8, alpha=0.6)
+    for fails, face in ((False, look.color), (True, "w")):
+        one = curve[(curve["below_base"] > curve["n_seeds"] / 2) == fails]
+        at = one["learning_rate"] * 10 ** (DODGE * place)
+        axes.plot(at, one["accuracy"], color=look.color, marker=look.marker, markerfacecolor=face, linestyle="", zorder=3)
+
+
+def _rates(axes: Axes, suite_rate: float, settings: ReportSettings) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([suite_rate * scale for scale in settings.learning_rate_scales]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-")))
+    axes.tick_params(axis="x", labelrotation=45)
+
+
+def _handles(look: dict[str, Look], found: pd.DataFrame) -> list[Line2D]:
+    handles = [Line2D([], [], color=one.color, marker=one.marker, linestyle=one.line, label=one.title) for one in look.values()]
+    handles.append(Line2D([], [], **BASE_LINE, label="Base"))
+    if (found["below_base"] > found["n_seeds"] / 2).any():
+        hollow = {"color": "0.3", "marker": "o", "markerfacecolor": "w", "linestyle": ""}
+        handles.append(Line2D([], [], **hollow, label="Fell below the base"))
+    return handles
+
+
+def _words(settings: ReportSettings) -> str:
+    count = len(settings.seeds)
+    head = f"{settings.title}. " if settings.title else ""
+    spread = f"Mean of {count} seeds, bars: 95% interval" if count > 1 else "One training seed"
+    return f"{head}{spread}; the last {100 * LAST:.0f}% of each budget"
+
+
+def sensitivity_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> Table:
+    """One row an arm: the rates that are best on the other seeds, and accuracy and gain there, at each equal budget.
+
+    Args:
+        validation, metrics: as for ``sensitivity_figure``.
+
+    Returns:
+        The table; its frame is that of ``at_own_best`` with gain_p_holm (over all gains of the frame), or of ``over_scales``
+        where there is one seed: a rate chosen on the seed that it is scored on would flatter.
+    """
+    runs = accuracies(validation, metrics, settings)
+    caption = "Each arm at its own best learning rate (validation accuracy, %)"
+    if len(settings.seeds) == 1:
+        words = "One training seed: no rate can be chosen on one seed and scored on another. The figure shows every rate."
+        frame, heads, blocks, notes = over_scales(runs), [], [], [words, *missing_note(settings)]
+        return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+    frame = at_own_best(runs, settings)
+    frame = frame.assign(gain_p_holm=holm(frame["gain_p"].to_numpy(float)))
+    first = next(iter(settings.arms.values()))
+    heads = [head for one in TITLES.values() for head in (f"{one}:\nrate", "accuracy", f"over\n{first}")]
+    blocks = []
+    for (model, dataset), rows in frame.groupby(GROUP, sort=False):
+        of_group = rows_of(rows_of(runs, model=model, dataset=dataset), seed=settings.seeds[0])
+        budget = of_group.groupby("measure")["budget"].first()
+        rho = of_group["rho"].iloc[0]
+        title = (
+            f"{model}, trained on {dataset}: {budget['rollouts']:,.0f} rollouts, {budget['backward_passes']:,.0f} passes, or "
+            f"the cost of {budget['price']:,.0f} passes at rho {rho:.2f}"
+        )
+        lines = [
+            (name, _cells(rows_of(rows, arm=arm), arm == next(iter(settings.arms)))) for arm, name in settings.arms.items()
+        ]
+        blocks.append(Block(title, lines, len(lines)))
+    notes = [*missing_note(settings), *_notes(settings, validation, metrics)]
+    return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+
+
+def _cells(rows: pd.DataFrame, is_first: bool) -> list[Cell | str]:
+    cells: list[Cell | str] = []
+    for measure in MEASURES:
+        row = rows_of(rows, measure=measure).iloc[0]
+        gain = [row[f"gain{end}"] for end in ENDS]
+        cells += [row["scales"], Cell(*(row[f"accuracy{end}"] for end in ENDS))]
+        cells.append("-" if is_first else Cell(*gain, signed=True, bold=is_significant(row["gain_p_holm"])))
+    return cells
+
+
+def _notes(settings: ReportSettings, validation: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
+    scales, seeds = settings.learning_rate_scales, len(settings.seeds)
+    rate = _suite_rate(metrics, settings)
+    spent = []
+    for arm, title in settings.arms.items():
+        names = [at_rate(arm, scale) for scale in scales]
+        ends = validation[validation["arm"].isin(names)].groupby([*GROUP, "arm", "seed"])[["backward_passes", "seconds"]].max()
+        spent.append(f"{title} {ends['backward_passes'].sum():,.0f} passes, {ends['seconds'].sum() / 3600:.1f} h")
+    return [
+        f"Rates: {', '.join(f'{rate * scale:.3g}' for scale in scales)}, the same for every arm, before a factor in its name; "
+        f"{seeds} seeds each. Rates stand as multiples of {rate:.3g}.",
+        f"A rate is chosen on {seeds - 1} seeds and scored on the other, for each seed in turn; in brackets, how often.",
+        "Tuning took: " + "; ".join(spent) + " (training time on the machine that trained, with whatever else ran there).",
+        f"Accuracy: mean of the validation curve over the last {100 * LAST:.0f}% of the budget, which is the least that any "
+        "run spent. Equal cost: rho * steps + passes, rho measured in these runs (median).",
+        "Intervals (95%): Student's t over seeds, gains paired by seed. That the choices for different seeds share runs "
+        "is not accounted for. Bold: gains beyond chance (Holm over all gains of the table).",
+    ]

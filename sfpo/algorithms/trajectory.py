@@ -1,0 +1,136 @@
+"""The path of the weights through one step of a rule, and the plane that holds most of it (paper, Figure 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sfpo.algorithms.update_rules import Policy, StepReport, Update, UpdateRule
+from sfpo.algorithms.weights import displacement_, local, move_, snapshot
+from sfpo.types import TrainBatch
+
+Move = Literal["start", "pass", "reposition"]
+"""What led to a point: nothing yet; a pass over the batch; the rule moved the weights without one."""
+MIN_SHARE = 1e-9
+"""A second direction with less of the movement than this is rounding."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place on the path."""
+
+    move: Move
+    weights: list[Tensor]
+    """A copy of all weights (this rank's shards)."""
+
+
+class Recorder:
+    """A policy that keeps a copy of its weights wherever a rule leaves them: before and after each pass.
+
+    Args:
+        policy: the rule moves this one.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+        self.points = [Point("start", snapshot(policy.parameters()))]
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """For rules that put the optimizer's state back."""
+        return self._policy.optimizer
+
+    def parameters(self) -> list[Tensor]:
+        """As the policy's."""
+        return self._policy.parameters()
+
+    def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
+        """As the policy's."""
+        return self._policy.mini_batches(batch)
+
+    def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
+        """As the policy's; what moved the weights since the last pass is a point of its own."""
+        self.look()
+        update = self._policy.descend(batch, observe)
+        self.points.append(Point("pass", snapshot(self._policy.parameters())))
+        return update
+
+    def look(self) -> None:
+        """Keep a point if the weights are not where the last pass left them."""
+        now = snapshot(self._policy.parameters())
+        if any(not torch.equal(ours, theirs) for ours, theirs in zip(now, self.points[-1].weights, strict=True)):
+            self.points.append(Point("reposition", now))
+
+
+def record_step(rule: UpdateRule, policy: Policy, batch: TrainBatch) -> tuple[list[Point], StepReport]:
+    """Take one step of the rule; returns the points that the weights passed, the first of them where they began."""
+    recorder = Recorder(policy)
+    report = rule.step(recorder, batch)
+    recorder.look()
+    return recorder.points, report
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The plane through ``origin`` that holds most of the displacements of some points from it: their first two principal
+    directions, not centred, so that the origin is in the plane."""
+
+    origin: list[Tensor]
+    axes: tuple[list[Tensor], list[Tensor]]
+    """Two orthonormal directions (this rank's shards). The last point lies to the right, and the farthest from the first
+    direction above it. Where all points lie on one line, the second is 0."""
+    coordinates: Tensor
+    """[points, 2] float64: where each point falls in the plane, in units of the weights (Euclidean)."""
+    share: float
+    """Of the squared displacements, in the plane; at most 1."""
+
+    @classmethod
+    def through(cls, origin: list[Tensor], points: list[list[Tensor]], sum_: Callable[[Tensor], Tensor]) -> Plane:
+        """The plane of these points.
+
+        Args:
+            sum_: adds a tensor up over the ranks that hold the weights together, in place, and returns it.
+
+        Raises:
+            ValueError: no point is away from the origin.
+        """
+        moved = [displacement_(point, [tensor.clone() for tensor in origin]) for point in points]
+        gram = torch.zeros(len(moved), len(moved), dtype=torch.float64, device=origin[0].device)
+        for i, one in enumerate(moved):
+            for j, other in enumerate(moved[: i + 1]):
+                gram[i, j] = gram[j, i] = sum(torch.sum(a.double() * b.double()) for a, b in zip(one, other, strict=True))
+        squares, directions = torch.linalg.eigh(sum_(gram).cpu())  # ascending
+        largest, vectors = squares[-2:].flip(0), directions[:, -2:].flip(1)
+        if largest[0] <= 0:
+            raise ValueError("no point is away from the origin: nothing moved")
+        scales = torch.where(largest > MIN_SHARE * largest[0], largest, torch.inf)
+        coordinates = vectors * torch.where(scales.isinf(), 0.0, largest).sqrt()
+        farthest = coordinates[:, 1].abs().argmax()
+        signs = torch.stack([coordinates[-1, 0].sign(), coordinates[farthest, 1].sign()])
+        vectors, coordinates = vectors * signs, coordinates * signs
+        axes = []
+        for k in range(2):
+            axis = [torch.zeros_like(tensor) for tensor in origin]
+            for one, weight in zip(moved, vectors[:, k] / scales[k].sqrt(), strict=True):
+                move_(axis, one, weight.item())
+            axes.append(axis)
+        return cls(origin, (axes[0], axes[1]), coordinates, (largest.sum() / squares.sum()).item())
+
+    @torch.no_grad()
+    def place_(self, parameters: Iterable[Tensor], x: float, y: float) -> None:
+        """Put the weights at a point of the plane, in place."""
+        weights = list(parameters)
+        put_(weights, self.origin)
+        move_(weights, self.axes[0], x)
+        move_(weights, self.axes[1], y)
+
+
+@torch.no_grad()
+def put_(parameters: Iterable[Tensor], weights: list[Tensor]) -> None:
+    """Copy ``weights`` (a ``snapshot``) into the parameters."""
+    for parameter, copied in zip(parameters, weights, strict=True):
+        local(parameter.detach()).copy_(copied)
