@@ -60,7 +60,8 @@ class RolloutEngine(Protocol):
         """Replace all weights in one pass, and forget what the old ones had cached.
 
         Args:
-            weights: every entry of the policy's state_dict, tied ones under both names, one at a time.
+            weights: all that the published checkpoint stores, persistent buffers too, under its names and in its layout, tied
+                ones once, one at a time.
         """
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:

@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -17,17 +18,20 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.outputs import CompletionOutput
 
 from sfpo.config import Engine, ModelLimits, Sampler, Sampling
 from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
+
+APART = "_sfpo_set_apart"
 
 
 class VLLMEngine:
@@ -69,6 +73,7 @@ class VLLMEngine:
             distributed_executor_backend=None if ranks.mesh is None else "external_launcher",
             **memory,
         )
+        set_own_class_apart(checkpoint)
         self._llm = LLM(**self._arguments)
 
     def generate(
@@ -115,14 +120,18 @@ class VLLMEngine:
             raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        # All entries, tied ones under both names: vLLM's CPU kernels keep a repacked copy of the output layer that stays stale
-        # otherwise.
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        self._llm.reset_prefix_cache()
+        self._reload(weights_iterator=iter(weights))
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", trust_remote_code=False, use_safetensors=True)
-        self.load_weights(model.state_dict().items())
+        self._reload(weights_path=str(checkpoint))
+
+    def _reload(self, **source: Any) -> None:
+        if not self._on_gpu:
+            self._llm.apply_model(forget_packed_experts)
+        self._llm.collective_rpc("reload_weights", kwargs=source)
+        if not self._on_gpu:
+            self._llm.apply_model(pack_tied_head)
+        self._llm.reset_prefix_cache()
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         # Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
@@ -145,3 +154,30 @@ class VLLMEngine:
         if self._on_gpu:
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
+
+
+def forget_packed_experts(model: nn.Module) -> None:
+    """Have vLLM's CPU build pack the experts of the weights to come as it packed the first ones: it takes a layer that has a
+    kernel for one whose weights it may copy as they are (0.32.0, unquantized_fused_moe_method.py)."""
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
+
+
+def pack_tied_head(model: nn.Module) -> None:
+    """Have vLLM's CPU build pack the new weights of an output layer that is tied to the input embedding: it has packed them for
+    the latter alone, whose name they came under."""
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def set_own_class_apart(checkpoint: str | Path) -> None:
+    """Give models that vLLM runs through transformers a class of their own: vLLM replaces methods of the class for its engine,
+    and the policy is of the same one."""
+    config = type(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False))
+    shared = AutoModel._model_mapping.get(config, None)
+    if isinstance(shared, type) and not hasattr(shared, APART):
+        own = type(shared.__name__, (shared,), {"__module__": shared.__module__, APART: True})
+        AutoModel.register(config, own, exist_ok=True)
