@@ -176,4 +176,7 @@ def own_attention(model: PreTrainedModel) -> str:
 
 
 def _loaded(checkpoint: str | Path, **arguments: Any) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=False, use_safetensors=True, **arguments)
+    unread = GenerationConfig()  # in place of generation_config.json
+    return AutoModelForCausalLM.from_pretrained(
+        checkpoint, generation_config=unread, trust_remote_code=False, use_safetensors=True, **arguments
+    )

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.outputs import CompletionOutput
 
 from sfpo.config import Engine, ModelLimits, Sampler, Sampling
@@ -32,6 +33,10 @@ from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_id
 from sfpo.types import Completion
 
 APART = "_sfpo_set_apart"
+
+
+class StaleWeights(RuntimeError):
+    """A weight sync that would leave some of the old weights in the engine."""
 
 
 class VLLMEngine:
@@ -73,8 +78,12 @@ class VLLMEngine:
             distributed_executor_backend=None if ranks.mesh is None else "external_launcher",
             **memory,
         )
-        set_own_class_apart(checkpoint)
+        self._start()
+
+    def _start(self) -> None:
+        set_own_class_apart(self._arguments["model"])
         self._llm = LLM(**self._arguments)
+        self._llm.apply_model(check_loaded)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
@@ -139,7 +148,7 @@ class VLLMEngine:
         self._llm = None
         gc.collect()
         cleanup_dist_env_and_memory()
-        self._llm = LLM(**self._arguments)
+        self._start()
         self.load_weights(weights)
 
     def sleep(self) -> None:
@@ -154,6 +163,29 @@ class VLLMEngine:
         if self._on_gpu:
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
+
+
+def check_loaded(model: nn.Module) -> None:
+    """Have a weight sync raise where vLLM would go on with old weights: its code for some models (gpt-oss) copies tensors into
+    place itself, past the weight loaders by which a reload (0.32.0, reload/layerwise.py) learns what is new."""
+    load = model.load_weights
+
+    def load_and_check(weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
+        loaded = load(weights)
+        stale = set()
+        for layer in model.modules():
+            # The weights of a layer that is done are on its device again; an output layer without any is a tied one.
+            waits = any(parameter.is_meta for parameter in layer.parameters(recurse=False))
+            if waits and not get_layerwise_info(layer).loaded_weights and not isinstance(layer, ParallelLMHead):
+                stale.add(type(layer).__name__)
+        if stale:
+            raise StaleWeights(
+                f"vLLM cannot take new weights for {type(model).__name__}: nothing reached its layers "
+                f"{', '.join(sorted(stale))}, which would go on with the old ones; set sampler.library: transformers"
+            )
+        return loaded
+
+    model.load_weights = load_and_check
 
 
 def forget_packed_experts(model: nn.Module) -> None:

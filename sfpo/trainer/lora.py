@@ -68,9 +68,7 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
 def linear_layers(model: PreTrainedModel) -> list[str]:
     """Names of the modules with a matrix that adapters can stand beside: all but the output layer."""
     head = model.get_output_embeddings()
-    return [
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
-    ]
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
 
 
 def expert_tensors(model: PreTrainedModel) -> list[str]:

@@ -35,7 +35,9 @@ def stored_once(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[s
     left_out = re.compile("|".join(model._keys_to_ignore_on_save or ()) or r"(?!)")
     tied = model.all_tied_weights_keys.keys()
     seen: dict[int, str] = {}
-    for name in sorted(tensors, key=lambda name: name in tied):  # stable; where a name is tied to another, the other comes first
+    for name in sorted(
+        tensors, key=lambda name: name in tied
+    ):  # stable; where a name is tied to another, the other comes first
         if not left_out.search(name):
             seen.setdefault(id(tensors[name]), name)
     kept = set(seen.values())
