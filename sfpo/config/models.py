@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from sfpo.config.names import Count, Name, Share
 from sfpo.schema import Schema
@@ -56,7 +56,15 @@ class ScratchModel(ModelLimits):
     seed: int = 0
 
 
-class PackageModel(ModelLimits):
+class PublishedModel(ModelLimits):
+    """A model with a chat template of its own."""
+
+    chat_template_options: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
+    """Values of what the model's chat template reads beside the conversation (enable_thinking, reasoning_effort, date_string,
+    tools ...). What is not set here is undefined in the template, and today is 1 January 2026."""
+
+
+class PackageModel(PublishedModel):
     """A GGUF file that an installed Python package carries; dequantized once to safetensors."""
 
     source: Literal["package"]
@@ -66,14 +74,14 @@ class PackageModel(ModelLimits):
     """Path inside the installed package, ending in .gguf."""
 
 
-class LocalModel(ModelLimits):
+class LocalModel(PublishedModel):
     """A folder in Hugging Face format."""
 
     source: Literal["local"]
     path: str
 
 
-class HubModel(ModelLimits):
+class HubModel(PublishedModel):
     """A model on the Hugging Face hub (safetensors only; no remote code is run)."""
 
     source: Literal["hub"]

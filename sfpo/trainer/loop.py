@@ -199,7 +199,8 @@ class TrainingJob:
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
-        return step_record(self.progress, rollouts, batch, report, learning_rate)
+        vocabulary = max(self.engine.tokenizer.get_vocab().values()) + 1
+        return step_record(self.progress, rollouts, batch, report, learning_rate, vocabulary)
 
     def _rollouts(self, step: int) -> Rollouts:
         return self._with_engine(f"step {step}", lambda: self.collector.training_groups(self.prompts, step))

@@ -15,9 +15,14 @@ from sfpo.types import RolloutGroup, TrainBatch
 
 
 def step_record(
-    progress: Progress, rollouts: Rollouts, batch: TrainBatch, report: StepReport, learning_rate: float
+    progress: Progress, rollouts: Rollouts, batch: TrainBatch, report: StepReport, learning_rate: float, vocabulary: int
 ) -> dict[str, Any]:
-    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the batch."""
+    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the batch.
+
+    Args:
+        vocabulary: token ids below it have a text. Embeddings may have more rows, which the policy can sample, and does not
+            unless something is wrong.
+    """
     gap = sampler_gap(batch.old_logprobs, batch.sampler_logprobs)
     rewards = rewards_of(rollouts.drawn)
     completions = [completion for group in rollouts.drawn for completion in group.completions]
@@ -30,6 +35,7 @@ def step_record(
         "zero_variance_groups_trained": zero_variance(rewards_of(rollouts.groups)).float().mean().item(),
         "response_length": sum(len(completion.token_ids) for completion in completions) / len(completions),
         "truncated": sum(completion.truncated for completion in completions) / len(completions),
+        "tokens_without_text": sum(token >= vocabulary for completion in completions for token in completion.token_ids),
         "entropy": batch.entropy,
         "entropy_zscore": report.entropy_zscore,
         "alpha": report.alpha,
