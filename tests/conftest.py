@@ -59,6 +59,38 @@ def checkpoint(tmp_path_factory, tiny_model) -> Path:
 
 
 @pytest.fixture(scope="session")
+def family_checkpoint(checkpoint, tmp_path_factory):
+    """Makes a tiny random model of a family of transformers, with the embedded model's tokenizer. Weights, and buffers that a
+    checkpoint stores, are larger than published ones', so that all that is in the model shows."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    def make(family: str, **settings) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        sizes = {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "head_dim": 16,
+            "vocab_size": len(tokenizer),
+        }
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": None}
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**sizes, **heads, **special, **settings}))
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor.add_(0.1 * torch.randn(tensor.shape))
+        model.generation_config = GenerationConfig(**special)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def vllm_engine(checkpoint, limits, params):
     """One live vLLM engine for all tests that need one: starting it takes seconds."""
     from sfpo.rollouts import make_engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from sfpo.config.names import Count, Name, Share
 from sfpo.schema import Schema
@@ -67,11 +67,14 @@ class ScratchModel(ModelLimits):
 
 
 class PretrainedModel(ModelLimits):
-    """A model that somebody has trained."""
+    """A model that somebody has trained, with a chat template of its own."""
 
+    chat_template_options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Values of what the model's chat template reads beside the conversation (enable_thinking, reasoning_effort, date_string,
+    tools ...). What is not set here is undefined in the template, and today is 1 January 2026."""
     warm_up: WarmUp | None = None
     """For a model that solves too little for rewards to teach it anything. None: it stays as it is."""
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
     """Of the warm-up."""
 
 

@@ -75,7 +75,8 @@ class Lora(Schema):
     alpha: Annotated[float, Field(gt=0)]
     """What an adapter adds to its matrix is multiplied by alpha / rank."""
     matrices: Annotated[list[str], Field(min_length=1)] | None = None
-    """Names of the matrices that get one, as the model calls them (q_proj ...). None: all of each layer."""
+    """Names of the matrices that get one, as the model calls them (q_proj ...). None: all linear layers and experts (see
+    docs/models.md, LoRA)."""
 
 
 Packing = Literal["auto", "groups", "padded", "sequences"]

@@ -90,8 +90,11 @@ def prompts_sha256(prompts: Iterable[tuple[str, list[int]]]) -> str:
     return digest.hexdigest()
 
 
-def require_chat_template(folder: str | Path) -> None:
+def require_chat_template(folder: str | Path, where: str | None = None) -> None:
     """Check that a model folder's tokenizer has a chat template, without loading it.
+
+    Args:
+        where: what a fault names; None: the folder.
 
     Raises:
         ConfigError: there is none.
@@ -102,6 +105,7 @@ def require_chat_template(folder: str | Path) -> None:
     config = folder / "tokenizer_config.json"
     if not config.is_file() or not json.loads(config.read_text()).get("chat_template"):
         raise ConfigError(
-            f"{folder}: the tokenizer has no chat template (neither chat_template.jinja nor a key in tokenizer_config.json); "
+            f"{where or folder}: the tokenizer has no chat template (neither chat_template.jinja nor a key in "
+            "tokenizer_config.json); "
             "use an instruction-tuned model, or put the template of its family there as chat_template.jinja"
         )

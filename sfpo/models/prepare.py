@@ -18,9 +18,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfpo.config import HubModel, LocalModel, PackageModel, PretrainedModel
-from sfpo.data.prompts import chat_text, require_chat_template
+from sfpo.data.prompts import require_chat_template
 from sfpo.manifest import content_sha256, write_json, write_manifest
 from sfpo.models import package, published, warm_up
+from sfpo.models.templates import closing_of, fix_options, reads
 from sfpo.schema import ConfigError
 from sfpo.settings import ModelSettings, load_settings, settings_hash
 
@@ -39,7 +40,8 @@ def prepare(settings: ModelSettings, folder: Path) -> None:
     partial.mkdir(parents=True)
     facts = build(settings, partial)
     facts["inputs"] = {str(path): content_sha256(path) for path in rows_read(settings)}
-    facts["parameters"] = complete(partial)
+    options = settings.model.chat_template_options if isinstance(settings.model, PretrainedModel) else {}
+    facts |= complete(partial, f"model '{settings.name}'", options)
     if isinstance(settings.model, PretrainedModel) and settings.warm_up_data is not None:
         data = Path(settings.warm_up_data)
         facts |= warm_up.continue_pretrained(settings.model, settings.instruction, data, partial, settings.grader)
@@ -70,22 +72,37 @@ def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
     return warm_up.build(model, settings.instruction, Path(settings.warm_up_data), folder, settings.grader)
 
 
-def complete(folder: Path) -> int:
-    """What every source must end in: a chat template, the tokens that end a turn, and a padding token that is none of these
-    (where the vocabulary has one to spare). Returns the number of parameters.
+def complete(folder: Path, where: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What every source must end in: a chat template with its options fixed, the tokens that end a turn, and a padding token
+    that is none of these (where the vocabulary has one to spare).
+
+    Args:
+        where: what faults name.
+        options: chat_template_options of the model.
+
+    Returns:
+        Facts for the manifest: parameters (their number), chat_template_reads (what else could be an option).
 
     Raises:
-        ConfigError: there is no chat template, or no token that ends a turn.
+        ConfigError: the model is quantized, its chat template is missing or cannot be used, or no token ends a turn.
     """
-    require_chat_template(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    require_chat_template(folder, where)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if (method := _read(folder / "config.json").get("quantization_config")) is not None:
+        raise ConfigError(
+            f"{where}: quantized weights ({method.get('quant_method')}) are not trained; take the model in bfloat16 or float32"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if options:
+        fix_options(folder, tokenizer, options, where)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     generation = _read(folder / "generation_config.json")
     rows = config.get_text_config().vocab_size  # of the embedding; a tokenizer's class may add tokens beyond them by itself
-    stops = stop_ids(tokenizer, rows, generation.get("eos_token_id", getattr(config, "eos_token_id", None)))
+    known = generation.get("eos_token_id", getattr(config, "eos_token_id", None))
+    stops = stop_ids(tokenizer, rows, known, closing_of(tokenizer, where))
     if not stops:
         raise ConfigError(
-            f"{folder}: no token ends a turn: the tokenizer has no eos token and the chat template closes an answer without a "
+            f"{where}: no token ends a turn: the tokenizer has no eos token and the chat template closes an answer without a "
             "special token; set eos_token in tokenizer_config.json, or correct the chat template"
         )
     pad = padding_token(tokenizer, rows, stops)
@@ -96,17 +113,16 @@ def complete(folder: Path) -> int:
     generation.pop("_from_model_config", None)  # else transformers would take the model's ids instead of these
     write_json(folder / "generation_config.json", {**generation, **ids})
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config).num_parameters()
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    return {"parameters": parameters, "chat_template_reads": sorted(reads(tokenizer))}
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[int] | None) -> list[int]:
+def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[int] | None, closing: str | None) -> list[int]:
     """The tokens that end an answer: those ``known``, the tokenizer's eos, and the one that the chat template ends a turn with
-    (base models often do not name that one, and would chat on to the limit)."""
+    (base models often do not name that one, and would chat on to the limit): the first special token of ``closing``."""
     stops = list(known) if isinstance(known, list) else [known]
-    conversation = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
-    closing = chat_text(tokenizer, conversation, add_generation_prompt=False).rpartition("ANSWER")[2]
     special = _special_tokens(tokenizer, rows)
-    closing_ids = [token for token in tokenizer.encode(closing, add_special_tokens=False) if token in special]
+    closing_ids = [token for token in tokenizer.encode(closing or "", add_special_tokens=False) if token in special]
     candidates = [*stops, tokenizer.eos_token_id, *closing_ids[:1]]
     return list(dict.fromkeys(token for token in candidates if token is not None and token < rows))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-from transformers import GenerationConfig
 
 from sfpo.config import Sampling
 from sfpo.types import Completion
@@ -60,7 +59,8 @@ class RolloutEngine(Protocol):
         """Replace all weights in one pass, and forget what the old ones had cached.
 
         Args:
-            weights: every entry of the policy's state_dict, tied ones under both names, one at a time.
+            weights: all that the published checkpoint stores, persistent buffers too, under its names and in its layout, tied
+                ones once, one at a time.
         """
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
@@ -82,7 +82,8 @@ def stop_token_ids(checkpoint: str | Path) -> list[int]:
     Raises:
         ValueError: the checkpoint names none, so that every completion would run to the limit.
     """
-    eos = GenerationConfig.from_pretrained(checkpoint).eos_token_id
+    path = Path(checkpoint) / "generation_config.json"
+    eos = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
     if eos is None:
-        raise ValueError(f"{checkpoint}/generation_config.json: names no eos_token_id; no completion could end")
-    return list(eos) if isinstance(eos, list | tuple) else [eos]
+        raise ValueError(f"{path}: names no eos_token_id; no completion could end")
+    return eos if isinstance(eos, list) else [eos]

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TopPLogitsWarper,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.utils.logging import disable_progress_bar
 
 from sfpo.config import Engine, ModelLimits, Sampler, Sampling
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
+
+ELSEWHERE = ("sliding_window", "position_ids", "cache_position", "use_cache", "output_attentions", "output_router_logits")
+"""Arguments that models hand to attention and that change nothing in it: a window, for one, is in the mask."""
 
 
 class SeededSampler(LogitsProcessor):
@@ -55,7 +73,10 @@ class TransformersEngine:
         self._rows_at_once = settings.max_sequences
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = getattr(torch, sampler.dtype)
-        self._model = self._loaded(checkpoint).to(self._device).eval()
+        disable_progress_bar()  # each weight sync is a load to transformers
+        model = _loaded(checkpoint, dtype=self._dtype).to(self._device)
+        self._attention = own_attention(model)
+        self._own(model)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
@@ -90,11 +111,6 @@ class TransformersEngine:
             attention_mask=mask.long().to(self._device),
             max_new_tokens=self.max_completion_tokens,
             do_sample=False,  # the sampler has left one token
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=self._stop_token_ids,
-            pad_token_id=pad,
             logits_processor=LogitsProcessorList([sampler]),
         )[:, width:].tolist()
         logprobs = torch.stack(sampler.logprobs, dim=1).tolist()
@@ -106,14 +122,17 @@ class TransformersEngine:
             for row, numbers, text, end in zip(ids, logprobs, texts, ends, strict=True)
         ]
 
-    @torch.no_grad()
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        own = self._model.state_dict()  # tied ones under both names
-        for name, tensor in weights:
-            own[name].copy_(tensor)
+        kind, config = type(self._model), self._model.config
+        self._model = None  # the old weights go before the new ones come
+        # As from a checkpoint: transformers turns published names and layouts into its own while it loads. It keeps the tensors
+        # that it is given, hence the copies.
+        kept = {name: tensor.to(self._device, copy=True) for name, tensor in weights}
+        self._own(kind.from_pretrained(None, config=config, state_dict=kept, dtype=self._dtype).to(self._device))
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
-        self.load_weights(self._loaded(checkpoint).state_dict().items())
+        self._model = None
+        self._own(_loaded(checkpoint, dtype=self._dtype).to(self._device))
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         self.load_weights(weights)  # nothing else outlives a call
@@ -125,7 +144,39 @@ class TransformersEngine:
         self._model.to(self._device)
         self.load_weights(weights)
 
-    def _loaded(self, checkpoint: str | Path) -> torch.nn.Module:
-        return AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=self._dtype, trust_remote_code=False, use_safetensors=True
-        )
+    def _own(self, model: PreTrainedModel) -> None:
+        """Take ``model`` as it is to sample from: whatever its generation_config.json asks for is no part of the policy."""
+        model.set_attn_implementation(self._attention)
+        model.generation_config = GenerationConfig(eos_token_id=self._stop_token_ids, pad_token_id=self._stop_token_ids[0])
+        self._model = model.eval()
+
+
+def own_attention(model: PreTrainedModel) -> str:
+    """The fastest attention of transformers that computes what the model asks of it.
+
+    torch's kernel (sdpa) passes over what it does not know, a soft cap of the scores or attention sinks say. So a forward pass
+    shows what the model hands over, and the model's own (eager) computes it where the kernel would not.
+    """
+    chosen = model.config._attn_implementation
+    if chosen != "sdpa":
+        return chosen
+    handed_over: set[str] = set()
+
+    def recorded(module: torch.nn.Module, *tensors: Tensor, **arguments: Any) -> tuple[Tensor, None]:
+        handed_over.update(name for name, value in arguments.items() if value is not None)
+        return sdpa_attention_forward(module, *tensors, **arguments)
+
+    AttentionInterface.register("recorded", recorded)
+    AttentionMaskInterface.register("recorded", sdpa_mask)
+    model.set_attn_implementation("recorded")
+    with torch.no_grad():
+        model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    known = {*inspect.signature(sdpa_attention_forward).parameters, *ELSEWHERE}
+    return "sdpa" if handed_over <= known else "eager"
+
+
+def _loaded(checkpoint: str | Path, **arguments: Any) -> PreTrainedModel:
+    unread = GenerationConfig()  # in place of generation_config.json
+    return AutoModelForCausalLM.from_pretrained(
+        checkpoint, generation_config=unread, trust_remote_code=False, use_safetensors=True, **arguments
+    )

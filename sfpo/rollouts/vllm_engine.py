@@ -20,12 +20,14 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.inputs import tokens_input
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.outputs import CompletionOutput
 from vllm.sampling_params import RequestOutputKind
 
@@ -34,6 +36,7 @@ from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
 
+APART = "_sfpo_set_apart"
 BATCHED_TOKENS = 8192
 """Tokens of one forward pass of the engine, at most; on a CPU a prompt is never cut, so that a whole context must fit."""
 
@@ -79,6 +82,10 @@ def llm_arguments(
     }
 
 
+class StaleWeights(RuntimeError):
+    """A weight sync that would leave some of the old weights in the engine."""
+
+
 class VLLMEngine:
     """RolloutEngine on vLLM: see sfpo.rollouts.engine for what each method does.
 
@@ -92,10 +99,15 @@ class VLLMEngine:
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._on_gpu = torch.cuda.is_available()
         self._arguments = llm_arguments(checkpoint, limits, sampler, settings, ranks, self._on_gpu)
-        self._llm = LLM(**self._arguments)
         self._asked = 0
         """Requests so far: each has a number of its own, so that none left over from a call that was broken off is taken for
         another's."""
+        self._start()
+
+    def _start(self) -> None:
+        set_own_class_apart(self._arguments["model"])
+        self._llm = LLM(**self._arguments)
+        self._llm.apply_model(check_loaded)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
@@ -143,14 +155,18 @@ class VLLMEngine:
             raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        # All entries, tied ones under both names: vLLM's CPU kernels keep a repacked copy of the output layer that stays stale
-        # otherwise.
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        self._llm.reset_prefix_cache()
+        self._reload(weights_iterator=iter(weights))
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", trust_remote_code=False, use_safetensors=True)
-        self.load_weights(model.state_dict().items())
+        self._reload(weights_path=str(checkpoint))
+
+    def _reload(self, **source: Any) -> None:
+        if not self._on_gpu:
+            self._llm.apply_model(forget_packed_experts)
+        self._llm.collective_rpc("reload_weights", kwargs=source)
+        if not self._on_gpu:
+            self._llm.apply_model(pack_tied_head)
+        self._llm.reset_prefix_cache()
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         # Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
@@ -158,7 +174,7 @@ class VLLMEngine:
         self._llm = None
         gc.collect()
         cleanup_dist_env_and_memory()
-        self._llm = LLM(**self._arguments)
+        self._start()
         self.load_weights(weights)
 
     def sleep(self) -> None:
@@ -173,3 +189,53 @@ class VLLMEngine:
         if self._on_gpu:
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
+
+
+def check_loaded(model: nn.Module) -> None:
+    """Have a weight sync raise where vLLM would go on with old weights: its code for some models (gpt-oss) copies tensors into
+    place itself, past the weight loaders by which a reload (0.32.0, reload/layerwise.py) learns what is new."""
+    load = model.load_weights
+
+    def load_and_check(weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
+        loaded = load(weights)
+        stale = set()
+        for layer in model.modules():
+            # The weights of a layer that is done are on its device again; an output layer without any is a tied one.
+            waits = any(parameter.is_meta for parameter in layer.parameters(recurse=False))
+            if waits and not get_layerwise_info(layer).loaded_weights and not isinstance(layer, ParallelLMHead):
+                stale.add(type(layer).__name__)
+        if stale:
+            raise StaleWeights(
+                f"vLLM cannot take new weights for {type(model).__name__}: nothing reached its layers "
+                f"{', '.join(sorted(stale))}, which would go on with the old ones; set sampler.library: transformers"
+            )
+        return loaded
+
+    model.load_weights = load_and_check
+
+
+def forget_packed_experts(model: nn.Module) -> None:
+    """Have vLLM's CPU build pack the experts of the weights to come as it packed the first ones: it takes a layer that has a
+    kernel for one whose weights it may copy as they are (0.32.0, unquantized_fused_moe_method.py)."""
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
+
+
+def pack_tied_head(model: nn.Module) -> None:
+    """Have vLLM's CPU build pack the new weights of an output layer that is tied to the input embedding: it has packed them for
+    the latter alone, whose name they came under."""
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def set_own_class_apart(checkpoint: str | Path) -> None:
+    """Give models that vLLM runs through transformers a class of their own: vLLM replaces methods of the class for its engine,
+    and the policy is of the same one."""
+    config = type(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False))
+    shared = AutoModel._model_mapping.get(config, None)
+    if isinstance(shared, type) and not hasattr(shared, APART):
+        own = type(shared.__name__, (shared,), {"__module__": shared.__module__, APART: True})
+        AutoModel.register(config, own, exist_ok=True)

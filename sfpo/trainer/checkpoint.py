@@ -23,7 +23,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 import xxhash
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint.api import CheckpointException
 
 from sfpo.manifest import read_manifest, write_json, write_manifest
@@ -36,7 +36,8 @@ CHUNK = 2**24
 """Bytes read at once."""
 DISK_MARGIN = 1.1
 """A save asks for so many times its size."""
-
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Data types by their names in safetensors."""
 
 REMEDY = "What was saved before is untouched; make room and start the run again: it continues from there"
 
@@ -48,7 +49,7 @@ class DiskFull(OSError):
 def export_checkpoint(
     policy: Policy, start: str | Path, folder: Path, background: Background | None = None, **facts: Any
 ) -> None:
-    """Write the policy as a Hugging Face folder, in the data type that the starting checkpoint is stored in.
+    """Write the policy as a Hugging Face folder, in the names, layout and data types of the starting checkpoint.
 
     All ranks call it, since each holds a part of every weight; the first one writes.
 
@@ -61,16 +62,27 @@ def export_checkpoint(
         DiskFull: the disk has no room; an older export of the same name is untouched.
     """
     _require_space(folder, sum(p.numel() * p.element_size() for p in policy.model.parameters()))
-    config = json.loads((Path(start) / "config.json").read_text())
-    stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")  # older checkpoints: torch_dtype
+    stored = stored_types(Path(start))
     background = background or Background(threaded=False)
     background.wait()  # one copy of the weights at a time
-    # One name for each stored tensor: transformers ties the others again when it loads.
-    named = policy.weights_named_once()
-    whole = ((name, weight.to("cpu", stored, copy=background.threaded).contiguous()) for name, weight in named)
-    weights = {name: weight for name, weight in whole if policy.ranks.first}
+    weights = {}
+    for name, weight in policy.weights():
+        if policy.ranks.first:
+            part = weight.untyped_storage().nbytes() != weight.nbytes  # of a fused tensor: it would be taken for a tied one
+            dtype = stored.get(name, weight.dtype)
+            weights[name] = weight.to("cpu", dtype, copy=background.threaded or part).contiguous()
     if policy.ranks.first:
         background.run(lambda: _write_export(weights, Path(start), folder, facts))
+
+
+def stored_types(folder: Path) -> dict[str, torch.dtype]:
+    """Name -> data type of the floating-point tensors in a folder's safetensors files; their heads alone are read."""
+    types = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            named = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no mapping
+        types |= {name: FLOATS[dtype] for name, dtype in named.items() if dtype in FLOATS}
+    return types
 
 
 def _write_export(weights: dict[str, torch.Tensor], start: Path, folder: Path, facts: dict[str, Any]) -> None:

@@ -204,7 +204,8 @@ class TrainingJob:
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
-        return step_record(self.progress, rollouts, report, learning_rate), self._to_read(step, rollouts.groups)
+        vocabulary = max(self.engine.tokenizer.get_vocab().values()) + 1
+        return step_record(self.progress, rollouts, report, learning_rate, vocabulary), self._to_read(step, rollouts.groups)
 
     def _to_read(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
         prompts, scaled = self.settings.execution.log_completions, self.recipe.objective.scale_by_std

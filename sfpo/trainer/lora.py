@@ -4,12 +4,13 @@ B starts at 0, so that the policy starts as the checkpoint is, to the last bit. 
 exports) see the merged ones, W + (alpha / rank) B A, put together one at a time.
 
 Departures from the paper: adapters stand beside every matrix of each layer, unless the settings name some (the paper adapts
-queries and values alone); A starts uniform, as in peft and the authors' code, not Gaussian.
+queries and values alone); A starts uniform, as in peft and the authors' code, not Gaussian. Where a model keeps the matrices of
+a layer's experts in one tensor, each expert has an A and a B of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -17,13 +18,17 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from sfpo.config import Lora
 from sfpo.schema import ConfigError
 from sfpo.seeding import seed_of
+from sfpo.trainer.published_names import Entries
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
+BASE = ".base_layer"
+"""What peft puts into the names of the weights that it wraps, once for each of a module's adapted tensors."""
 
 
 def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, seed: int) -> None:
@@ -34,42 +39,90 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
         seed: A is drawn from it.
 
     Raises:
-        ConfigError: a name in ``settings.matrices`` is none of a matrix of the model.
+        ConfigError: a name in ``settings.matrices`` is none of a matrix of the model's layers.
     """
+    linear, experts = (_chosen(names, settings.matrices) for names in (linear_layers(model), expert_tensors(model)))
+    found = {_last(name) for name in (*linear, *experts)}
+    if unknown := sorted(set(settings.matrices or ()) - found):
+        known = sorted({_last(name) for name in (*linear_layers(model), *expert_tensors(model))})
+        raise ConfigError(
+            f"train.lora.matrices = {settings.matrices}: the layers of the model have no matrix called {unknown}; they have "
+            f"{', '.join(known)} (embeddings, the output layer, routers and convolutions get no adapters)"
+        )
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=settings.matrices or "all-linear"
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=linear, target_parameters=experts
     )
     with torch.random.fork_rng(devices=[]):  # the weights are on the CPU still: no GPU's generator is touched
         torch.default_generator.manual_seed(seed_of("lora", seed))
-        try:
-            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
-        except ValueError as error:
-            raise ConfigError(f"train.lora.matrices = {settings.matrices}: {error}") from None
-    adapted = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    if unknown := set(settings.matrices or ()) - adapted:  # peft passes over a name as long as another is found
-        raise ConfigError(f"train.lora.matrices = {settings.matrices}: the model has no matrix called {sorted(unknown)}")
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             for module in layer.modules():
                 if isinstance(module, nn.Linear) and not any(weight.requires_grad for weight in module.parameters()):
                     module.to(compute)
+    for name in experts:
+        tensor = adapted_tensors(model)[name].get_param()
+        tensor.data = tensor.data.to(compute)
 
 
-def merged(
-    model: PreTrainedModel, tensors: Iterable[tuple[str, Tensor]], whole: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """The weights under the names that they have without adapters, each with its adapter added where it has one.
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the modules with a matrix that adapters can stand beside: all but the output layer."""
+    head = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+
+
+def expert_tensors(model: PreTrainedModel) -> list[str]:
+    """Names of the parameters [experts, m, n] that hold the matrices of a layer's experts."""
+    return [
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 3 and not isinstance(module, nn.modules.conv._ConvNd)
+    ]
+
+
+def _chosen(names: list[str], matrices: list[str] | None) -> list[str]:
+    return names if matrices is None else [name for name in names if _last(name) in matrices]
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def adapted_tensors(model: PreTrainedModel) -> dict[str, LoraLayer]:
+    """Name of each tensor with an adapter, as it is without adapters -> peft's layer of it."""
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+    return {f"{name.replace(BASE, '')}.{getattr(layer, 'parameter_name', 'weight')}": layer for name, layer in layers}
+
+
+def merged(model: PreTrainedModel, tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor]) -> Entries:
+    """What makes each weight, by the name that it has without adapters: with its adapter added where it has one.
 
     Args:
-        tensors: entries of the model's state dict, or its named parameters; those of adapters may be among them.
+        tensors: entries of the model's state dict; those of adapters may be among them.
         whole: puts a sharded tensor together.
     """
-    adapted = {f"{name}.base_layer.weight": module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    for name, tensor in tensors:
-        if name in adapted:
-            layer = adapted[name]
-            a, b = (whole(matrix[ADAPTER].weight.detach()) for matrix in (layer.lora_A, layer.lora_B))
-            tensor = whole(tensor).to(a.dtype).addmm(b, a, alpha=layer.scaling[ADAPTER])
-            yield name.replace(".base_layer.", "."), tensor
-        elif ".lora_A." not in name and ".lora_B." not in name:
-            yield name.replace(".base_layer.", "."), whole(tensor)
+    adapted = adapted_tensors(model)
+
+    def entries() -> Iterator[tuple[str, Callable[[], Tensor]]]:
+        for name, tensor in tensors.items():
+            if ".lora_A." not in name and ".lora_B." not in name:
+                layer = adapted.get(plain := name.replace(BASE, ""))
+                yield plain, (lambda tensor=tensor, layer=layer: _with_adapter(whole(tensor), layer, whole))
+
+    return dict(entries())
+
+
+def _with_adapter(tensor: Tensor, layer: LoraLayer | None, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    if layer is None:
+        return tensor
+    a, b = (whole(matrix[ADAPTER].weight) for matrix in (layer.lora_A, layer.lora_B))
+    scaling, tensor = layer.scaling[ADAPTER], tensor.to(a.dtype)
+    if tensor.ndim == 2:  # [out, in], but [in, out] of a Conv1D
+        return tensor.addmm(*((a.T, b.T) if layer.fan_in_fan_out else (b, a)), alpha=scaling)
+    # peft's layout of the experts' adapters (ParamWrapper.get_delta_factors): A by expert, then rank; B by rank, then expert.
+    experts = len(tensor)
+    a = a.reshape(experts, -1, a.shape[-1])
+    b = b.reshape(b.shape[0], -1, experts).permute(2, 0, 1)
+    # [experts, out, in], or [experts, in, out]
+    return tensor.baddbmm(*((b, a) if layer._did_swap_in_out_features else (a.mT, b.mT)), alpha=scaling)

@@ -27,6 +27,7 @@ from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
 from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.packing import MicroBatch, micro_batches
+from sfpo.trainer.published_names import published, stored_once
 from sfpo.trainer.scorer import Scorer
 from sfpo.types import OldPolicy, TrainBatch
 
@@ -141,18 +142,16 @@ class Policy:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every entry of the state dict, tied weights under both names (see RolloutEngine.load_weights), adapters merged.
+        """All parameters and persistent buffers, tied ones once, under the names and in the layout of the published checkpoint
+        (see RolloutEngine.load_weights), adapters merged.
 
-        Sharded ones are put together one at a time, as all ranks ask for them.
+        One is made at a time; sharded ones are put together as all ranks ask for them.
         """
-        return merged(self.model, self.model.state_dict().items(), self._whole)
-
-    def weights_named_once(self) -> Iterator[tuple[str, Tensor]]:
-        """As ``weights``, tied weights under one name."""
-        parameters = ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
-        return merged(self.model, parameters, self._whole)
+        tensors = stored_once(self.model, self.model.state_dict(keep_vars=True))
+        return published(self.model, merged(self.model, tensors, self._whole))
 
     def _whole(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
         return tensor.to(self.device).full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def state(self) -> dict[str, Tensor]:

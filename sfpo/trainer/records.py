@@ -18,8 +18,15 @@ TEXT_LIMIT = 4000
 """Characters of a completion that are kept: its first and last half as many."""
 
 
-def step_record(progress: Progress, rollouts: Rollouts, report: StepReport, learning_rate: float) -> dict[str, Any]:
-    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the groups."""
+def step_record(
+    progress: Progress, rollouts: Rollouts, report: StepReport, learning_rate: float, vocabulary: int
+) -> dict[str, Any]:
+    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the groups.
+
+    Args:
+        vocabulary: token ids below it have a text. Embeddings may have more rows, which the policy can sample, and does not
+            unless something is wrong.
+    """
     gap = sampler_gap(report.old.logprobs, sampler_logprobs_of(rollouts.groups))
     rewards = rewards_of(rollouts.drawn)
     completions = [completion for group in rollouts.drawn for completion in group.completions]
@@ -32,6 +39,7 @@ def step_record(progress: Progress, rollouts: Rollouts, report: StepReport, lear
         "zero_variance_groups_trained": zero_variance(rewards_of(rollouts.groups)).float().mean().item(),
         "response_length": sum(len(completion.token_ids) for completion in completions) / len(completions),
         "truncated": sum(completion.truncated for completion in completions) / len(completions),
+        "tokens_without_text": sum(token >= vocabulary for completion in completions for token in completion.token_ids),
         "entropy": report.old.entropy,
         "entropy_zscore": report.entropy_zscore,
         "alpha": report.alpha,

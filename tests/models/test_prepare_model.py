@@ -119,14 +119,14 @@ def test_the_token_that_ends_a_turn_joins_the_stop_tokens(source):
     """As in a base model: its settings name <|pad|> (0) as the end, its chat template closes turns with <|im_end|>."""
     change(source / "generation_config.json", eos_token_id=0)
     change(source / "tokenizer_config.json", eos_token="<|pad|>")
-    complete(source)
+    complete(source, "model 'tiny'", {})
     end = AutoTokenizer.from_pretrained(source).convert_tokens_to_ids("<|im_end|>")
     assert GenerationConfig.from_pretrained(source).eos_token_id == [0, end]
 
 
 def test_padding_is_not_the_end_of_a_turn_where_another_token_can_pad(source):
     change(source / "tokenizer_config.json", pad_token="<|im_end|>")
-    complete(source)
+    complete(source, "model 'tiny'", {})
     tokenizer = AutoTokenizer.from_pretrained(source)
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|pad|>", "<|im_end|>")
     assert GenerationConfig.from_pretrained(source).pad_token_id == tokenizer.convert_tokens_to_ids("<|pad|>")
@@ -135,19 +135,19 @@ def test_padding_is_not_the_end_of_a_turn_where_another_token_can_pad(source):
 def test_padding_stays_the_end_of_a_turn_where_no_token_can_pad(source):
     """Both special tokens that are not the start of a turn end one here."""
     change(source / "tokenizer_config.json", pad_token="<|im_end|>", eos_token="<|pad|>")
-    complete(source)
+    complete(source, "model 'tiny'", {})
     assert AutoTokenizer.from_pretrained(source).pad_token in ("<|im_end|>", "<|pad|>")
 
 
 def test_missing_generation_settings_are_written(source):
     (source / "generation_config.json").unlink()
-    complete(source)
+    complete(source, "model 'tiny'", {})
     assert GenerationConfig.from_pretrained(source).eos_token_id == AutoTokenizer.from_pretrained(source).eos_token_id
 
 
 def test_other_generation_settings_stay(source):
     change(source / "generation_config.json", repetition_penalty=1.05)
-    complete(source)
+    complete(source, "model 'tiny'", {})
     assert GenerationConfig.from_pretrained(source).repetition_penalty == 1.05
 
 
@@ -157,7 +157,7 @@ def test_a_model_without_an_end_of_a_turn_is_refused(source):
         (source / name).write_text(json.dumps({key: value for key, value in keys.items() if not key.startswith("eos_token")}))
     (source / "chat_template.jinja").write_text("{% for message in messages %}{{ message['content'] }}\n{% endfor %}")
     with pytest.raises(ConfigError, match="no token ends a turn"):
-        complete(source)
+        complete(source, "model 'tiny'", {})
 
 
 def test_a_scratch_model_needs_a_data_set(tiny_model, tmp_path):

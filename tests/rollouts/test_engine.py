@@ -1,14 +1,17 @@
 """Each live engine against the policy in torch: same weights, same log-probs, also after a sync."""
 
 import gc
+import json
+import shutil
 
 import pytest
 import torch
+from transformers import AutoModel, AutoModelForCausalLM
 
 from sfpo.config import Sampling
 from sfpo.rollouts import make_engine
 from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
-from sfpo.rollouts.transformers_engine import SeededSampler
+from sfpo.rollouts.transformers_engine import SeededSampler, own_attention
 from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.seeding import seed_of
 from sfpo.trainer.policy import Policy
@@ -189,3 +192,92 @@ def test_a_gpus_engine_cuts_long_prompts_and_a_cpus_does_not(limits, params):
     assert gpu["kernel_config"] == {"enable_flashinfer_autotune": False}
     assert gpu["distributed_executor_backend"] == "external_launcher" and cpu["distributed_executor_backend"] is None
     assert gpu["tensor_parallel_size"] == 2 and gpu["max_num_seqs"] == 512
+
+
+ASKED_FOR = {
+    "repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "suppress_tokens": list(range(20, 250)),
+    "begin_suppress_tokens": list(range(20, 250)),
+    "bad_words_ids": [[token] for token in range(20, 250)],
+    "min_new_tokens": 40,
+    "min_length": 200,
+    "num_beams": 4,
+    "num_return_sequences": 2,
+    "forced_bos_token_id": 30,
+    "forced_eos_token_id": 30,
+    "temperature": 0.1,
+    "top_k": 1,
+    "top_p": 0.1,
+    "min_p": 0.9,
+    "typical_p": 0.1,
+    "exponential_decay_length_penalty": (1, 5.0),
+    "sequence_bias": [[[30], 10.0]],
+    "watermarking_config": {"greenlist_ratio": 0.5, "bias": 10.0},
+    "guidance_scale": 3.0,
+    "do_sample": True,
+    "max_length": 5,
+    "stop_strings": ["1"],
+    "penalty_alpha": 0.6,
+    "prompt_lookup_num_tokens": 3,
+    "renormalize_logits": True,
+    "cache_implementation": "static",
+    "use_cache": False,
+}
+"""What a generation_config.json can ask for beside the tokens that end a completion: none of it is the policy's."""
+
+
+def test_whatever_generation_config_asks_for_the_policy_alone_is_sampled(
+    transformers_engine, policy, checkpoint, limits, params, tmp_path
+):
+    asking = shutil.copytree(checkpoint, tmp_path / "asking")
+    plain = json.loads((checkpoint / "generation_config.json").read_text())
+    (asking / "generation_config.json").write_text(json.dumps({**plain, **ASKED_FOR}))
+    tiny = params.suites["tiny"]
+    engine = make_engine(asking, limits, tiny.sampler.model_copy(update={"library": "transformers"}), tiny.execution.engine)
+    for load in (lambda one: None, lambda one: one.load_weights(policy.weights()), lambda one: one.load_checkpoint(asking)):
+        load(engine)
+        transformers_engine.load_weights(policy.weights())
+        asked = requests(engine)
+        assert engine.generate(asked, Sampling()) == transformers_engine.generate(asked, Sampling())
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "attention"),
+    [
+        ("llama", {}, "sdpa"),
+        ("gemma2", {"attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 16}, "eager"),  # torch's kernel has no soft cap
+        ("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}, "eager"),  # nor sinks
+        ("mistral", {"sliding_window": 4}, "sdpa"),  # the mask has the window
+    ],
+)
+def test_the_transformers_engine_computes_what_the_model_asks_of_attention(
+    family, settings, attention, family_checkpoint, limits, params
+):
+    folder = family_checkpoint(family, **settings)
+    tiny = params.suites["tiny"]
+    sampler = tiny.sampler.model_copy(update={"library": "transformers"})
+    engine = make_engine(folder, limits, sampler, tiny.execution.engine)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    assert own_attention(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)) == attention
+    asked = requests(engine, samples=1)
+    for request, completion in zip(asked, engine.generate(asked, Sampling()), strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([request.prompt_ids + completion.token_ids])).logits[
+                0, len(request.prompt_ids) - 1 : -1
+            ]
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=1e-4)
+
+
+def test_vllm_changes_no_class_that_the_policy_is_of(family_checkpoint):
+    from sfpo.rollouts.vllm_engine import set_own_class_apart
+
+    folder = family_checkpoint("olmo2")
+    policys = type(AutoModelForCausalLM.from_pretrained(folder).model)
+    set_own_class_apart(folder)
+    vllms = type(AutoModel.from_pretrained(folder))
+    assert issubclass(vllms, policys) and vllms is not policys
+    set_own_class_apart(folder)  # a second engine of the process has the first one's
+    assert type(AutoModel.from_pretrained(folder)) is vllms
+    assert type(AutoModelForCausalLM.from_pretrained(folder).model) is policys

@@ -74,7 +74,7 @@ def run(case: str, checkpoint: Path, out: Path, ranks: Ranks) -> None:
         batch = fixed_batch(policy, step)
         report = rule.step(policy, batch)
         seen.append({"updates": report.updates, "entropy": report.old.entropy})
-    weights = {name: weight.clone() for name, weight in policy.weights_named_once()}
+    weights = {name: weight.clone() for name, weight in policy.weights()}
     if ranks.first:
         (out / f"{case}.json").write_text(json.dumps(seen))
         save_file(weights, out / f"{case}.safetensors")

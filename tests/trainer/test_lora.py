@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sfpo.algorithms.update_rules import make_update_rule
@@ -10,6 +11,7 @@ from sfpo.config import Execution, Lora
 from sfpo.schema import ConfigError
 from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
+from sfpo.trainer.lora import adapted_tensors
 from sfpo.trainer.policy import Policy
 from sfpo.types import OldPolicy, TrainBatch
 
@@ -20,13 +22,13 @@ LORA = Lora(rank=4, alpha=8.0)
 
 @pytest.fixture
 def make_policy(checkpoint, params):
-    def make(lora=LORA, seed=0, objective=params.objectives["grpo"], **changes) -> Policy:
+    def make(lora=LORA, seed=0, objective=params.objectives["grpo"], start=checkpoint, **changes) -> Policy:
         train = params.suites["tiny"].train
         optimizer = train.optimizer.model_copy(update={"learning_rate": 1e-2})
         changes = {"mini_batch_prompts": 1, "optimizer": optimizer, "lora": lora, **changes}
         computing = {key: changes.pop(key) for key in set(changes) & set(Execution.model_fields)}
         execution = params.suites["tiny"].execution.model_copy(update=computing)
-        return Policy(checkpoint, objective, train.model_copy(update=changes), execution, 32, seed=seed)
+        return Policy(start, objective, train.model_copy(update=changes), execution, 32, seed=seed)
 
     return make
 
@@ -42,7 +44,7 @@ def step(policy: Policy, rule: str = "sfpo") -> None:
 
 
 def test_the_policy_starts_as_the_checkpoint_to_the_bit(make_policy, checkpoint):
-    start = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    start = load_file(checkpoint / "model.safetensors")
     seen = dict(make_policy().weights())
     assert seen.keys() == start.keys()
     assert all(torch.equal(seen[name], start[name]) for name in start)
@@ -87,7 +89,9 @@ def test_named_matrices_alone_get_adapters(make_policy):
     assert len(policy.parameters()) == 2 * 2 * policy.model.config.num_hidden_layers
     with pytest.raises(ConfigError, match=r"train.lora.matrices = \['w_q'\]"):
         make_policy(lora=Lora(rank=2, alpha=2.0, matrices=["w_q"]))
-    with pytest.raises(ConfigError, match=r"the model has no matrix called \['v_porj'\]"):
+    with pytest.raises(
+        ConfigError, match=r"the model have no matrix called \['v_porj'\]; they have down_proj, gate_proj, k_proj"
+    ):
         make_policy(lora=Lora(rank=2, alpha=2.0, matrices=["q_proj", "v_porj"]))
 
 
@@ -137,3 +141,64 @@ def test_an_entropy_bonus_reaches_adapters_past_a_frozen_output_layer(make_polic
     before = [parameter.detach().clone() for parameter in policy.parameters()]
     step(policy, "grpo")
     assert any(not torch.equal(one, other) for one, other in zip(before, policy.parameters(), strict=True))
+
+
+EXPERTS = {
+    "mixtral": ({"num_local_experts": 4, "num_experts_per_tok": 2}, {"gate_up_proj", "down_proj"}),
+    "qwen3_moe": ({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}, {"gate_up_proj", "down_proj"}),
+    # [experts, in, out], with biases
+    "gpt_oss": ({"num_local_experts": 4, "num_experts_per_tok": 2}, {"gate_up_proj", "down_proj"}),
+    "granitemoe": ({"num_local_experts": 4, "num_experts_per_tok": 2}, {"weight"}),
+}
+
+
+@pytest.fixture(params=EXPERTS)
+def experts(request, family_checkpoint):
+    settings, names = EXPERTS[request.param]
+    return family_checkpoint(request.param, **settings), names
+
+
+def move(policy: Policy) -> None:
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+
+
+def test_adapters_of_experts_reach_the_weights_that_readers_see(experts, make_policy, tmp_path):
+    folder, names = experts
+    policy = make_policy(start=folder)
+    assert names <= {name.rpartition(".")[2] for name in adapted_tensors(policy.model)}
+    start = load_file(folder / "model.safetensors")
+    move(policy)
+    export_checkpoint(policy, folder, tmp_path / "best")
+    moved = load_file(tmp_path / "best/model.safetensors")
+    of_experts = {name for name in moved if ("expert" in name or "_linear" in name) and not name.endswith("bias")}
+    assert of_experts and not any(torch.equal(moved[name], start[name]) for name in of_experts)
+    tokens = torch.tensor([[5, 6, 7, 8, 9]])
+    policy.model.eval()
+    policy.model.set_attn_implementation("eager")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "best", attn_implementation="eager")
+    torch.testing.assert_close(policy.model(tokens).logits, merged(tokens).logits, rtol=0, atol=1e-4)
+
+
+def test_adapters_of_experts_get_a_gradient(experts, make_policy):
+    policy = make_policy(start=experts[0], gradient_checkpointing=True)
+    policy.model.set_attn_implementation("eager")
+    policy.model(torch.tensor([[5, 6, 7, 8, 9]])).logits.sum().backward()
+    b = [layer.lora_B["default"].weight for layer in adapted_tensors(policy.model).values()]
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in b)
+
+
+def test_in_bfloat16_frozen_experts_are_kept_in_it(experts, make_policy):
+    folder, _ = experts
+    policy = make_policy(start=folder, policy_dtype="bfloat16")
+    for layer in adapted_tensors(policy.model).values():
+        assert getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight")).dtype == torch.bfloat16
+    assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())
+
+
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens", "gate"])
+def test_what_gets_no_adapter_is_refused_by_name(name, family_checkpoint, make_policy):
+    folder = family_checkpoint("mixtral", **EXPERTS["mixtral"][0])
+    with pytest.raises(ConfigError, match=rf"no matrix called \['{name}'\]; they have down_proj, gate_up_proj, k_proj"):
+        make_policy(start=folder, lora=Lora(rank=2, alpha=2.0, matrices=["q_proj", name]))

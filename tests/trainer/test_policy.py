@@ -131,11 +131,6 @@ def test_the_learning_rate_rises_and_stays(make_policy):
     assert make_policy(optimizer={"learning_rate": 1.0}).set_learning_rate(1) == 1.0
 
 
-def test_tied_weights_are_named_twice_for_the_engine(make_policy):
-    names = dict(make_policy().weights())
-    assert torch.equal(names["lm_head.weight"], names["model.embed_tokens.weight"])
-
-
 @pytest.mark.parametrize(("advantages", "rows"), [([0.0, 0.0, 0.5, -0.5], [2, 3]), ([0.0] * 4, [])])
 def test_leaving_out_completions_without_advantage_changes_no_gradient(make_policy, params, advantages, rows):
     # An entropy coefficient this small keeps every completion in and moves nothing that float64 could show at 1e-10.
