@@ -69,7 +69,7 @@ SIZES = {
     "linear_value_head_dim": 32,
 }
 """Setting of a configuration -> its value in a tiny model, where the family has that setting and it is not None there."""
-MLA = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
+MLA = {"head_dim": 64, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
 """The published sizes of multi-head latent attention: vLLM's kernel takes no others."""
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 32},
@@ -80,13 +80,12 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
     "olmo3": {"layer_types": ["sliding_attention", "full_attention"] * 2},
     "bamba": {"attn_layer_indices": [1, 3], "mamba_expand": 2},
     "apertus": {"hidden_act": "xielu"},
-    "minimax_m2": {"rotary_dim": 32},
-    "deepseek_v2": {"num_key_value_heads": 4, **MLA},
+    # Settings of the published config.json that vLLM reads and transformers does not:
+    "minimax_m2": {"rotary_dim": 32, "scoring_func": "sigmoid", "use_routing_bias": True},
+    "glm4_moe": {"head_dim": 32},
+    "deepseek_v3": {"num_key_value_heads": 4, "topk_method": "noaux_tc", **MLA},
+    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2, **MLA},
     "glm4_moe_lite": {"num_key_value_heads": 4, **MLA},
-    "deepseek_v3": {
-        "num_key_value_heads": 4,
-        "topk_method": "noaux_tc",
-    },  # as in the published config.json; vLLM makes the router's bias by it
 }
 
 

@@ -17,7 +17,7 @@ ROUNDING = 1e-4
     [
         "gemma2",  # no output layer of its own: the input embedding's
         "mixtral",  # experts that vLLM packs, and that transformers holds under other names
-        "deepseek_v3",  # a buffer that the checkpoint stores
+        "glm4_moe",  # a buffer that the checkpoint stores: the bias of the router
         "olmo2",  # run by vLLM through transformers, whose class the policy shares
     ],
 )
