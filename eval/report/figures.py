@@ -28,7 +28,7 @@ from eval.report.panels import (
     smoothed,
     time_unit,
 )
-from eval.report.style import BASE_COLOR, Look, Properties, looks, styled
+from eval.report.style import BASE_COLOR, Look, looks, styled
 from eval.report.targets import BEST, costs_to_targets, spent_to_targets
 from sfpo.settings import ReportSettings
 
@@ -193,13 +193,8 @@ def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[
         runs = rows_of(seeds, arm=arm)
         offsets = 0.22 * np.linspace(-1, 1, len(runs)) * (len(runs) > 1)  # seeds often coincide: validations are few
         for cost, arrived_alone, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
-            mark: Properties = {
-                "marker": SEED_MARKS[arrived_alone],
-                "color": "0.2",
-                "markerfacecolor": "w",
-                "markeredgewidth": 0.6,
-            }
-            axes.plot(cost, place + offset, **mark)
+            mark = SEED_MARKS[arrived_alone]
+            axes.plot(cost, place + offset, marker=mark, color="0.2", markerfacecolor="w", markeredgewidth=0.6)
         arrived = "" if mean["n_reached"] == mean["n_seeds"] else f"{mean['n_reached']} of {mean['n_seeds']}"
         axes.annotate(
             "\n".join(filter(None, [ratio_label(mean, next(iter(look))), arrived])),

@@ -187,10 +187,18 @@ def _points(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str
             axes.plot(cost, place + offset, marker=SEED_MARKS[reached], **SEED_LOOK)
         axes.plot([row["cost_low"], row["cost_high"]], [place, place], color=color, linewidth=1)
         axes.plot(row["cost"], place, color=color, marker=look[row["arm"]].marker)  # nothing where it is missing
-        beside: Properties = {"xycoords": axes.get_yaxis_transform(), "xytext": (3, 0), "textcoords": "offset points"}
         weight = "bold" if is_significant(row["p_holm"]) else "normal"
         label = ratio_label(row, next(iter(look)))
-        axes.annotate(label, (1, place), va="center", fontsize="small", fontweight=weight, **beside)
+        axes.annotate(
+            label,
+            (1, place),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+            fontweight=weight,
+        )
     axes.set_xlim(left, right)
     decades = np.log10(right / left)
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 1.4 else (1, 3) if decades < 2 else (1,)
