@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ from sfpo.settings import ReportSettings
 
 ALL_MODELS = "all models"
 """Model of the rows that hold a gain over all models of the table."""
+Row = dict[str, Any]
+"""Of a frame: names, numbers, missing numbers."""
 SOURCES = ("seed", "problem", "interaction", "sample")
 
 
@@ -105,7 +108,7 @@ def _without_numbers(settings: ReportSettings) -> pd.DataFrame:
     )
 
 
-def _group_rows(group: Group, settings: ReportSettings) -> list[dict[str, object]]:
+def _group_rows(group: Group, settings: ReportSettings) -> list[Row]:
     known = {"model": group.model, "dataset": group.dataset}
     rows = [{**known, "arm": arm, "kind": "score", **_row(interval(v), settings)} for arm, v in group.values.items()]
     for arm, reference in gain_pairs(settings):
@@ -138,7 +141,7 @@ def arm_components(group: Group, arm: str, reference: str, settings: ReportSetti
     return components(group.values[arm], group.values[reference], sampling, settings.samples, seed)
 
 
-def _pooled_rows(groups: list[Group], settings: ReportSettings) -> list[dict[str, object]]:
+def _pooled_rows(groups: list[Group], settings: ReportSettings) -> list[Row]:
     """The gain of each arm over the first on all models together, for each data set."""
     first, *others = settings.arms
     rows = []
@@ -147,7 +150,7 @@ def _pooled_rows(groups: list[Group], settings: ReportSettings) -> list[dict[str
         for arm in others:
             pooled = pooled_over_models([differences(values[arm], values[first]) for values in trained])
             nothing = {name: 0.0 * table for name, table in pooled.items()}
-            row = {"model": ALL_MODELS, "dataset": dataset, "arm": f"{arm}-{first}", "kind": "gain"}
+            row: Row = {"model": ALL_MODELS, "dataset": dataset, "arm": f"{arm}-{first}", "kind": "gain"}
             row |= {**_row(paired_gain(pooled, nothing), settings), "n_seeds": len(settings.seeds)}
             rows.append({**row, "p": paired_p_value(pooled, nothing)[AVERAGE], "p_holm": np.nan})
     return rows

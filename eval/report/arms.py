@@ -28,13 +28,13 @@ from eval.report.panels import (
 from eval.report.partial import missing_note
 from eval.report.statistics.comparisons import holm, is_significant
 from eval.report.statistics.scores import AVERAGE
-from eval.report.style import Look, looks, styled
+from eval.report.style import Look, Properties, looks, styled
 from sfpo.settings import ReportSettings
 
 COST_TITLES = {"rollouts": "Rollouts", "backward_passes": "Backward passes", "seconds": "Training time"}
 ENDS = ("", "_low", "_high")
-LEVEL_LINE = {"color": "0.35", "linestyle": (0, (1, 1)), "linewidth": 0.8}
-BUDGET_LINE = {"color": "0.35", "linestyle": "-", "linewidth": 0.6}
+LEVEL_LINE: Properties = {"color": "0.35", "linestyle": (0, (1, 1)), "linewidth": 0.8}
+BUDGET_LINE: Properties = {"color": "0.35", "linestyle": "-", "linewidth": 0.6}
 
 
 def arms_table(
@@ -110,9 +110,8 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
     for arm, name in settings.arms.items():
         cells: list[Cell | str] = []
         for _, row in rows_of(rows, arm=arm).iterrows():  # test, then each cost
-            gain = [row[f"accuracy_gain{end}"] for end in ENDS]
-            cells.append(Cell(*(row[f"accuracy{end}"] for end in ENDS)))
-            cells.append("-" if arm == first else Cell(*gain, signed=True, bold=is_significant(row["p_holm"])))
+            gain = Cell.of(row, "accuracy_gain", signed=True, bold=is_significant(row["p_holm"]))
+            cells += [Cell.of(row, "accuracy"), "-" if arm == first else gain]
         lines.append((name, [*cells, rows_of(rows, arm=arm)["trigger"].iloc[0]]))
     budget = rows.dropna(subset=["budget"]).groupby("measure")["budget"].first()
     return Block(f"{title}; equal budgets: {', '.join(_amount(cost, budget[cost]) for cost in COSTS)}", lines, len(lines))

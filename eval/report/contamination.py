@@ -83,11 +83,12 @@ def _frame(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: ReportSetting
     counts = found.groupby(["benchmark", "dataset", "kind"]).size()
     rows = []
     for benchmark in settings.benchmarks:
-        row = {"benchmark": benchmark, "problems": int(problems[benchmark])}
+        number = int(problems[benchmark])
+        row: dict[str, str | float] = {"benchmark": benchmark, "problems": number}
         for dataset in settings.datasets:
             for kind in (*KINDS, ANY):
                 count = int(counts.get((benchmark, dataset, kind), 0))
-                row |= {f"{dataset}_{kind}": count, f"{dataset}_{kind}_share": 100 * count / row["problems"]}
+                row |= {f"{dataset}_{kind}": count, f"{dataset}_{kind}_share": 100 * count / number}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -193,8 +193,8 @@ def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[
         runs = rows_of(seeds, arm=arm)
         offsets = 0.22 * np.linspace(-1, 1, len(runs)) * (len(runs) > 1)  # seeds often coincide: validations are few
         for cost, arrived_alone, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
-            mark = {"marker": SEED_MARKS[arrived_alone], "color": "0.2", "markerfacecolor": "w", "markeredgewidth": 0.6}
-            axes.plot(cost, place + offset, **mark)
+            mark = SEED_MARKS[arrived_alone]
+            axes.plot(cost, place + offset, marker=mark, color="0.2", markerfacecolor="w", markeredgewidth=0.6)
         arrived = "" if mean["n_reached"] == mean["n_seeds"] else f"{mean['n_reached']} of {mean['n_seeds']}"
         axes.annotate(
             "\n".join(filter(None, [ratio_label(mean, next(iter(look))), arrived])),

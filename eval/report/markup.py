@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Self
 
 import pandas as pd
 
@@ -34,6 +35,11 @@ class Cell:
     signed: bool = False
     """A gain: its mean carries a sign, also where it is positive."""
     bold: bool = False
+
+    @classmethod
+    def of(cls, row: pd.Series, name: str, signed: bool = False, bold: bool = False) -> Self:
+        """From the columns <name>, <name>_low and <name>_high of a row."""
+        return cls(row[name], row[f"{name}_low"], row[f"{name}_high"], signed, bold)
 
     @property
     def mean_text(self) -> str:

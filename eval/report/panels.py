@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from eval.report.style import PANEL_HEIGHT, WIDTH, Look
+from eval.report.style import PANEL_HEIGHT, WIDTH, Look, Properties
 from sfpo.settings import ReportSettings
 
 GROUP = ["model", "dataset"]
@@ -25,7 +27,7 @@ LEGEND_CHARACTERS = 100
 HANDLE_CHARACTERS = 8
 MARKED_POINTS = 8
 """Markers along one curve, at most: more would hide it."""
-BACKGROUND = {"linewidth": 0.8, "markersize": 2.5, "alpha": 0.7, "zorder": 1.9}
+BACKGROUND: Properties = {"linewidth": 0.8, "markersize": 2.5, "alpha": 0.7, "zorder": 1.9}
 """Of curves that are not in front; 2 is matplotlib's own zorder of lines."""
 
 
@@ -66,7 +68,7 @@ def smoothed(frame: pd.DataFrame, curve: list[str], window: int) -> pd.DataFrame
     return frame.assign(value=averages)
 
 
-def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **layout: object) -> tuple[Figure, list[Axes]]:
+def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **layout: Any) -> tuple[Figure, list[Axes]]:
     """A figure as wide as the text, with ``panels`` axes in rows of ``columns``.
 
     Args:
@@ -114,7 +116,7 @@ def label_steps(panels: list[Axes], columns: int) -> None:
 
 def legend_above(figure: Figure, handles: list[Line2D], title: str) -> None:
     """One legend for all panels, outside them, in up to four columns, with a line that says what is drawn."""
-    widths = [len(handle.get_label()) + HANDLE_CHARACTERS for handle in handles]
+    widths = [len(str(handle.get_label())) + HANDLE_CHARACTERS for handle in handles]
     fits = [n for n in (4, 3, 2) if sum(max(column, default=0) for column in _split(widths, n)) <= LEGEND_CHARACTERS]
     columns = min(len(handles), fits[0] if fits else 1)
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)

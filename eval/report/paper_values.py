@@ -200,8 +200,7 @@ def _block(rows: pd.DataFrame, titles: Mapping[str, str], title: str) -> Block:
         of_whom = {"score": arm, "gain": f"{arm} - {over}", "ratio": f"{over} over {arm}"}[row["kind"]]
         sign = "+" if row["kind"] == "gain" else ""
         mark = f" {DAGGER}" if row["kind"] == "gain" and not row["computed"] else ""
-        numbers = [row["ours"], row["ours_low"], row["ours_high"]]
-        ours = Ratio(*numbers) if row["kind"] == "ratio" else Cell(*numbers, signed=row["kind"] == "gain")
+        ours = Ratio.of(row, "ours") if row["kind"] == "ratio" else Cell.of(row, "ours", signed=row["kind"] == "gain")
         within = "n/a" if pd.isna(row["within"]) else "yes" if row["within"] else "no"
         cells = [
             f"{row['paper']:{sign}.2f}{mark}",

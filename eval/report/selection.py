@@ -25,7 +25,7 @@ TITLES: dict[CheckpointChoice, str] = {
 LUCK = "luck"
 """Column: best on these problems less best on the other folds."""
 
-ByChoice = dict[str, Values]
+ByChoice = dict[CheckpointChoice, Values]
 """Choice -> benchmark -> [seeds, problems]."""
 
 
@@ -61,7 +61,7 @@ def selection_table(scores: pd.DataFrame, settings: ReportSettings) -> Table:
 
 def _values(of_arm: pd.DataFrame, settings: ReportSettings) -> ByChoice:
     runs = [run for _, run in of_arm.groupby("seed", sort=False)]
-    values = {}
+    values: ByChoice = {}
     for how in TITLES:
         tables = per_problem(pd.concat([chosen(run, how) for run in runs]))
         values[how] = {benchmark: tables[benchmark] for benchmark in settings.benchmarks}
@@ -69,12 +69,12 @@ def _values(of_arm: pd.DataFrame, settings: ReportSettings) -> ByChoice:
 
 
 def _scores(values: ByChoice) -> dict[str, float]:
-    cells = {how: interval(tables) for how, tables in values.items()}
+    cells: dict[str, pd.DataFrame] = {how: interval(tables) for how, tables in values.items()}
     return _row({**cells, LUCK: interval(_luck(values), GAIN_BOUNDS)})
 
 
 def _gains(values: ByChoice, reference: ByChoice) -> dict[str, float]:
-    cells = {how: paired_gain(values[how], reference[how]) for how in TITLES}
+    cells: dict[str, pd.DataFrame] = {how: paired_gain(values[how], reference[how]) for how in TITLES}
     return _row({**cells, LUCK: paired_gain(_luck(values), _luck(reference))})
 
 
@@ -91,9 +91,8 @@ def _block(rows: pd.DataFrame, settings: ReportSettings) -> Block:
     of_group, first = rows.iloc[0], next(iter(settings.arms))
     titles = settings.arms | {f"{arm}-{first}": f"{title} - {settings.arms[first]}" for arm, title in settings.arms.items()}
 
-    def cells(row: pd.Series) -> list[Cell]:
-        columns = [*TITLES, LUCK]
-        return [Cell(row[c], row[f"{c}_low"], row[f"{c}_high"], signed=c == LUCK or row["kind"] == "gain") for c in columns]
+    def cells(row: pd.Series) -> list[Cell | str]:
+        return [Cell.of(row, column, signed=column == LUCK or row["kind"] == "gain") for column in (*TITLES, LUCK)]
 
     scores, gains = (
         [(titles[row["arm"]], cells(row)) for _, row in rows[rows["kind"] == kind].iterrows()] for kind in ("score", "gain")

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import seaborn as sns
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+Properties = dict[str, Any]
+"""Keyword arguments of matplotlib that say how a line or text is drawn; their types differ by name."""
+LineStyle = Literal["-", "--", ":"]
 
 WIDTH = 5.5
 """Inches: the text width of a single-column paper."""
@@ -18,10 +25,10 @@ PANEL_HEIGHT = 1.75
 # Okabe and Ito's colours, which stay apart under the common forms of colour blindness; without their yellow, faint on white.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-LINES = ["-", "--", ":"]
+LINES: list[LineStyle] = ["-", "--", ":"]
 BASE_COLOR = "0.45"
 
-RC = {
+RC: dict[RcKeyType, Any] = {
     "font.size": 8,
     "axes.labelsize": 7.5,
     "axes.titlesize": 7.5,
@@ -57,7 +64,7 @@ class Look(NamedTuple):
     title: str
     color: str
     marker: str
-    line: str
+    line: LineStyle
 
 
 def looks(arms: dict[str, str]) -> dict[str, Look]:

@@ -66,8 +66,7 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
     def cell(row: pd.Series, column: str) -> Cell | str:
         if pd.isna(row[column]):
             return NONE_LEFT
-        ends, bold = (row[f"{column}_low"], row[f"{column}_high"]), column in row["best_in"].split()
-        return Cell(row[column], *ends, signed=row["kind"] == "gain", bold=bold)
+        return Cell.of(row, column, signed=row["kind"] == "gain", bold=column in row["best_in"].split())
 
     def cells(row: pd.Series) -> list[Cell | str]:
         return [cell(row, column) for column in (*settings.benchmarks, AVERAGE)]

@@ -27,13 +27,13 @@ from eval.report.panels import (
 )
 from eval.report.partial import missing_note
 from eval.report.statistics.comparisons import is_significant
-from eval.report.style import Look, looks, styled
+from eval.report.style import Look, Properties, looks, styled
 from eval.report.targets import ENDS, TARGETS, Target, costs_to_targets, spent_to_targets
 from sfpo.settings import ReportSettings
 
 FURTHEST = 4.0
 """Axes show intervals up to so many times beyond the costs of single runs; three seeds may give far wider ones."""
-SEED_LOOK = {"color": "0.4", "markerfacecolor": "w", "markersize": 2.5, "markeredgewidth": 0.5, "linestyle": ""}
+SEED_LOOK: Properties = {"color": "0.4", "markerfacecolor": "w", "markersize": 2.5, "markeredgewidth": 0.5, "linestyle": ""}
 
 
 # ---------------------------------------------------------------------------------------------- table
@@ -98,7 +98,7 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, units: dict[str, tuple[
 def _cost_cell(row: pd.Series, unit: float) -> Cell | str:
     if pd.isna(row["cost"]):
         return f"not within {row['spent'] / unit:.1f}"
-    return Cell(*(row[f"cost{end}"] / unit for end in ENDS))
+    return Cell(row["cost"] / unit, row["cost_low"] / unit, row["cost_high"] / unit)
 
 
 def _ratio_cell(row: pd.Series, first: str) -> Cell | str:
@@ -106,7 +106,7 @@ def _ratio_cell(row: pd.Series, first: str) -> Cell | str:
         return "-"
     if pd.isna(row["ratio"]):
         return UNKNOWN
-    return Ratio(*(row[f"ratio{end}"] for end in ENDS), bold=is_significant(row["p_holm"]))
+    return Ratio.of(row, "ratio", bold=is_significant(row["p_holm"]))
 
 
 def _notes(settings: ReportSettings, ratios: int) -> list[str]:
@@ -187,10 +187,18 @@ def _points(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str
             axes.plot(cost, place + offset, marker=SEED_MARKS[reached], **SEED_LOOK)
         axes.plot([row["cost_low"], row["cost_high"]], [place, place], color=color, linewidth=1)
         axes.plot(row["cost"], place, color=color, marker=look[row["arm"]].marker)  # nothing where it is missing
-        beside = {"xycoords": axes.get_yaxis_transform(), "xytext": (3, 0), "textcoords": "offset points"}
         weight = "bold" if is_significant(row["p_holm"]) else "normal"
         label = ratio_label(row, next(iter(look)))
-        axes.annotate(label, (1, place), va="center", fontsize="small", fontweight=weight, **beside)
+        axes.annotate(
+            label,
+            (1, place),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+            fontweight=weight,
+        )
     axes.set_xlim(left, right)
     decades = np.log10(right / left)
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 1.4 else (1, 3) if decades < 2 else (1,)

@@ -83,7 +83,7 @@ WORDS = ("seeds", "problems", "seeds and problems together", "samples")
 
 
 def average(row: pd.Series) -> Cell:
-    return Cell(row[AVERAGE], row[f"{AVERAGE}_low"], row[f"{AVERAGE}_high"], signed=row["kind"] == "gain")
+    return Cell.of(row, AVERAGE, signed=row["kind"] == "gain")
 
 
 def told_apart(row: pd.Series, settings: ReportSettings) -> str:

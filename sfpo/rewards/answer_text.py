@@ -16,6 +16,7 @@ All text is untrusted: each step takes time linear in it, or is bounded by MAX_C
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,60 +32,58 @@ MAX_CHARACTERS = 2_000
 
 _ROW_END = re.compile(r"\\\\(?: ?\[[\d.]+ ?(?:pt|em|ex|mm)\])?")
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|up|normal)?|mbox|hbox|mathrm) ?\{ ?([^{}]*?) ?\}"
-_STEPS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z]) ?\.?", ""),
-        (r"\\(?:[lr]?vert)(?![A-Za-z]) ?", "|"),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\neq(?![A-Za-z])", r"\\ne"),
-        (r"\\lbrace(?![A-Za-z]) ?", r"\\{"),
-        (r"\\rbrace(?![A-Za-z])", r"\\}"),
-        (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
-        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
-        (r"\\colon(?![A-Za-z])|\{:\}", ":"),
-        (r"(?<=\d),\\! ?(?=\d{3})|(?<=\d)\{,\}(?=\d{3})", ""),  # thousands, beyond doubt
-        (r"\\! ?", ""),
-        (r"\\(?:[,;:> ]|q?quad(?![A-Za-z]))|~", " "),
-        (r"(\\(?:text|mathrm) ?\{[^{}^]*)\^ ?(?:\{(-?\d)\}|(-?\d)) ?\}", r"\1}^{\2\3}"),  # \mathrm{cm^2}
-        (r"\\mathrm ?\{ ?([eid]) ?\}", r"\1"),
-        (_TEXT, r"\\text{\1}"),
-        (r"^\\text\{(\$?-?\d[\d.,:/]*) ([^{}\d]*)\}$", r"\1\\text{ \2}"),  # \text{3:15 p.m.}
-        (r"\\text\{(?:degrees?|deg)\.?\}|\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", r"\\text{degree}"),
-        (r"(?<=[\d}]) ?(?:degrees?|deg)(?![A-Za-z])", r"\\text{degree}"),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\frac ?(\d|\\pi(?![A-Za-z])) ?", r"\\frac{\1}"),
-        (r"(\\frac ?\{(?:[^{}]|\{[^{}]*\})*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
-        (r"(?<![\w}^./])(\d+) ?/ ?(\d+)(?! ?[\^/.!\d])", r"\\frac{\1}{\2}"),  # 5/2 x is (5/2)x; Math-Verify reads 5/(2x)
-        (r"\((\w+)\) ?(?=_)", r"\1"),  # (4210)_5
-        (r"_ ?\{? ?\\text\{([a-z]+)\} ?\}?", lambda match: "_{" + NUMBERS.get(match[1], rf"\text{{{match[1]}}}") + "}"),
-        (
-            r"^(?:\\text\{)?(?:(?i:there (?:is|are) )?(?i:no) (?:real )?(?:solutions?|roots?|values?)(?: exists?)?)(?:\}|$)",
-            r"\\emptyset",
-        ),
-        (r"\^ ?(-?\d+\.\d+)", r"^{\1}"),
-        (r"([_^]) ?(-?\d+)", r"\1{\2}"),
-        (r"\\(times|cdot) ?\{10\}", r"\\\1 10"),
-        (r"\\varnothing(?![A-Za-z])|^\\\{ ?\\\}$", r"\\emptyset"),
-        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-        (r"\\(l|g)eq(?:slant)?(?![A-Za-z])", r"\\\1e"),
-        (r"\\?\$|\\[()\[\]]", ""),
-        (r"\\langle(?![A-Za-z])", "("),
-        (r"\\rangle(?![A-Za-z])", ")"),
-        (r" ?(?:\\?%|\\text\{(?:percent|pct|%)\}|(?<![A-Za-z])percent(?![A-Za-z]))", "%"),
-        (r"^([A-Za-z](?: ?_ ?(?:\{[^{}]*\}|\w))?) ?\\approx(?![A-Za-z])", r"\1="),
-        (r"(?<=\d) ?(?::|\\text\{ ?to ?\}| to ) ?(?=\d)", ":"),
-        (
-            r"(?i)^\\text\{(?![^{}]*\b(?:not|never|wrong)\b)(?:[^{}]*[ ,])?(?:is|are|equals|answer):? ?"
-            r"(?:\}|(-?\d[\d.,]*)\.?\}$)",
-            r"\1",
-        ),
-        (r"(?<=\\text\{degree\}) ?([CF])$", r"\\text{\1}"),
-        (r"^(?:\\text\{)? ?(?:DNE|D\.N\.E\.|dne) ?\}?$", r"\\text{does not exist}"),
-        (r" +", " "),
-    ]
+_REWRITES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z]) ?\.?", ""),
+    (r"\\(?:[lr]?vert)(?![A-Za-z]) ?", "|"),
+    (r"\\lt(?![A-Za-z])", "<"),
+    (r"\\gt(?![A-Za-z])", ">"),
+    (r"\\neq(?![A-Za-z])", r"\\ne"),
+    (r"\\lbrace(?![A-Za-z]) ?", r"\\{"),
+    (r"\\rbrace(?![A-Za-z])", r"\\}"),
+    (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+    (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"\\colon(?![A-Za-z])|\{:\}", ":"),
+    (r"(?<=\d),\\! ?(?=\d{3})|(?<=\d)\{,\}(?=\d{3})", ""),  # thousands, beyond doubt
+    (r"\\! ?", ""),
+    (r"\\(?:[,;:> ]|q?quad(?![A-Za-z]))|~", " "),
+    (r"(\\(?:text|mathrm) ?\{[^{}^]*)\^ ?(?:\{(-?\d)\}|(-?\d)) ?\}", r"\1}^{\2\3}"),  # \mathrm{cm^2}
+    (r"\\mathrm ?\{ ?([eid]) ?\}", r"\1"),
+    (_TEXT, r"\\text{\1}"),
+    (r"^\\text\{(\$?-?\d[\d.,:/]*) ([^{}\d]*)\}$", r"\1\\text{ \2}"),  # \text{3:15 p.m.}
+    (r"\\text\{(?:degrees?|deg)\.?\}|\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", r"\\text{degree}"),
+    (r"(?<=[\d}]) ?(?:degrees?|deg)(?![A-Za-z])", r"\\text{degree}"),
+    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+    (r"\\frac ?(\d|\\pi(?![A-Za-z])) ?", r"\\frac{\1}"),
+    (r"(\\frac ?\{(?:[^{}]|\{[^{}]*\})*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
+    (r"(?<![\w}^./])(\d+) ?/ ?(\d+)(?! ?[\^/.!\d])", r"\\frac{\1}{\2}"),  # 5/2 x is (5/2)x; Math-Verify reads 5/(2x)
+    (r"\((\w+)\) ?(?=_)", r"\1"),  # (4210)_5
+    (r"_ ?\{? ?\\text\{([a-z]+)\} ?\}?", lambda match: "_{" + NUMBERS.get(match[1], rf"\text{{{match[1]}}}") + "}"),
+    (
+        r"^(?:\\text\{)?(?:(?i:there (?:is|are) )?(?i:no) (?:real )?(?:solutions?|roots?|values?)(?: exists?)?)(?:\}|$)",
+        r"\\emptyset",
+    ),
+    (r"\^ ?(-?\d+\.\d+)", r"^{\1}"),
+    (r"([_^]) ?(-?\d+)", r"\1{\2}"),
+    (r"\\(times|cdot) ?\{10\}", r"\\\1 10"),
+    (r"\\varnothing(?![A-Za-z])|^\\\{ ?\\\}$", r"\\emptyset"),
+    (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+    (r"\\(l|g)eq(?:slant)?(?![A-Za-z])", r"\\\1e"),
+    (r"\\?\$|\\[()\[\]]", ""),
+    (r"\\langle(?![A-Za-z])", "("),
+    (r"\\rangle(?![A-Za-z])", ")"),
+    (r" ?(?:\\?%|\\text\{(?:percent|pct|%)\}|(?<![A-Za-z])percent(?![A-Za-z]))", "%"),
+    (r"^([A-Za-z](?: ?_ ?(?:\{[^{}]*\}|\w))?) ?\\approx(?![A-Za-z])", r"\1="),
+    (r"(?<=\d) ?(?::|\\text\{ ?to ?\}| to ) ?(?=\d)", ":"),
+    (
+        r"(?i)^\\text\{(?![^{}]*\b(?:not|never|wrong)\b)(?:[^{}]*[ ,])?(?:is|are|equals|answer):? ?"
+        r"(?:\}|(-?\d[\d.,]*)\.?\}$)",
+        r"\1",
+    ),
+    (r"(?<=\\text\{degree\}) ?([CF])$", r"\\text{\1}"),
+    (r"^(?:\\text\{)? ?(?:DNE|D\.N\.E\.|dne) ?\}?$", r"\\text{does not exist}"),
+    (r" +", " "),
 ]
+_STEPS = [(re.compile(pattern), replacement) for pattern, replacement in _REWRITES]
 _SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
 _SCALED = re.compile(rf"(?<=[\d}}]) ?(\\text\{{ ?)?({'|'.join(_SCALES)})s?(?![a-z]) ?")
 _MODULUS = re.compile(
@@ -242,9 +241,9 @@ _FOR_ALL = re.compile(
 
 def without_for_all(body: str) -> str:
     r"""f(x) = 2x of 'f(x) = 2x \text{ for all } x \in \mathbb{R}': what is said of the function's own variable alone."""
-    match = _FOR_ALL.search(body)
-    own = match and re.match(rf"[A-Za-z] ?\( ?{match[1]} ?\) ?=", body)
-    return body[: match.start()].rstrip(" ") if own else body
+    if (match := _FOR_ALL.search(body)) and re.match(rf"[A-Za-z] ?\( ?{match[1]} ?\) ?=", body):
+        return body[: match.start()].rstrip(" ")
+    return body
 
 
 def quick_verdict(answer: str, gold: str) -> bool | None:

@@ -147,7 +147,7 @@ def _join(before: str, between: str) -> bool | None:
 def extract_boxed(text: str) -> str | None:
     r"""Content of the last box that is complete (of nested boxes the inner one); None where there is none."""
     boxes = find_boxes(text)
-    return boxes and boxes.last
+    return boxes.last if boxes else None
 
 
 def _spans(text: str) -> list[tuple[int, int, int, int]]:

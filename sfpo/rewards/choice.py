@@ -71,7 +71,7 @@ def choose(blocks: list[str], function: str | None, reads: bool, preamble: str |
         return [main.text]
     # Parts of one program, each in a block of its own: then what reads and runs belongs to it.
     whole = function is None and not main.reads
-    return [*(_library(block, whole) for block in helpers), main.tree]
+    return [*(_library(block.tree, whole) for block in helpers if block.tree is not None), main.tree]
 
 
 def _read(text: str, preamble: str | None) -> Block:
@@ -219,7 +219,10 @@ def _is_whole(blocks: list[Block]) -> bool:
 
 
 def _helpers(chosen: int, blocks: list[Block]) -> list[Block]:
-    """The other blocks that define what the chosen one needs, and what these need, in the order of the answer."""
+    """The other blocks that define what the chosen one needs, and what these need, in the order of the answer.
+
+    Each is Python: a block that is not binds nothing.
+    """
     nearest = [*range(chosen - 1, -1, -1), *range(chosen + 1, len(blocks))]
     taken: set[int] = set()
     missing, known = set(blocks[chosen].needs), set(blocks[chosen].bound)
@@ -235,9 +238,9 @@ def _helpers(chosen: int, blocks: list[Block]) -> list[Block]:
     return [blocks[place] for place in sorted(taken)]
 
 
-def _library(block: Block, whole: bool) -> ast.Module:
+def _library(tree: ast.Module, whole: bool) -> ast.Module:
     """The statements of a helper block: its definitions; with ``whole`` all but prints, asserts and the `__main__` part."""
-    return ast.Module([node for node in block.tree.body if _is_library(node, whole)], [])
+    return ast.Module([node for node in tree.body if _is_library(node, whole)], [])
 
 
 def _is_library(node: ast.stmt, whole: bool) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import IO, Any
 
 from sfpo.rewards.code_gold import CodeTests, check_tests, right_results, right_text
 from sfpo.rewards.math_answer import Grade
@@ -47,7 +47,9 @@ logger = logging.getLogger(__name__)
 
 def extract_blocks(text: str) -> tuple[str, ...]:
     """Contents of all complete fenced blocks marked python, or not marked, in order; without the indentation of their fence."""
-    blocks, opened, lines = [], None, []
+    blocks: list[str] = []
+    lines: list[str] = []
+    opened: re.Match[str] | None = None
     for line in text.split("\n"):
         fence = _FENCE.match(line)
         closes = fence is not None and opened is not None and not fence[3].strip() and fence[2].startswith(opened[2])
@@ -67,6 +69,18 @@ def _is_python(mark: str) -> bool:
     return _PYTHON.match(words[0].strip(".}")) is not None
 
 
+class _Process(subprocess.Popen[bytes]):
+    """A process of sandbox.py, with a pipe at each of its three streams."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        super().__init__(_SANDBOX, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", start_new_session=True)
+
+
 class CodeGrader:
     """Runs programs, several at once; a context manager. Thread-safe."""
 
@@ -80,7 +94,7 @@ class CodeGrader:
         """
         self._time_limit_seconds, self._memory_mb = time_limit_seconds, memory_mb
         self._threads = ThreadPoolExecutor(workers)
-        self._idle: list[subprocess.Popen[bytes]] = []
+        self._idle: list[_Process] = []
         """Started, and waiting for the next program."""
 
     def __enter__(self) -> CodeGrader:
@@ -146,7 +160,7 @@ class CodeGrader:
                     return False
         return True
 
-    def _passes_check(self, process: subprocess.Popen[bytes], tests: CodeTests) -> bool | None:
+    def _passes_check(self, process: _Process, tests: CodeTests) -> bool | None:
         """Whether the check, in a sandbox of its own, ends well: each call that it makes is a run of the program."""
         outcomes: list[str] = []
         with self._sandbox(tests, {"check": tests.check}) as judge:
@@ -169,12 +183,12 @@ class CodeGrader:
         }
 
     @contextlib.contextmanager
-    def _sandbox(self, tests: CodeTests, job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    def _sandbox(self, tests: CodeTests, job: dict[str, Any]) -> Iterator[_Process]:
         """A sandbox that is ready for requests, in a process that is kept for the next if it answers to the end.
 
         The process ends by itself when its stdin closes; a watchdog stands behind that.
         """
-        process = self._waiting() or _start()
+        process = self._waiting() or _Process()
         limits = self._limits(tests)
         if "check" in job:
             limits["clock_seconds"] *= _CHECK_FACTOR
@@ -196,7 +210,7 @@ class CodeGrader:
             else:
                 _stop(process)
 
-    def _waiting(self) -> subprocess.Popen[bytes] | None:
+    def _waiting(self) -> _Process | None:
         with contextlib.suppress(IndexError):
             while True:
                 process = self._idle.pop()
@@ -206,12 +220,7 @@ class CodeGrader:
         return None
 
 
-def _start() -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(_SANDBOX, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/", start_new_session=True)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: _Process) -> None:
     process.kill()  # what it started ends with it
     with process, contextlib.suppress(BrokenPipeError):
         process.stdin.close()
@@ -231,7 +240,7 @@ def _only(gold: Sequence[str]) -> str:
     return gold[0]
 
 
-def _send(process: subprocess.Popen[bytes], message: dict[str, Any] | bytes) -> None:
+def _send(process: _Process, message: dict[str, Any] | bytes) -> None:
     """A message to the sandbox, an empty one: that its program is over. If it died, its silence will tell."""
     text = message if isinstance(message, bytes) else json.dumps(message).encode()
     with contextlib.suppress(BrokenPipeError):
@@ -239,7 +248,7 @@ def _send(process: subprocess.Popen[bytes], message: dict[str, Any] | bytes) -> 
         process.stdin.flush()
 
 
-def _answer(process: subprocess.Popen[bytes], message: dict[str, Any] | bytes) -> tuple[str, bytes]:
+def _answer(process: _Process, message: dict[str, Any] | bytes) -> tuple[str, bytes]:
     """Outcome and output of one run; given up on, if the sandbox died over it."""
     _send(process, message)
     outcome, _, size = process.stdout.readline().decode().partition(" ")

@@ -44,8 +44,8 @@ PRELUDE = prelude()
 
 # `threading.stack_size(...); Thread(target=main).start()` is a common idiom for deep recursion. There are no threads in the
 # sandbox, and none is needed: what a thread would do is done when it is started.
-threading.Thread.start = lambda self: self.run()
-threading.Thread.join = lambda self, timeout=None: None
+threading.Thread.start = lambda self: self.run()  # type: ignore[method-assign]  # on purpose, as said above
+threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]  # as above
 threading.stack_size = lambda size=0: 0
 
 
@@ -71,7 +71,8 @@ def execute(job: dict[str, Any], request: dict[str, Any]) -> int:
         _write(RESULTS, json.dumps(pack(_function(job["function"], main)(*arguments, **named))).encode())
     atexit._run_exitfuncs()  # programs that read and print in bulk print there
     for stream in (sys.stdout, sys.__stdout__):
-        stream.flush()
+        if stream is not None and not getattr(stream, "closed", False):  # what Python itself flushes at its end
+            stream.flush()
     return status & 255
 
 
@@ -153,7 +154,7 @@ def read_message(descriptor: int, limit: int = sys.maxsize) -> bytes:
 
 # ---------------------------------------------------------------------------------------------- values as text
 
-_TAGS: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
+_TAGS: dict[type[Any], str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
 
 

@@ -42,7 +42,7 @@ def parse(body: str) -> Tree:
     """
     reader = _Reader(body)
     tree = reader.sum()
-    if reader.next is not None:
+    if reader.next:
         raise Unread(f"'{reader.next}' stands after the expression")
     return tree
 
@@ -138,10 +138,10 @@ class _Reader(Tokens):
 
     def argument(self, signed: bool = False) -> Tree:
         r"""What \frac, \sqrt and ^ take: a group in braces, or one token (a digit at a time after a command, as in TeX)."""
-        if signed and self.next == "-" and self.ahead() is not None:
+        if signed and self.next == "-" and self.ahead():
             self.take()
             return ("mul", _MINUS_ONE, self.argument())
-        if self.next in ("+", "-", "*", "/", "^", "_", None):
+        if self.next in ("+", "-", "*", "/", "^", "_", ""):
             raise Unread("an argument is missing")
         return self.atom()
 
@@ -210,7 +210,7 @@ class _Reader(Tokens):
     def application(self, name: str) -> Tree | None:
         """f(...), x(t), I(0): a name that holds its argument. None: a product, such as n(n+1)."""
         inside, closing = self.ahead(1), self.ahead(2)
-        if inside is not None and closing == ")" and (inside == "0" or (inside.isalpha() and inside not in (name, "e", "i"))):
+        if closing == ")" and (inside == "0" or (inside.isalpha() and inside not in (name, "e", "i"))):
             self.at += 3
             return ("sym", f"{name}({inside})")
         if name == "C" and (number := self.chosen()):

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from sfpo.rewards.expression import Tree, Unread, parse
-from sfpo.rewards.values import Evaluator, exact, symbols, whole_part
+from sfpo.rewards.values import Evaluator, exact, none_missing, symbols, whole_part
 
 _LETTER = r"(?P<letter>[A-Za-z])"
 _SET = r"(?:\\(?:mathbb|mathbf)(?![A-Za-z]) ?\{? ?|\\)?(?P<set>[A-Z]) ?\}?(?P<sign> ?[\^_] ?(?:\{[^{}]*\}|.))?"
@@ -127,8 +127,8 @@ def _families(trees: list[Tree], letter: str) -> list[Family] | None:
         if symbols(tree) != {letter}:
             return None
         evaluator = Evaluator(complex_values=False)
-        values = [evaluator.value(tree, {letter: exact(n)}) for n in range(-4, 9)]
-        if any(value is None for value in values):
+        values = none_missing([evaluator.value(tree, {letter: exact(n)}) for n in range(-4, 9)])
+        if values is None:
             return None
         for period in (1, 2, 3, 4):
             steps = [after - before for before, after in zip(values, values[period:], strict=False)]
@@ -142,8 +142,8 @@ def _families(trees: list[Tree], letter: str) -> list[Family] | None:
 
 def _same_values(left: list[Family], right: list[Family]) -> bool:
     unit = right[0][1]
-    ratios = [_rational(step / unit) for _, step in left + right]
-    if any(ratio is None for ratio in ratios):
+    ratios = none_missing([_rational(step / unit) for _, step in left + right])
+    if ratios is None:
         return False
     bottom = math.lcm(*(ratio.denominator for ratio in ratios))
     period = Fraction(math.lcm(*(ratio.numerator * (bottom // ratio.denominator) for ratio in ratios)), bottom)

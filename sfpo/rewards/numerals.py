@@ -75,7 +75,7 @@ def equal_numbers(answer: Number, gold: Number) -> bool:
     if answer.percent != gold.percent:
         pairs.append((answer.value / (100 if answer.percent else 1), gold.value / (100 if gold.percent else 1)))
     tolerance = TOLERANCE if answer.decimal or gold.decimal else 0
-    return any(abs(left - right) <= tolerance * min(1, abs(right)) for left, right in pairs)
+    return any(abs(left - right) <= tolerance * min(Fraction(1), abs(right)) for left, right in pairs)
 
 
 RATIO = re.compile(r"(\d+(?:\.\d+)?(?:(?::\d+(?:\.\d+)?)+))")
@@ -84,12 +84,12 @@ _TIME = re.compile(r"\d{1,2}:[0-5]\d")
 
 def equal_ratios(given: str, wanted: str) -> bool | None:
     """3:4 is 6:8 and the number 3/4, unless it may be a time of day. None: neither is a ratio."""
-    sides = [_terms(body) for body in (given, wanted)]
-    if not any(len(terms or ()) > 1 for terms in sides) or any(map(_TIME.fullmatch, (given, wanted))):
+    left, right = _terms(given), _terms(wanted)
+    if not any(len(terms or ()) > 1 for terms in (left, right)) or any(map(_TIME.fullmatch, (given, wanted))):
         return None
-    if None in sides or not all(term for terms in sides for term in terms):
+    if left is None or right is None or not all([*left, *right]):
         return False
-    left, right = ([*terms, Fraction(1)] if len(terms) == 1 else terms for terms in sides)
+    left, right = ([*terms, Fraction(1)] if len(terms) == 1 else terms for terms in (left, right))
     return len(left) == len(right) and all(one * right[0] == other * left[0] for one, other in zip(left, right, strict=True))
 
 

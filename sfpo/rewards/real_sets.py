@@ -175,8 +175,8 @@ class _Reader(Line):
     def condition(self, text: str) -> Pieces:
         text = _bare(text)
         if text.count(r"\pm") == 1 and (match := re.fullmatch(r"(.*?)(=|\\ne)(.*?)\\pm(.*)", text)):
-            left, right = (self.condition(f"{match[1]}{match[2]} {match[3]}{sign}{match[4]}") for sign in "+-")
-            return left + right if match[2] == "=" else self.both(left, right)
+            plus, minus = (self.condition(f"{match[1]}{match[2]} {match[3]}{sign}{match[4]}") for sign in "+-")
+            return plus + minus if match[2] == "=" else self.both(plus, minus)
         signs = [match[1] or match[2] for match in _RELATION.finditer(text)]
         sides = [_bare(side) for side in _split(text, _RELATION)]
         if not signs:

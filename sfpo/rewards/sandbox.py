@@ -39,7 +39,7 @@ import signal
 import struct
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 MAX_WAITS = 6
 """How often a program that is still at work gets its time on the clock."""
@@ -188,51 +188,60 @@ def _answer(text: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+class _Pipes(NamedTuple):
+    """File descriptors between a check and this process, two pipes."""
+
+    calls: int
+    results: int
+    """The check's end of ``calls``."""
+    replies: int
+    """The check's end of ``reply``."""
+    reply: int
+
+
 def run(job: dict[str, Any], request: dict[str, Any], as_root: bool, null: int) -> tuple[str, bytes]:
     """Outcome and output of one run. Input and output are files in memory: no pipe that a program could fill or hold open."""
     given, output = os.memfd_create("input"), os.memfd_create("output")
     os.pwrite(given, request.get("stdin", "").encode(errors="replace"), 0)
-    calls, results, replies, reply = (*os.pipe(), *os.pipe()) if "check" in job else (None,) * 4
+    pipes = _Pipes(*os.pipe(), *os.pipe()) if "check" in job else None
     program = os.fork()
     if program == 0:
-        if results is None:
-            printed = "arguments" in request or "call" in request
-            _become_program(job, request, [null if printed else output, *([output] if printed else [])], given, as_root, null)
-        _become_program(job, request, [null, results, replies], given, as_root, null)
+        if pipes is not None:
+            outputs = [null, pipes.results, pipes.replies]
+        else:
+            outputs = [null, output] if "arguments" in request or "call" in request else [output]
+        _become_program(job, request, outputs, given, as_root, null)
     process = os.pidfd_open(program)
-    for descriptor in (results, replies):
-        if descriptor is not None:
-            os.close(descriptor)
-    ended = _wait(process, program, calls, reply, job["clock_seconds"])
+    for descriptor in (pipes.results, pipes.replies) if pipes else ():
+        os.close(descriptor)
+    ended = _wait(process, program, pipes, job["clock_seconds"])
     if not ended:
         os.kill(program, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
     printed = os.pread(output, job["output_bytes"], 0)
-    for descriptor in (process, given, output, calls, reply):
-        if descriptor is not None:
-            os.close(descriptor)
+    for descriptor in (process, given, output, *((pipes.calls, pipes.reply) if pipes else ())):
+        os.close(descriptor)
     if not ended or status in (-signal.SIGKILL, _OUT_OF_MEMORY):  # the kernel kills at the limit of processor time
         return GAVE_UP, b""
     return (DONE, printed) if status == 0 else (FAILED, b"")
 
 
-def _wait(process: int, program: int, calls: int | None, reply: int | None, seconds: float) -> bool:
+def _wait(process: int, program: int, pipes: _Pipes | None, seconds: float) -> bool:
     """Wait until the program has ended, and pass on the calls of a check; False: it takes too long.
 
     That is ``seconds`` in which it computed next to nothing. One that computes has more of them, so that its verdict does not
     depend on how much of the machine it gets: it is held to its processor time, by the kernel.
     """
-    watched = [process] if calls is None else [process, calls]
+    watched = [process] if pipes is None else [process, pipes.calls]
     used = 0.0
     for _ in range(MAX_WAITS):
         deadline = time.monotonic() + seconds
         while ready := select.select(watched, [], [], max(0.0, deadline - time.monotonic()))[0]:
-            message = driver.read_message(calls, CALL_BYTES) if calls in ready else b""
-            if message:
+            if pipes and pipes.calls in ready and (message := driver.read_message(pipes.calls, CALL_BYTES)):
                 _answer(f"{CALL} {len(message)}\n".encode() + message)
                 result = driver.read_message(0)
                 with contextlib.suppress(BrokenPipeError):
-                    os.write(reply, b"%d\n%s" % (len(result), result))
+                    os.write(pipes.reply, b"%d\n%s" % (len(result), result))
             elif process in ready:
                 return True
             else:

@@ -34,15 +34,16 @@ class Tokens:
         self.at = 0
 
     @property
-    def next(self) -> str | None:
-        return self.tokens[self.at][1] if self.at < len(self.tokens) else None
+    def next(self) -> str:
+        """The next token; '' at the end."""
+        return self.ahead(0)
 
-    def ahead(self, offset: int = 1) -> str | None:
-        return self.tokens[self.at + offset][1] if self.at + offset < len(self.tokens) else None
+    def ahead(self, offset: int = 1) -> str:
+        return self.tokens[self.at + offset][1] if self.at + offset < len(self.tokens) else ""
 
     def take(self, wanted: str | None = None) -> str:
         token = self.next
-        if token is None or (wanted is not None and token != wanted):
+        if not token or (wanted is not None and token != wanted):
             raise Unread(f"'{token}' stands where '{wanted}' is due")
         self.at += 1
         return token

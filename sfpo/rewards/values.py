@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from mpmath import MPContext
 from mpmath.libmp import NoConvergence
@@ -19,6 +19,8 @@ MAX_OPERATIONS = 40_000
 """Nodes worked out for one answer, over all comparisons with its golds. A real gold and its respelling take under 3,000."""
 MAX_BITS = 20_000
 """Of a whole number that is worked out exactly."""
+
+T = TypeVar("T")
 
 _ZERO = 1e-45
 _mp = MPContext()
@@ -227,8 +229,8 @@ def rational(tree: Tree) -> Fraction | None:
         return tree[1]
     if tree[0] not in ("add", "mul", "pow") and tree[1] not in ("factorial", "binomial"):
         return None
-    parts = [rational(part) for part in tree[1:] if isinstance(part, tuple)]
-    if any(part is None or max(part.numerator.bit_length(), part.denominator.bit_length()) > MAX_BITS for part in parts):
+    parts = none_missing([rational(part) for part in tree[1:] if isinstance(part, tuple)])
+    if parts is None or any(max(part.numerator.bit_length(), part.denominator.bit_length()) > MAX_BITS for part in parts):
         return None
     if tree[0] == "add":
         return sum(parts, Fraction())
@@ -241,6 +243,12 @@ def rational(tree: Tree) -> Fraction | None:
     if any(part.denominator != 1 or not 0 <= part <= 2_000 for part in parts):
         return None
     return Fraction((math.factorial if tree[1] == "factorial" else math.comb)(*map(int, parts)))
+
+
+def none_missing(found: list[T | None]) -> list[T] | None:
+    """All of them; None where one is None."""
+    known = [one for one in found if one is not None]
+    return known if len(known) == len(found) else None
 
 
 def real_constant(tree: Tree) -> Any | None:

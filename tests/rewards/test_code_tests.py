@@ -122,6 +122,8 @@ def test_long_texts_are_searched_in_linear_time(text):
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())))", SUM_OF_LINE),
         ("import sys\nfor line in sys.stdin:\n    print(eval('+'.join(line.split())))", SUM_OF_LINE),
         (READ_AND_ADD + "import sys\nsys.exit(0)", SUM_OF_LINE),
+        (READ_AND_ADD + "import sys\nsys.stdout = None", SUM_OF_LINE),  # Python ends well here too
+        (READ_AND_ADD + "import sys\nsys.stdout.close()", SUM_OF_LINE),
         (READ_AND_ADD + "print()\nprint('  ')", SUM_OF_LINE),  # blanks at the end
         (PRINT_AT_THE_END + READ_AND_ADD, SUM_OF_LINE),
         ("def f(x): return (x, [x])", gold_of([1, [1]], 1)),  # a tuple is a list

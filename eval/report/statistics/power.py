@@ -149,7 +149,8 @@ def components(
 
 def variance_range(freedom: float) -> tuple[float, float]:
     """(low, high): the true variance over an estimate of so many degrees of freedom lies between in 90% of cases."""
-    return tuple(float(freedom / stats.chi2.ppf(q, freedom)) for q in ((1 + RANGE) / 2, (1 - RANGE) / 2))
+    low, high = (float(freedom / stats.chi2.ppf(q, freedom)) for q in ((1 + RANGE) / 2, (1 - RANGE) / 2))
+    return low, high
 
 
 def detectable_gain(values: Values, reference: Values) -> tuple[float, float]:

@@ -129,4 +129,4 @@ def _estimate(value: float, left_out: list[float]) -> Estimate:
         return Estimate(float(np.exp(value)), np.nan, np.nan, np.nan)
     half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * error
     p = float(2 * stats.t.sf(abs(value) / error, count - 1))
-    return Estimate(*(float(np.exp(end)) for end in (value, value - half, value + half)), p)
+    return Estimate(float(np.exp(value)), float(np.exp(value - half)), float(np.exp(value + half)), p)
