@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 CHUNK = 2**24
 """Bytes read at once."""
+STATE_FILE_BYTES = 2**25
+"""Of one file of a state, at least one tensor: while a file waits for the disk, a second thread makes the next one."""
+STATE_WRITERS = 2
+"""Threads of a process that write a state."""
 DISK_MARGIN = 1.1
 """A save asks for so many times its size."""
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -110,7 +114,10 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
     background.wait()  # the save before this one
     partial = folder / ".partial"
     policy.ranks.gather(_fresh(partial) if policy.ranks.first else None)  # none writes before it is there
-    writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
+    state = policy.state()
+    writer = dcp.HuggingFaceStorageWriter(
+        str(partial), fqn_to_index_mapping=_files_of(state), thread_count=STATE_WRITERS, save_distributed=True
+    )
 
     def finish(saved: Future[Any] | None = None) -> None:
         with _told_if_full(folder):
@@ -124,12 +131,24 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
     with _alone_or_not(policy) as no_dist:
         if background.threaded:
             group = policy.ranks.writers
-            saved = dcp.async_save(policy.state(), storage_writer=writer, process_group=group, no_dist=no_dist)
+            saved = dcp.async_save(state, storage_writer=writer, process_group=group, no_dist=no_dist)
             background.run(lambda: finish(saved))
             return
         with _told_if_full(folder):
-            dcp.save(policy.state(), storage_writer=writer, no_dist=no_dist)
+            dcp.save(state, storage_writer=writer, no_dist=no_dist)
     finish()
+
+
+def _files_of(state: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Tensor -> number of its file, from 1. The first rank's numbers hold for all: every rank has the same tensors."""
+    files, filled = {}, 0
+    number = 1
+    for name, tensor in state.items():
+        size = tensor.numel() * tensor.element_size()
+        if filled and filled + size > STATE_FILE_BYTES:
+            number, filled = number + 1, 0
+        files[name], filled = number, filled + size
+    return files
 
 
 def checksum(path: Path) -> str:

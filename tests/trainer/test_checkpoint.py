@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sfpo.manifest import read_manifest
+from sfpo.trainer import checkpoint as checkpoint_module
 from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import DiskFull, export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.policy import Policy
@@ -40,7 +41,10 @@ def test_an_export_opens_in_transformers_with_its_tokenizer(make_policy, checkpo
     assert not list(tmp_path.rglob("*.bin")) and not (tmp_path / ".best.partial").exists()
 
 
-def test_a_loaded_state_goes_on_bit_for_bit(make_policy, tmp_path):
+@pytest.mark.parametrize(("file_bytes", "files"), [(2**25, 1), (1, 26 * 4)], ids=["one file", "a file each"])
+def test_a_loaded_state_goes_on_bit_for_bit(file_bytes, files, make_policy, tmp_path, monkeypatch):
+    # 26 parameters (2 layers of 12, the tied embedding, the last norm), each with both moments and the number of steps.
+    monkeypatch.setattr(checkpoint_module, "STATE_FILE_BYTES", file_bytes)
     through = make_policy()
     descend(through)
     save_state(through, tmp_path, 1, {"rule": {}}, BLOCKING)
@@ -50,6 +54,7 @@ def test_a_loaded_state_goes_on_bit_for_bit(make_policy, tmp_path):
     load_state(resumed, path)
     descend(resumed)
     assert state == {"rule": {}}
+    assert len(list(path.glob("*.safetensors"))) == files
     assert all(torch.equal(a, b) for a, b in zip(through.parameters(), resumed.parameters(), strict=True))
 
 
