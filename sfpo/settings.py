@@ -120,7 +120,8 @@ class ModelSettings(JobSettings):
             return {"model": self.model.model_dump(mode="json"), **learned}
         if self.model.warm_up:  # limits say which examples it learns from
             return {"model": self.model.model_dump(mode="json", exclude={"path"}), "contents": self.contents, **learned}
-        model = self.model.model_dump(mode="json", exclude={*PretrainedModel.model_fields, "path"})
+        of_prompts = set(PretrainedModel.model_fields) - {"chat_template_options"}
+        model = self.model.model_dump(mode="json", exclude={*of_prompts, "path"})
         return {"model": model, "contents": self.contents}
 
 

@@ -85,6 +85,7 @@ def test_what_a_deleted_suite_or_a_renamed_arm_has_left_is_listed(raw, listed):
     compute("controls")
     raw["arms"]["plain"] = raw["arms"].pop("grpo_k")
     raw["suites"]["controls"]["arms"][2] = "plain"
+    raw["suites"]["sweep"]["arms"][2] = "plain"
     raw["suites"]["arms"]["arms"].remove("grpo_k")
     save(raw)
     assert listed().keys() == {f"{top}/controls/{OF_TINY}/grpo_k/seed{k}" for top in ("runs", "evaluations") for k in range(5)}

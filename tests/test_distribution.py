@@ -42,13 +42,14 @@ def test_the_wheel_asks_for_torch_alone_and_has_the_license(wheel):
     fields = message_from_bytes(wheel.read(metadata))
     required = [name for name in fields.get_all("Requires-Dist") if "extra ==" not in name]
     assert required == ["torch>=2.4"] and fields["License-Expression"] == "Apache-2.0"
-    assert set(fields.get_all("Provides-Extra")) == {"trl", "verl", "suite", "cpu", "gpu", "test"}
+    assert set(fields.get_all("Provides-Extra")) == {"trl", "verl", "suite", "cpu", "gpu", "wandb", "trackio", "mlflow", "test"}
     assert wheel.read(metadata.replace("METADATA", "licenses/LICENSE")) == (PROJECT / "LICENSE").read_bytes()
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_the_locks_hold_what_the_suite_asks_for(device):
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     locked = dict(
         line.strip().split("==") for line in (PROJECT / f"requirements/{device}.txt").read_text().splitlines() if "==" in line
@@ -57,4 +58,4 @@ def test_the_locks_hold_what_the_suite_asks_for(device):
     asked = [Requirement(text) for extra in ("suite", device, "test", "trl") for text in extras[extra]]
     for requirement in asked:
         if requirement.name != "sfpo":
-            assert requirement.specifier.contains(locked[requirement.name.replace("_", "-")]), requirement
+            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement

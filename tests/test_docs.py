@@ -30,6 +30,7 @@ ELSEWHERE = {
     ),
     "python -m sfpo.clean --remove": "tests/workflow/test_staleness.py",
     "python -m eval.power results/controls/items/table1/settings.json --gain 2": "tests/report/test_power_command.py",
+    "python -m sfpo.plan.price runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/metrics.jsonl": "tests/plan/test_price.py",
     "pip install 'sfpo[trl]'": "make dist",
     "pip install sfpo": "make dist",
 }
@@ -53,7 +54,7 @@ COMMANDS = commands()
 MAKE = sorted(command for command in COMMANDS if command.startswith("make "))
 SNAKEMAKE = sorted(command for command in COMMANDS if " snakemake " in f" {command} " and "slurm" not in command)
 CHECKS = sorted(
-    command for command in COMMANDS if re.match(r"python -m sfpo\.(jobs|plan|clean)", command) and "<" not in command
+    command for command in COMMANDS if re.match(r"python -m sfpo\.(jobs|plan|clean)( |$)", command) and "<" not in command
 )
 
 

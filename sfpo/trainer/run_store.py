@@ -128,8 +128,6 @@ class RunStore:
     def _begin(self) -> None:
         for torn in self.state.glob(".*.jsonl.*"):  # of a process that was killed while it wrote them
             torn.unlink()
-        # Of a run of fewer steps, whose files are continued from here on.
-        (self.state / FINISHED).unlink(missing_ok=True)
         for other in sorted(self.state.parent.glob("*/recipe.json")):
             if other.parent != self.state:
                 changes = list(differences(json.loads(other.read_text()), self.settings.recipe.model_dump(mode="json")))
@@ -141,6 +139,8 @@ class RunStore:
         which the last step of a shorter run had."""
         if not self.ranks.first:
             return
+        # Of a run of fewer steps, whose files are continued from here on.
+        (self.state / FINISHED).unlink(missing_ok=True)
         step, every = progress.step, self.settings.recipe.train.validation.every
         for name in LOGS:
             of_validation = name.startswith("validation")

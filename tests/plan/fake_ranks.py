@@ -15,10 +15,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sfpo.plan.shapes import PUBLISHED
 from sfpo.ranks import Ranks
-from sfpo.trainer.packing import ATTENTION
-from sfpo.trainer.policy import Scorer
+from sfpo.trainer.attention import ATTENTION
+from sfpo.trainer.scorer import Scorer
 
 RANKS = 8
+
+
+class Uncomputed(Scorer):
+    """Of weights without values: its output layer cannot be tried."""
+
+    def _find_head(self):
+        return None
 
 
 def main() -> None:
@@ -31,7 +38,7 @@ def main() -> None:
             model = AutoModelForCausalLM.from_config(
                 AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32, attn_implementation=ATTENTION
             )
-        Scorer(model, torch.bfloat16, 1.0).shard(ranks, offload=False)
+        Uncomputed(model, torch.bfloat16, 1.0).shard(ranks, offload=False)
         held.append(sum(weight.to_local().numel() * weight.element_size() for weight in model.parameters()))
         dist.destroy_process_group()
     print(json.dumps(held))

@@ -199,7 +199,7 @@ generate, calls = VLLMEngine.generate, []
 
 def fails_once(self, *arguments, **options):
     calls.append(1)
-    if len(calls) == 1:  # the validation before the first step
+    if len(calls) == 2:  # the first call is the sampler check's; this is the validation before the first step
         raise EngineFailure("the device fell off the bus")
     return generate(self, *arguments, **options)
 
