@@ -103,7 +103,8 @@ def tiny_config(family: str) -> Any:
     if text is default:
         return kind(**shrunk(default.to_dict(), more))
     name = next(key for key in default.sub_configs if getattr(default, key, None) is text)
-    return kind(**{name: type(text)(**shrunk(text.to_dict(), more)).to_dict()})
+    of_text: dict[str, Any] = {name: type(text)(**shrunk(text.to_dict(), more)).to_dict()}
+    return kind(**of_text)
 
 
 def build(family: str, folder: Path) -> None:
@@ -169,7 +170,7 @@ def told(result: dict[str, Any], key: str) -> Iterator[None]:
         yield
     except Exception as fault:  # whatever a library raises on a model that it does not know
         traceback.print_exc()
-        causes = [fault]
+        causes: list[BaseException] = [fault]
         while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
             causes.append(cause)
         text = str(causes[-1]).strip().splitlines() or [""]

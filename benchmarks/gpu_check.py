@@ -35,8 +35,10 @@ LIMITS = {"sharding": 90, "grpo": 105, "sfpo": 90, "attention": 35, "update": 10
 """Part -> seconds, on a GPU; in this order. With the model's preparation they stay below ten minutes."""
 CPU_PATIENCE = 6
 """On a CPU, where --quick's sizes say nothing of speed, a part has so many times its limit."""
-IMPORTED = ("transformers", "safetensors", "pydantic", "pyyaml", "numpy", "pandas", "pyarrow", "math-verify", "peft", "pebble")
-IMPORTED += ("xxhash", "huggingface-hub", "tqdm", "latex2sympy2-extended", "antlr4-python3-runtime")
+IMPORTED = (
+    *("transformers", "safetensors", "pydantic", "pyyaml", "numpy", "pandas", "pyarrow", "math-verify", "peft", "pebble"),
+    *("xxhash", "huggingface-hub", "tqdm", "latex2sympy2-extended", "antlr4-python3-runtime"),
+)
 """Distributions that the parts import, beside torch."""
 
 GOOD, SLOW, WRONG, LEFT_OUT = "good", "slow", "**wrong**", "left out"
@@ -94,7 +96,7 @@ def requirements() -> list[str]:
         found[name] = one.version
         for line in one.requires or []:
             if "extra ==" not in line:
-                waiting.append(re.match(r"[\w.-]+", line)[0])
+                waiting += re.findall(r"^[\w.-]+", line)
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 

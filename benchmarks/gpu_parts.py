@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def prepare(size: Size, folder: Path) -> None:
     from sfpo.models.scratch import train_tokenizer
 
     rows = generate(TASK, "train", 200)
-    tokenizer = train_tokenizer([text for row in rows for text in (row.problem, row.solution)], 512)
+    tokenizer = train_tokenizer([text for row in rows for text in (row.problem, row.solution) if text], 512)
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     config = AutoConfig.for_model(
         "qwen2",
@@ -138,20 +139,23 @@ def attention(size: Size, folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     heads, kv, width = (2, 1, 16) if size is QUICK else (12, 2, 128)
 
+    def of_all_heads(k: Any, v: Any) -> tuple[Any, Any]:
+        return k.repeat_interleave(heads // kv, 1), v.repeat_interleave(heads // kv, 1)
+
     def mask(q: Any, k: Any, v: Any) -> Any:
         visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=device).tril(k.shape[2] - q.shape[2])
-        return sdpa(q, *(x.repeat_interleave(heads // kv, 1) for x in (k, v)), attn_mask=visible)
+        return sdpa(q, *of_all_heads(k, v), attn_mask=visible)
 
     def lower_right(q: Any, k: Any, v: Any) -> Any:
         bias = causal_lower_right(q.shape[2], k.shape[2])
-        return sdpa(q, *(x.repeat_interleave(heads // kv, 1) for x in (k, v)), attn_mask=bias)
+        return sdpa(q, *of_all_heads(k, v), attn_mask=bias)
 
     def varlen(q: Any, k: Any, v: Any) -> Any:
         from torch.nn.attention.varlen import varlen_attn
 
-        ends = [torch.tensor([0, x.shape[2]], dtype=torch.int32, device=device) for x in (q, k)]
-        rows = [x[0].transpose(0, 1).contiguous() for x in (q, k, v)]
-        one = varlen_attn(*rows, *ends, q.shape[2], k.shape[2], window_size=(-1, 0), enable_gqa=True)
+        ends_q, ends_k = (torch.tensor([0, x.shape[2]], dtype=torch.int32, device=device) for x in (q, k))
+        q, k, v = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
+        one: Any = varlen_attn(q, k, v, ends_q, ends_k, len(q), len(k), window_size=(-1, 0), enable_gqa=True)
         return one.transpose(0, 1)[None]
 
     for prompt, completion in ((16, 32),) if size is QUICK else ((180, 512), (180, 2048), (180, 6144)):
@@ -195,9 +199,15 @@ def logprobs(size: Size, folder: Path) -> None:
         logits = rows @ matrix.T
         logits @ matrix, logits.T @ rows, rows @ matrix.T  # two gradients; the logits once more, since they are not kept
 
+    def in_slices(at_once: int) -> Any:
+        return token_logprobs(hidden, head, tokens, 1.0, False, at_once)[0]
+
+    def gradients(form: Callable[[], Any]) -> Any:
+        return torch.autograd.grad((form() * weights).sum(), (hidden, head))
+
     own = LOGITS_AT_ONCE[device]
     forms: dict[str, Callable[[], Any]] = {
-        f"slices of {at_once}": lambda at_once=at_once: token_logprobs(hidden, head, tokens, 1.0, False, at_once)[0]
+        f"slices of {at_once}": partial(in_slices, at_once)
         for at_once in (own, *((2**25, 2**27, 2**29) if size is FULL else (own // 2,)))
     }
     expected = None
@@ -205,7 +215,7 @@ def logprobs(size: Size, folder: Path) -> None:
         try:
             values = form().detach()
             expected = values if expected is None else expected
-            seconds = _seconds(lambda form=form: torch.autograd.grad((form() * weights).sum(), (hidden, head)), 3)
+            seconds = _seconds(partial(gradients, form), 3)
             say(form=name, own=name == f"slices of {own}", ms=1e3 * seconds, gap=(values - expected).abs().max().item())
         except torch.OutOfMemoryError:
             say(form=name, error="out of memory")
@@ -246,11 +256,11 @@ def update(size: Size, folder: Path) -> None:
         policy.descend(batch)
         with FlopCounterMode(display=False) as counter:
             policy.descend(batch)
-        seconds = _seconds(lambda policy=policy, batch=batch: policy.descend(batch), 2)
+        seconds = _seconds(partial(policy.descend, batch), 2)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
-            loss = policy.descend(batch)["loss"]
+            loss = policy.descend(batch).metrics["loss"]
         waits = sum(
             event.count
             for event in recorded.key_averages()

@@ -95,7 +95,8 @@ def coverage(trials: int) -> str:
                 p_values.append(paired_p_value(second, first).to_numpy())
             p = np.array(p_values)
             any_column = np.array([holm(one).min() for one in p[:, :-1]])
-            found = (held, of_gain, p[:, -1] < 0.05, any_column < 0.05, p[:, -1] < 0.01)
+            found: list[list[bool] | np.ndarray]
+            found = [held, of_gain, p[:, -1] < 0.05, any_column < 0.05, p[:, -1] < 0.01]
             for cell, values in zip(cells, found, strict=True):
                 cell.append(share(values))
         rows.append([f"{seeds} seeds, now", *(" ".join(cell) for cell in cells)])

@@ -125,8 +125,8 @@ class Progress(logging.Handler):
             )
             self._start()
         elif event == LogEvent.JOB_INFO and fields["rule_name"] not in AGGREGATES:  # logged as the job begins
-            texts = {key: [str(path) for path in fields[key] or []] for key in ("output", "log")}
-            self.running[fields["jobid"]] = Job(fields["rule_name"], dict(fields["wildcards"] or {}), **texts)
+            output, logs = ([str(path) for path in fields[key] or []] for key in ("output", "log"))
+            self.running[fields["jobid"]] = Job(fields["rule_name"], dict(fields["wildcards"] or {}), output, logs)
             self.failed.discard(fields["jobid"])  # it is tried again
             self.width = max(self.width, len(self.running))
         elif event == LogEvent.JOB_FINISHED:
@@ -150,10 +150,12 @@ class Progress(logging.Handler):
         of_running = []
         for job, _, left in states:
             waiting[job.rule] -= 1
-            usual = self.durations.get(job.rule)
-            if left is None and usual is None:
-                return None
-            of_running.append(max(0.0, usual - (time.monotonic() - job.started)) if left is None else left)
+            if left is None:
+                usual = self.durations.get(job.rule)
+                if usual is None:
+                    return None
+                left = max(0.0, usual - (time.monotonic() - job.started))
+            of_running.append(left)
         if any(count > 0 and rule not in self.durations for rule, count in waiting.items()):
             return None
         later = sum(count * self.durations[rule] for rule, count in waiting.items() if count > 0)

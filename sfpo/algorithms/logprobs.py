@@ -82,8 +82,7 @@ def token_logprobs_through(
         checkpoint(of_slice, *part, use_reentrant=False, preserve_rng_state=False)
         for part in zip(hidden.split(rows), tokens.split(rows), strict=True)
     ]
-    logprobs, entropy = zip(*parts, strict=True)
-    return torch.cat(logprobs), torch.cat(entropy)
+    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
 class _TokenLogprobs(torch.autograd.Function):

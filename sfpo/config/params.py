@@ -86,7 +86,8 @@ class Params(Schema):
     @property
     def scaled_arms(self) -> dict[str, tuple[str, float]]:
         """Name of the runs of an arm at another rate -> the arm, and the multiple of the suite's rate; of the active suite."""
-        suite, found = self.active, {}
+        suite = self.active
+        found: dict[str, tuple[str, float]] = {}
         for item in suite.items.values():
             pairs = [(arm, scale) for arm in item.arms or suite.arms for scale in item.learning_rate_scales or [] if scale != 1]
             found |= {at_rate(arm, scale): (arm, scale) for arm, scale in pairs}

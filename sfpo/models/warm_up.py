@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -94,7 +94,8 @@ def continue_pretrained(
     dtype = policy.dtype
     policy.config.pad_token_id = tokenizer.pad_token_id
     facts = _learn(policy.float(), tokenizer, model, instruction, data, grader)
-    policy.to(dtype).save_pretrained(folder)
+    nn.Module.to(policy, dtype)  # transformers' own has lost its types
+    policy.save_pretrained(folder)
     return facts
 
 

@@ -210,7 +210,7 @@ def training(job: Job) -> dict[str, Parts]:
     kept = kept_by_layer(shape, packed, train.policy_dtype, train.lora)
     outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # last norm; angles
     if job.execution.gradient_checkpointing:
-        all_layers, in_forward, in_backward = layers * tokens * width * FLOAT, kept, kept
+        all_layers, in_forward, in_backward = float(layers * tokens * width * FLOAT), kept, kept
     else:
         all_layers, in_forward, in_backward = layers * kept, 0.0, 0.0
     copies = _copies(job)
@@ -257,12 +257,12 @@ def _copies(job: Job) -> dict[str, float]:
     size = BYTES[train.policy_dtype]
     nothing = {"root": 0.0, "layer gradients": 0.0, "root gradients": 0.0}
     if job.ranks > 1:
-        root, of_layer = float(FLOAT * shape.root_parameters), trained_by_layer(shape, train.lora)
-        layer = shape.layer_parameters + (of_layer if train.lora else 0)
+        root, trained = float(FLOAT * shape.root_parameters), trained_by_layer(shape, train.lora)
+        layer = shape.layer_parameters + (trained if train.lora else 0)
         two_layers = root + 2 * layer * size
         in_layers = {"forward": two_layers, "log-probs": root, "backward": two_layers}
         of_root = 0.0 if train.lora else root
-        return {**in_layers, "root": root, "layer gradients": of_layer * (size + FLOAT), "root gradients": of_root}
+        return {**in_layers, "root": root, "layer gradients": trained * (size + FLOAT), "root gradients": of_root}
     if train.policy_dtype == "float32":
         return {"forward": 0.0, "log-probs": 0.0, "backward": 0.0, **nothing}
     of_layer = float((trained_by_layer(shape, train.lora) if train.lora else shape.linear_parameters) * size)

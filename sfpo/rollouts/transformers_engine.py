@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
     AttentionInterface,
@@ -19,6 +19,7 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     TopPLogitsWarper,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -68,13 +69,13 @@ class TransformersEngine:
 
     def __init__(self, checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine) -> None:
         self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._rows_at_once = settings.max_sequences
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = getattr(torch, sampler.dtype)
         disable_progress_bar()  # each weight sync is a load to transformers
-        model = _loaded(checkpoint, dtype=self._dtype).to(self._device)
+        model = nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device)  # transformers' own has lost its types
         self._attention = own_attention(model)
         self._own(model)
 
@@ -124,24 +125,24 @@ class TransformersEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         kind, config = type(self._model), self._model.config
-        self._model = None  # the old weights go before the new ones come
+        del self._model  # the old weights go before the new ones come
         # As from a checkpoint: transformers turns published names and layouts into its own while it loads. It keeps the tensors
         # that it is given, hence the copies.
         kept = {name: tensor.to(self._device, copy=True) for name, tensor in weights}
-        self._own(kind.from_pretrained(None, config=config, state_dict=kept, dtype=self._dtype).to(self._device))
+        self._own(nn.Module.to(kind.from_pretrained(None, config=config, state_dict=kept, dtype=self._dtype), self._device))
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
-        self._model = None
-        self._own(_loaded(checkpoint, dtype=self._dtype).to(self._device))
+        del self._model
+        self._own(nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device))
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         self.load_weights(weights)  # nothing else outlives a call
 
     def sleep(self) -> None:
-        self._model.to("cpu")
+        nn.Module.to(self._model, "cpu")
 
     def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        self._model.to(self._device)
+        nn.Module.to(self._model, self._device)
         self.load_weights(weights)
 
     def _own(self, model: PreTrainedModel) -> None:
@@ -162,9 +163,11 @@ def own_attention(model: PreTrainedModel) -> str:
         return chosen
     handed_over: set[str] = set()
 
-    def recorded(module: torch.nn.Module, *tensors: Tensor, **arguments: Any) -> tuple[Tensor, None]:
+    def recorded(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
+    ) -> tuple[Tensor, None]:
         handed_over.update(name for name, value in arguments.items() if value is not None)
-        return sdpa_attention_forward(module, *tensors, **arguments)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
 
     AttentionInterface.register("recorded", recorded)
     AttentionMaskInterface.register("recorded", sdpa_mask)

@@ -22,13 +22,14 @@ os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.inputs import tokens_input
+from vllm.logprobs import FlatLogprobs
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
-from vllm.outputs import CompletionOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from sfpo.config import Engine, ModelLimits, Sampler, Sampling
@@ -95,7 +96,7 @@ class VLLMEngine:
 
     def __init__(self, checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine, ranks: Ranks) -> None:
         self.max_prompt_tokens, self.max_completion_tokens = limits.max_prompt_tokens, limits.max_completion_tokens
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._on_gpu = torch.cuda.is_available()
         self._arguments = llm_arguments(checkpoint, limits, sampler, settings, ranks, self._on_gpu)
@@ -115,16 +116,18 @@ class VLLMEngine:
         completions: dict[int, Completion] = {}
         with tqdm(total=len(requests), disable=not progress, desc="generate", unit="completion") as bar:
             for place, output in self._sampled(requests, sampling):
-                completions[place] = completion = Completion(
-                    token_ids=list(output.token_ids),
-                    logprobs=list(output.logprobs.logprobs),
-                    text=self.tokenizer.decode(output.token_ids, skip_special_tokens=True),
-                    truncated=output.finish_reason == "length",
-                )
+                completions[place] = completion = self._completion(output)
                 if finished:
                     finished(place, completion)
                 bar.update()
         return [completions[place] for place in range(len(requests))]
+
+    def _completion(self, output: CompletionOutput) -> Completion:
+        if not isinstance(output.logprobs, FlatLogprobs):
+            raise EngineFailure(f"vLLM gave log-probs as {type(output.logprobs).__name__}, where FlatLogprobs was asked for")
+        token_ids = list(output.token_ids)
+        (text,) = self.tokenizer.batch_decode([token_ids], skip_special_tokens=True)
+        return Completion(token_ids, list(output.logprobs.logprobs), text, truncated=output.finish_reason == "length")
 
     def _sampled(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, CompletionOutput]]:
         """Each request's place and what was sampled for it, the moment it is done: LLM.generate would wait for all."""
@@ -149,7 +152,7 @@ class VLLMEngine:
                 engine.add_request(str(number), tokens_input(request.prompt_ids), param)
             while engine.has_unfinished_requests():
                 for output in engine.step():
-                    if int(output.request_id) >= first:
+                    if isinstance(output, RequestOutput) and int(output.request_id) >= first:
                         yield int(output.request_id) - first, output.outputs[0]
         except Exception as fault:  # whatever the kernels, the scheduler or the device raise
             raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
@@ -171,7 +174,7 @@ class VLLMEngine:
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         # Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
         # one uses too.
-        self._llm = None
+        del self._llm
         gc.collect()
         cleanup_dist_env_and_memory()
         self._start()
@@ -191,7 +194,7 @@ class VLLMEngine:
             self._llm.reset_prefix_cache()
 
 
-def check_loaded(model: nn.Module) -> None:
+def check_loaded(model: Any) -> None:
     """Have a weight sync raise where vLLM would go on with old weights: its code for some models (gpt-oss) copies tensors into
     place itself, past the weight loaders by which a reload (0.32.0, reload/layerwise.py) learns what is new."""
     load = model.load_weights
@@ -219,7 +222,7 @@ def forget_packed_experts(model: nn.Module) -> None:
     kernel for one whose weights it may copy as they are (0.32.0, unquantized_fused_moe_method.py)."""
     for module in model.modules():
         method = getattr(module, "quant_method", None)
-        if getattr(method, "moe_kernel", None) is not None:
+        if method is not None and getattr(method, "moe_kernel", None) is not None:
             method.moe_kernel = None
 
 
@@ -235,7 +238,7 @@ def set_own_class_apart(checkpoint: str | Path) -> None:
     """Give models that vLLM runs through transformers a class of their own: vLLM replaces methods of the class for its engine,
     and the policy is of the same one."""
     config = type(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False))
-    shared = AutoModel._model_mapping.get(config, None)
+    shared: Any = AutoModel._model_mapping.get(config, None)  # its types know of no class that was registered
     if isinstance(shared, type) and not hasattr(shared, APART):
         own = type(shared.__name__, (shared,), {"__module__": shared.__module__, APART: True})
         AutoModel.register(config, own, exist_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -99,9 +99,10 @@ def group_mask(
     if (q_length, kv_length) != (tokens, tokens) or (attention_mask is not None and not attention_mask.all()):
         raise ValueError(f"packed attention takes {tokens} tokens and no padding, not {q_length} queries and {kv_length} keys")
     longest = max(family.prompt + max(family.completions) for family in families)
-    visible = sdpa_mask(
+    mask = sdpa_mask(
         1, longest, longest, mask_function=mask_function, allow_is_causal_skip=False, use_vmap=use_vmap, device=device
     )
+    visible = cast(Tensor, mask)  # None only where it may be skipped
     if visible.shape[1] != 1:
         raise ValueError("packed attention has one mask for all heads, and this model has one for each")
     visible = visible[0, 0]

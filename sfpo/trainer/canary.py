@@ -120,9 +120,10 @@ def choose(model: PreTrainedModel, packing: Packing, seed: int) -> Choice:
         except Exception as fault:  # it is the model's own code, and may raise anything
             raise _refusal(model, f"it does not compute log-probs of plain sequences of tokens: {_named(fault)}") from fault
         faults = []
-        for layout, attention in WAYS[packing]:
+        for layout, asked in WAYS[packing]:
+            attention: str | None = asked
             try:
-                attention = _attend_by(model, attention)
+                attention = _attend_by(model, asked)
                 gap = _gap(found, *_by_layout(model, scorer, layout, found))
             except Exception as fault:  # likewise
                 faults.append(f"{layout} ({attention} attention): {_named(fault)}")
@@ -204,7 +205,7 @@ def _random_sequences(model: PreTrainedModel, scorer: Scorer, seed: int) -> tupl
     """Two prompts with two completions each, longer than the model's windows and the lengths of its rotary embeddings where
     these are short."""
     draw = rng("canary", seed)
-    vocabulary = min(len(model.get_input_embeddings().weight), scorer.head.vocabulary)
+    vocabulary = min(len(model.get_input_embeddings().get_parameter("weight")), scorer.head.vocabulary)
     lengths = [length for length in _windows(model) if length + 8 <= LONGEST]
     longer = max(lengths, default=0)
     prompts, completions = [], []

@@ -25,6 +25,7 @@ import xxhash
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from sfpo.manifest import read_manifest, write_json, write_manifest
 from sfpo.trainer.background import Background
@@ -81,7 +82,7 @@ def export_checkpoint(
 
 def stored_types(folder: Path) -> dict[str, torch.dtype]:
     """Name -> data type of the floating-point tensors in a folder's safetensors files; their heads alone are read."""
-    types = {}
+    types: dict[str, torch.dtype] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             named = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no mapping
@@ -132,7 +133,8 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
         if background.threaded:
             group = policy.ranks.writers
             saved = dcp.async_save(state, storage_writer=writer, process_group=group, no_dist=no_dist)
-            background.run(lambda: finish(saved))
+            written = saved.upload_completion if isinstance(saved, AsyncSaveResponse) else saved
+            background.run(lambda: finish(written))
             return
         with _told_if_full(folder):
             dcp.save(state, storage_writer=writer, no_dist=no_dist)

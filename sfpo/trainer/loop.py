@@ -27,7 +27,7 @@ from sfpo.rollouts.engine import EngineFailure
 from sfpo.schema import ConfigError
 from sfpo.settings import RunSettings
 from sfpo.trainer.background import Background
-from sfpo.trainer.batching import rewards_of, sequences_of, train_batch
+from sfpo.trainer.batching import rewards_of, sampler_logprobs_of, sequences_of, train_batch
 from sfpo.trainer.collector import Collector, Judge, Rollouts
 from sfpo.trainer.lock import run_lock
 from sfpo.trainer.metrics import peak_memory_mb
@@ -196,11 +196,11 @@ class TrainingJob:
         self.engine.sleep()
         batch = self._batch(rollouts.groups)
         if batch.old is not None:
-            self._require_gap(batch, batch.old, step, save=True)
+            self._require_gap(rollouts.groups, batch.old, step, save=True)
         with self.progress.clock("update"):
             report = self._update(batch)
         if batch.old is None:  # the first pass has found it
-            self._require_gap(batch, report.old, step, save=False)
+            self._require_gap(rollouts.groups, report.old, step, save=False)
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
         self.progress.count(step, rollouts.drawn, report.backward_passes)
@@ -211,7 +211,7 @@ class TrainingJob:
         prompts, scaled = self.settings.execution.log_completions, self.recipe.objective.scale_by_std
         return list(completion_records(step, groups, prompts, scaled))
 
-    def _require_gap(self, batch: TrainBatch, old: OldPolicy, step: int, save: bool) -> None:
+    def _require_gap(self, groups: list[RolloutGroup], old: OldPolicy, step: int, save: bool) -> None:
         """
         Args:
             save: the policy is that of the last step: keep it, before the run ends.
@@ -221,7 +221,7 @@ class TrainingJob:
         """
         try:
             allowed = allowed_gap(self.recipe.train, self.recipe.sampler)
-            require_gap(old.logprobs, batch.sampler_logprobs, allowed, f"step {step}")
+            require_gap(old.logprobs, sampler_logprobs_of(groups), allowed, f"step {step}")
         except SamplerGapTooLarge:
             if save:
                 self.store.save(self.policy, self.rule, self.progress)

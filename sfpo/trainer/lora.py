@@ -10,11 +10,15 @@ a layer's experts in one tensor, each expert has an A and a B of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners import lora
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +31,8 @@ from sfpo.trainer.published_names import Entries
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
+Adapted = lora.Linear | ParamWrapper
+"""peft's layers: of a module's matrix; of the tensor that holds the matrices of a layer's experts."""
 BASE = ".base_layer"
 """What peft puts into the names of the weights that it wraps, once for each of a module's adapted tensors."""
 
@@ -49,9 +55,8 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
             f"train.lora.matrices = {settings.matrices}: the layers of the model have no matrix called {unknown}; they have "
             f"{', '.join(known)} (embeddings, the output layer, routers and convolutions get no adapters)"
         )
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=linear, target_parameters=experts
-    )
+    scaling: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha}  # a float, which peft divides as it comes
+    config = LoraConfig(**scaling, lora_dropout=0.0, target_modules=linear, target_parameters=experts)
     with torch.random.fork_rng(devices=[]):  # the weights are on the CPU still: no GPU's generator is touched
         torch.default_generator.manual_seed(seed_of("lora", seed))
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)
@@ -60,9 +65,10 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
             for module in layer.modules():
                 if isinstance(module, nn.Linear) and not any(weight.requires_grad for weight in module.parameters()):
                     module.to(compute)
-    for name in experts:
-        tensor = adapted_tensors(model)[name].get_param()
-        tensor.data = tensor.data.to(compute)
+    for adapted in adapted_tensors(model).values():
+        if isinstance(adapted, ParamWrapper):
+            tensor = adapted.get_param()
+            tensor.data = tensor.data.to(compute)
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
@@ -89,9 +95,9 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def adapted_tensors(model: PreTrainedModel) -> dict[str, LoraLayer]:
+def adapted_tensors(model: PreTrainedModel) -> dict[str, Adapted]:
     """Name of each tensor with an adapter, as it is without adapters -> peft's layer of it."""
-    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, Adapted))
     return {f"{name.replace(BASE, '')}.{getattr(layer, 'parameter_name', 'weight')}": layer for name, layer in layers}
 
 
@@ -103,22 +109,17 @@ def merged(model: PreTrainedModel, tensors: Mapping[str, Tensor], whole: Callabl
         whole: puts a sharded tensor together.
     """
     adapted = adapted_tensors(model)
-
-    def entries() -> Iterator[tuple[str, Callable[[], Tensor]]]:
-        for name, tensor in tensors.items():
-            if ".lora_A." not in name and ".lora_B." not in name:
-                layer = adapted.get(plain := name.replace(BASE, ""))
-                yield plain, (lambda tensor=tensor, layer=layer: _with_adapter(whole(tensor), layer, whole))
-
-    return dict(entries())
+    weights = {name.replace(BASE, ""): tensor for name, tensor in tensors.items() if not re.search(r"\.lora_[AB]\.", name)}
+    return {name: partial(_with_adapter, tensor, adapted.get(name), whole) for name, tensor in weights.items()}
 
 
-def _with_adapter(tensor: Tensor, layer: LoraLayer | None, whole: Callable[[Tensor], Tensor]) -> Tensor:
+def _with_adapter(tensor: Tensor, layer: Adapted | None, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    tensor = whole(tensor)
     if layer is None:
         return tensor
-    a, b = (whole(matrix[ADAPTER].weight) for matrix in (layer.lora_A, layer.lora_B))
+    a, b = (whole(matrices.get_parameter(f"{ADAPTER}.weight")) for matrices in (layer.lora_A, layer.lora_B))
     scaling, tensor = layer.scaling[ADAPTER], tensor.to(a.dtype)
-    if tensor.ndim == 2:  # [out, in], but [in, out] of a Conv1D
+    if isinstance(layer, lora.Linear):  # [out, in], but [in, out] of a Conv1D
         return tensor.addmm(*((a.T, b.T) if layer.fan_in_fan_out else (b, a)), alpha=scaling)
     # peft's layout of the experts' adapters (ParamWrapper.get_delta_factors): A by expert, then rank; B by rank, then expert.
     experts = len(tensor)

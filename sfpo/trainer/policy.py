@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
@@ -99,7 +99,7 @@ class Policy:
         except (ImportError, KeyError, ValueError) as fault:
             raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
         if ranks.mesh is None:
-            self.model.to(self.device)
+            nn.Module.to(self.model, self.device)  # transformers' own has lost its types
         started = time.perf_counter()
         choice = choose(self.model, train.packing, seed)
         chosen = time.perf_counter()
@@ -152,7 +152,10 @@ class Policy:
 
     def _whole(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
-        return tensor.to(self.device).full_tensor() if isinstance(tensor, DTensor) else tensor
+        if not isinstance(tensor, DTensor):
+            return tensor
+        moved = tensor.to(self.device)  # from the host, if it is offloaded
+        return moved.full_tensor() if isinstance(moved, DTensor) else moved
 
     def state(self) -> dict[str, Tensor]:
         """This rank's shards of what is trained and of AdamW's moments, by name: what is written there goes on from there."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
-    WeightTransform,
     dot_natural_key,
     rename_source_key,
 )
@@ -54,11 +54,12 @@ def published(model: PreTrainedModel, entries: Entries) -> Iterator[tuple[str, T
     renamings = [one for one in back if isinstance(one, WeightRenaming)]
     converters = [one for one in back if isinstance(one, WeightConverter)]
     of_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    conversions: dict[str, WeightTransform] = {}
+    conversions: dict[str, WeightConverter | WeightRenaming] = {}
     for name in sorted(entries, key=dot_natural_key):
         renamed, pattern = rename_source_key(name, renamings, converters, reverse=True)
         conversion = deepcopy(of_pattern[pattern]) if pattern else WeightRenaming(name, renamed)
-        conversions.setdefault(renamed, conversion).add_tensor(renamed, name, pattern or name, entries[name])
+        made_later = cast(Any, entries[name])  # add_tensor names futures alone, and takes what can be called as well
+        conversions.setdefault(renamed, conversion).add_tensor(renamed, name, pattern or name, made_later)
     for name, conversion in conversions.items():
         for target, tensor in conversion.convert(name, model=model, config=model.config).items():
             yield target, tensor[0] if isinstance(tensor, list) else tensor

@@ -234,7 +234,7 @@ def _rope_types(module: nn.Module) -> list[str]:
     return list(kinds.values()) if isinstance(kinds, dict) else [kinds] if isinstance(kinds, str) else []
 
 
-def _lengths_of_rope(module: nn.Module) -> Iterator[int]:
+def _lengths_of_rope(module: Any) -> Iterator[int]:
     """Lengths of pre-training beyond which transformers.modeling_rope_utils.dynamic_rope_update changes frequencies."""
     kinds = _rope_types(module)
     if any("dynamic" in kind for kind in kinds):

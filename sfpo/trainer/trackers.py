@@ -44,14 +44,14 @@ def open_tracker(name: str, run: str, key: str, settings: Mapping[str, Any], fol
     Raises:
         ConfigError: the library is not installed.
     """
-    opener: Callable[..., Tracker] = {
+    openers: dict[str, Callable[..., Tracker]] = {
         "tensorboard": TensorBoard,
         "wandb": WandB,
         "trackio": Trackio,
         "mlflow": MLflow,
-    }[name]
+    }
     try:
-        return opener(run, key, settings, folder, last_step)
+        return openers[name](run, key, settings, folder, last_step)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"execution.report_to names {name}: pip install 'sfpo[{name}]' ({missing})") from None
 
