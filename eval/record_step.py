@@ -210,6 +210,8 @@ def batch_loss(policy: Policy, batch: TrainBatch) -> float:
     left out where they have no loss."""
     from sfpo.algorithms.objectives import policy_loss, token_weights
 
+    if batch.old is None:
+        raise ValueError("the loss of a batch needs the log-probs of the policy that made it")
     objective, device = policy.objective, policy.device
     lengths = batch.advantages.new_tensor(batch.lengths).long()
     with_loss = (batch.advantages != 0) | bool(objective.kl_coefficient or objective.entropy_coefficient)

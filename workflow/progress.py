@@ -38,6 +38,8 @@ SHOWN_INSTEAD = (
     LogEvent.SHELLCMD,
 )
 """Snakemake's own lines that say what the display says."""
+NO_NEWS = "Select jobs to execute..."
+"""Logged at every turn of Snakemake's scheduler."""
 AGGREGATES = ("all", "prepare", "train", "evaluate", "report", "tables", "figures")
 """Rules that only collect others: no work of their own."""
 
@@ -224,7 +226,7 @@ def follow() -> Progress:
     others = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
     progress = Progress(others=others)
     for handler in others:
-        handler.addFilter(lambda record: getattr(record, "event", None) not in SHOWN_INSTEAD)
+        handler.addFilter(lambda record: getattr(record, "event", None) not in SHOWN_INSTEAD and record.msg != NO_NEWS)
     logger.addHandler(progress)
     return progress
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -114,7 +116,7 @@ def label_steps(panels: list[Axes], columns: int) -> None:
             axes.set_xlabel("Step")
 
 
-def legend_above(figure: Figure, handles: list[Line2D], title: str) -> None:
+def legend_above(figure: Figure, handles: Sequence[Artist], title: str) -> None:
     """One legend for all panels, outside them, in up to four columns, with a line that says what is drawn."""
     widths = [len(str(handle.get_label())) + HANDLE_CHARACTERS for handle in handles]
     fits = [n for n in (4, 3, 2) if sum(max(column, default=0) for column in _split(widths, n)) <= LEGEND_CHARACTERS]

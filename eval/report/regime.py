@@ -16,13 +16,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from eval.report.markup import Block, Table, latex, markdown
+from eval.report.markup import Block, Cell, Table, latex, markdown
 from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
 from eval.report.paper_values import RATIOS, paper_values
 from eval.report.partial import missing_note
 from eval.report.prices import own_prices
 from eval.report.statistics.target_time import Curves, ratio_of_costs
-from eval.report.style import Look, looks, styled
+from eval.report.style import Look, Properties, looks, styled
 from eval.report.targets import Target
 from sfpo.plan.price import break_even
 from sfpo.settings import ReportSettings
@@ -32,8 +32,8 @@ TARGETS = (Target(0.5), Target(0.8))
 PAPER_PASSES = 4
 """K + 1 of the paper's runs."""
 MODEL_TITLES = {"deepseek-r1-distill-qwen-1.5b": "1.5B", "qwen3-4b-base": "4B", "deepseek-r1-distill-qwen-7b": "7B"}
-PAPER_LOOK = {"color": "0.55", "linewidth": 0.8}
-OWN_PRICE = {"color": "k", "linestyle": ":", "linewidth": 0.9}
+PAPER_LOOK: Properties = {"color": "0.55", "linewidth": 0.8}
+OWN_PRICE: Properties = {"color": "k", "linestyle": ":", "linewidth": 0.9}
 PAYS = "#009E73"
 
 
@@ -149,9 +149,9 @@ def _paper(axes: Axes, paper: pd.DataFrame) -> None:
     """Its ratios of rollouts, priced anew in the same way, and the price at which it had them; names above the curves, the
     lowest one's below."""
     lowest = paper["rollouts"].min()
-    name = {"textcoords": "offset points", "ha": "right", "fontsize": 6, "color": "0.4"}
+    name: Properties = {"textcoords": "offset points", "ha": "right", "fontsize": 6, "color": "0.4"}
     for _, row in paper.iterrows():
-        axes.plot(PRICES, row["rollouts"] / break_even(PRICES, PAPER_PASSES), **PAPER_LOOK)
+        axes.plot(PRICES, [row["rollouts"] / break_even(price, PAPER_PASSES) for price in PRICES], **PAPER_LOOK)
         axes.plot(row["rho"], row["hours"], color="0.35", marker="D", markersize=3.5, linestyle="")
         below = row["rollouts"] == lowest
         offset, side = ((-2, -2), "top") if below else ((-2, 2), "bottom")
@@ -228,7 +228,8 @@ def regime_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Repo
     (first_arm, first), rows, blocks = next(iter(settings.arms.items())), [], []
     for (model, dataset, target), of_target in found.groupby([*GROUP, "target"], sort=False):
         of_group = rows_of(prices, model=model, dataset=dataset)
-        rho, lines = of_group["rho"].median(), []
+        rho = of_group["rho"].median()
+        lines: list[tuple[str, list[Cell | str]]] = []
         of_first = rows_of(of_group, arm=first_arm)["passes"].mean()
         for arm, curve in of_target.groupby("arm", sort=False):
             passes, even = rows_of(of_group, arm=arm)["passes"].mean(), even_at(curve)
@@ -246,8 +247,9 @@ def regime_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Repo
                 }
             )
             paying = "none" if even is None else "any" if even <= PRICES[0] else f"{even:.1f}"
-            cells = [f"{passes:.2f}", f"{break_even(rho, passes, of_first):.2f}", _ratio_text(dear), _ratio_text(here), paying]
-            lines.append((settings.arms[arm], cells))
+            even_rollouts = f"{break_even(rho, passes, of_first):.2f}"
+            cells = (f"{passes:.2f}", even_rollouts, _ratio_text(dear), _ratio_text(here), paying)
+            lines.append((settings.arms[arm], [*cells]))
         title = f"{model}, trained on {dataset}: to {of_target['level'].iloc[0]:.1f}% ({target}); rho {rho:.2f}"
         blocks.append(
             Block(f"{title} ({of_group['rho'].min():.2f} to {of_group['rho'].max():.2f} over runs)", lines, len(lines))

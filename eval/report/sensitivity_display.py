@@ -11,14 +11,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from eval.report.markup import Block, Cell, Table, latex, markdown
 from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
 from eval.report.partial import missing_note
-from eval.report.sensitivity import ENDS, LAST, MEASURES, accuracies, at_own_best, over_scales
+from eval.report.sensitivity import LAST, MEASURES, accuracies, at_own_best, over_scales
 from eval.report.statistics.comparisons import holm, is_significant
-from eval.report.style import BASE_COLOR, Look, looks, styled
+from eval.report.style import BASE_COLOR, Look, Properties, looks, styled
 from sfpo.config import at_rate
 from sfpo.settings import ReportSettings
 
 TITLES = {"rollouts": "Equal rollouts", "backward_passes": "Equal passes", "price": "Equal cost"}
-BASE_LINE = {"color": BASE_COLOR, "linestyle": (0, (4, 2)), "linewidth": 1}
+BASE_LINE: Properties = {"color": BASE_COLOR, "linestyle": (0, (4, 2)), "linewidth": 1}
 DODGE = 0.035
 """Of the axis' logarithm (base 10), between two arms' intervals at one rate."""
 
@@ -86,7 +86,7 @@ def _handles(look: dict[str, Look], found: pd.DataFrame) -> list[Line2D]:
     handles = [Line2D([], [], color=one.color, marker=one.marker, linestyle=one.line, label=one.title) for one in look.values()]
     handles.append(Line2D([], [], **BASE_LINE, label="Base"))
     if (found["below_base"] > found["n_seeds"] / 2).any():
-        hollow = {"color": "0.3", "marker": "o", "markerfacecolor": "w", "linestyle": ""}
+        hollow: Properties = {"color": "0.3", "marker": "o", "markerfacecolor": "w", "linestyle": ""}
         handles.append(Line2D([], [], **hollow, label="Fell below the base"))
     return handles
 
@@ -112,8 +112,8 @@ def sensitivity_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings:
     caption = "Each arm at its own best learning rate (validation accuracy, %)"
     if len(settings.seeds) == 1:
         words = "One training seed: no rate can be chosen on one seed and scored on another. The figure shows every rate."
-        frame, heads, blocks, notes = over_scales(runs), [], [], [words, *missing_note(settings)]
-        return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
+        frame, notes = over_scales(runs), [words, *missing_note(settings)]
+        return Table(frame, markdown(caption, [], [], notes), latex(caption, [], [], notes, settings.item))
     frame = at_own_best(runs, settings)
     frame = frame.assign(gain_p_holm=holm(frame["gain_p"].to_numpy(float)))
     first = next(iter(settings.arms.values()))
@@ -139,9 +139,8 @@ def _cells(rows: pd.DataFrame, is_first: bool) -> list[Cell | str]:
     cells: list[Cell | str] = []
     for measure in MEASURES:
         row = rows_of(rows, measure=measure).iloc[0]
-        gain = [row[f"gain{end}"] for end in ENDS]
-        cells += [row["scales"], Cell(*(row[f"accuracy{end}"] for end in ENDS))]
-        cells.append("-" if is_first else Cell(*gain, signed=True, bold=is_significant(row["gain_p_holm"])))
+        cells += [row["scales"], Cell.of(row, "accuracy")]
+        cells.append("-" if is_first else Cell.of(row, "gain", signed=True, bold=is_significant(row["gain_p_holm"])))
     return cells
 
 

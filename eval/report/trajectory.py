@@ -14,14 +14,14 @@ from matplotlib.ticker import ScalarFormatter
 from scipy import interpolate
 
 from eval.report.panels import GROUP, grid, legend_above, panel_titles, rows_of
-from eval.report.style import Look, looks, styled
+from eval.report.style import Look, Properties, looks, styled
 from sfpo.settings import ReportSettings
 
-START = {"color": "k", "marker": "o", "markersize": 5.5, "linestyle": ""}
-END = {"marker": "*", "markersize": 10, "markeredgecolor": "w", "markeredgewidth": 0.6, "linestyle": ""}
-PASS = {"linestyle": "-", "marker": "o", "markersize": 3.6, "markeredgecolor": "w", "markeredgewidth": 0.5}
-REPOSITION = {"linestyle": (0, (2, 1.2))}
-REPOSITIONED = {"marker": "o", "markersize": 4.4, "markerfacecolor": "w", "markeredgewidth": 1.1, "linestyle": ""}
+START: Properties = {"color": "k", "marker": "o", "markersize": 5.5, "linestyle": ""}
+END: Properties = {"marker": "*", "markersize": 10, "markeredgecolor": "w", "markeredgewidth": 0.6, "linestyle": ""}
+PASS: Properties = {"linestyle": "-", "marker": "o", "markersize": 3.6, "markeredgecolor": "w", "markeredgewidth": 0.5}
+REPOSITION: Properties = {"linestyle": (0, (2, 1.2))}
+REPOSITIONED: Properties = {"marker": "o", "markersize": 4.4, "markerfacecolor": "w", "markeredgewidth": 1.1, "linestyle": ""}
 CONTOURS = 16
 DRAWN_POINTS = 200
 """Along each axis; between those of the grid the loss is a spline."""
