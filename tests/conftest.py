@@ -18,6 +18,7 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """With several processes (pytest -n) the tests of a file run in one of them, and so do those that share what takes long."""
     for item in items:
