@@ -94,7 +94,7 @@ def continue_pretrained(
     dtype = policy.dtype
     policy.config.pad_token_id = tokenizer.pad_token_id
     facts = _learn(policy.float(), tokenizer, model, instruction, data, grader)
-    nn.Module.to(policy, dtype)  # transformers' own has lost its types
+    nn.Module.to(policy, dtype)  # PreTrainedModel.to has lost its types
     policy.save_pretrained(folder)
     return facts
 

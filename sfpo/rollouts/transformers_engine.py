@@ -75,7 +75,7 @@ class TransformersEngine:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = getattr(torch, sampler.dtype)
         disable_progress_bar()  # each weight sync is a load to transformers
-        model = nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device)  # transformers' own has lost its types
+        model = nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device)  # PreTrainedModel.to has lost its types
         self._attention = own_attention(model)
         self._own(model)
 

@@ -99,7 +99,7 @@ class Policy:
         except (ImportError, KeyError, ValueError) as fault:
             raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
         if ranks.mesh is None:
-            nn.Module.to(self.model, self.device)  # transformers' own has lost its types
+            nn.Module.to(self.model, self.device)  # PreTrainedModel.to has lost its types
         started = time.perf_counter()
         choice = choose(self.model, train.packing, seed)
         chosen = time.perf_counter()

@@ -58,7 +58,7 @@ def published(model: PreTrainedModel, entries: Entries) -> Iterator[tuple[str, T
     for name in sorted(entries, key=dot_natural_key):
         renamed, pattern = rename_source_key(name, renamings, converters, reverse=True)
         conversion = deepcopy(of_pattern[pattern]) if pattern else WeightRenaming(name, renamed)
-        made_later = cast(Any, entries[name])  # add_tensor names futures alone, and takes what can be called as well
+        made_later = cast(Any, entries[name])  # typed for futures; callables are taken too
         conversions.setdefault(renamed, conversion).add_tensor(renamed, name, pattern or name, made_later)
     for name, conversion in conversions.items():
         for target, tensor in conversion.convert(name, model=model, config=model.config).items():

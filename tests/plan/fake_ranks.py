@@ -16,16 +16,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sfpo.plan.shapes import PUBLISHED
 from sfpo.ranks import Ranks
 from sfpo.trainer.attention import ATTENTION
-from sfpo.trainer.scorer import Scorer
+from sfpo.trainer.scorer import Head, Scorer
 
 RANKS = 8
 
 
-class Uncomputed(Scorer):
-    """Of weights without values: its output layer cannot be tried."""
+class OnMeta(Scorer):
+    """Without the passes by which a scorer finds the output layer: nothing computes on the meta device."""
 
-    def _find_head(self):
-        return None
+    def _find_head(self) -> Head:
+        return Head(self.model.base_model, lambda hidden: hidden, self.model.config.vocab_size, is_product=True)
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
             model = AutoModelForCausalLM.from_config(
                 AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32, attn_implementation=ATTENTION
             )
-        Uncomputed(model, torch.bfloat16, 1.0).shard(ranks, offload=False)
+        OnMeta(model, torch.bfloat16, 1.0).shard(ranks, offload=False)
         held.append(sum(weight.to_local().numel() * weight.element_size() for weight in model.parameters()))
         dist.destroy_process_group()
     print(json.dumps(held))

@@ -19,7 +19,7 @@ from sfpo.manifest import write_manifest
 from sfpo.models.scratch import new_policy, train_tokenizer
 from sfpo.models.warm_up import read_examples
 from sfpo.rewards.code_tests import CodeGrader
-from sfpo.settings import DatasetSettings, RunId, RunSettings, to_json
+from sfpo.settings import DatasetSettings, Recipe, RuleSettings, RunId, RunSettings, to_json
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -103,18 +103,26 @@ def test_one_step_on_an_apps_like_set(tmp_path, params, isolation):
     learn_by_heart(ScratchModel(**params.models["tiny-coder"].model_dump() | limits), data / "train.parquet", model)
 
     small = {"steps": 1, "prompts_per_step": 8, "completions_per_prompt": 8, "mini_batch_prompts": 4, "export_every": None}
-    train = params.suites["programs"].train.model_dump() | small | {"validation": {"every": 1, "prompts": 8, "samples": 2}}
+    suite = params.suites["programs"]
+    recipe = Recipe(
+        model="the policy that has learned solutions by heart",
+        data="the problems like those of APPS",
+        grader="code",
+        limits=ModelLimits(**limits),
+        instruction="{problem}",
+        seed=0,
+        rule=RuleSettings(name="grpo", settings={}),
+        learning_rate_scale=1.0,
+        objective=params.objectives["grpo"],
+        train=suite.train.model_dump() | small | {"validation": {"every": 1, "prompts": 8, "samples": 2}},
+        sampler=suite.sampler,
+    )
     settings = RunSettings(
         run=RunId(suite="test", model="tiny", dataset="apps", arm="grpo", seed=0),
         model_path=str(model),
         data_path=str(data),
-        grader="code",
-        limits=ModelLimits(**limits),
-        instruction="{problem}",
-        arm=params.arms["grpo"],
-        objective=params.objectives["grpo"],
-        train=train,
-        engine=params.suites["programs"].engine,
+        recipe=recipe,
+        execution=suite.execution,
     )
     run = tmp_path / "run"
     run.mkdir()
