@@ -17,6 +17,7 @@ NO_MACHINE = {
     "real": "needs the real data sets",
     "real-benchmarks": "needs the real data sets",
     "test-slurm": "installs Slurm as root",
+    "sweep": "takes two hours",
 }
 """Targets that no workflow of CI can run."""
 ELSEWHERE = {
