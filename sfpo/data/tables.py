@@ -102,14 +102,14 @@ def _parquet(path: Path, needed: Iterable[str], optional: Iterable[str], remedy:
                 number += 1
                 yield f"{path}, row {number}", record
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}, after row {number}: not a sound parquet file ({error}); {remedy}") from None
+        raise ConfigError(f"{path}, after row {number}: not a valid parquet file ({error}); {remedy}") from None
 
 
 def _open_parquet(path: Path, needed: Iterable[str], remedy: str) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        empty = "the file is empty" if path.stat().st_size == 0 else f"not a sound parquet file ({error})"
+        empty = "the file is empty" if path.stat().st_size == 0 else f"not a valid parquet file ({error})"
         raise ConfigError(f"{path}: {empty}; {remedy}") from None
     check_columns(str(path), file.schema_arrow.names, needed, remedy)
     return file

@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from sfpo.config import TableRows
-from sfpo.data.cleaning import fault
+from sfpo.data.cleaning import invalid_reason
 from sfpo.data.code_sets import LAYOUTS, pickled_text, read_problem
 from sfpo.data.sources import read_rows
 from sfpo.rewards.code_gold import check_tests, inflate
@@ -102,7 +102,7 @@ def test_a_row_whose_tests_cannot_be_read_is_counted(tmp_path, private, caplog):
         )
     )
     bad, good = read_rows("part", table("livecodebench"), "test", str(tmp_path))
-    assert fault(bad, grader="code") == "faulty tests" and fault(good, grader="code") is None
+    assert invalid_reason(bad, grader="code") == "faulty tests" and invalid_reason(good, grader="code") is None
     assert "rows.jsonl, line 1: its tests cannot be read" in caplog.text
 
 
@@ -163,7 +163,7 @@ def test_an_empty_problem_is_left_out(tmp_path):
     record = {"question": "  ", "input_output": json.dumps({"inputs": ["1"], "outputs": ["1"]})}
     (tmp_path / "rows.jsonl").write_text(json.dumps(record))
     (row,) = read_rows("part", table("apps"), "train", str(tmp_path))
-    assert fault(row, grader="code") == "empty problem"
+    assert invalid_reason(row, grader="code") == "empty problem"
 
 
 def test_dates_are_kept_as_texts(tmp_path):

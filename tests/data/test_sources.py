@@ -182,7 +182,7 @@ def test_an_id_that_is_none(tmp_path, given):
 def test_a_column_of_bytes_that_are_no_text(tmp_path):
     text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     pq.write_table(pa.table({"problem": ["p"], "answer": text}), tmp_path / "x.parquet")
-    with pytest.raises(ConfigError, match=r"x\.parquet, after row 0: not a sound parquet file .*0xff"):
+    with pytest.raises(ConfigError, match=r"x\.parquet, after row 0: not a valid parquet file .*0xff"):
         read_rows("m", TableRows(source="hub", mirror="x.parquet"), "test", str(tmp_path))
 
 
@@ -249,7 +249,7 @@ def test_a_parquet_file_without_a_column(tmp_path):
 
 def test_a_damaged_parquet_file(tmp_path):
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 nothing PAR1")
-    assert "rows.parquet: not a sound parquet file (" in fault_of(tmp_path, table("rows.parquet"))
+    assert "rows.parquet: not a valid parquet file (" in fault_of(tmp_path, table("rows.parquet"))
 
 
 def test_another_kind_of_file(tmp_path):
