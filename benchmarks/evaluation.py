@@ -27,18 +27,20 @@ def engine(turns: Turns, work: Work) -> None:
     from sfpo.rollouts import make_engine
 
     suite = work.of_suite
-    _evaluate(turns, work, EngineLM(make_engine(work.checkpoint, work.limits, suite.sampler, suite.execution.engine), seed=0))
+    model = EngineLM(make_engine(work.checkpoint, work.limits, suite.sampler, suite.execution.engine), seed=0)
+    _evaluate(turns, work, model, templated=True)
 
 
 def hf(turns: Turns, work: Work, batch_size: int) -> None:
     """A turn: one evaluation through transformers."""
     from lm_eval.models.huggingface import HFLM
 
-    device = work.device
-    _evaluate(turns, work, HFLM(work.checkpoint, dtype=work.of_suite.sampler.dtype, batch_size=batch_size, device=device))
+    model = HFLM(work.checkpoint, dtype=work.of_suite.sampler.dtype, batch_size=batch_size, device=work.device)
+    _evaluate(turns, work, model, templated=False)
 
 
-def _evaluate(turns: Turns, work: Work, model: LM) -> None:
+def _evaluate(turns: Turns, work: Work, model: LM, templated: bool) -> None:
+    """``templated``: the model applies the chat template itself."""
     from lm_eval import simple_evaluate
 
     from eval.evaluate_checkpoints import make_tasks
@@ -54,7 +56,7 @@ def _evaluate(turns: Turns, work: Work, model: LM) -> None:
                 tasks=[task],
                 task_manager=manager,
                 limit=QUESTIONS,
-                apply_chat_template=True,
+                apply_chat_template=not templated,
                 bootstrap_iters=0,
                 log_samples=False,
             )

@@ -104,6 +104,7 @@ def trl(turns: Turns, work: Work, rows_at_once: int, bf16: bool, float32_weights
     """A turn: one step of TRL's GRPOTrainer."""
     from benchmarks.trl_peer import train
     from sfpo.data.arithmetic import generate
+    from sfpo.data.prompts import user_turn
 
     grader = EveryOtherRight()
 
@@ -113,7 +114,7 @@ def trl(turns: Turns, work: Work, rows_at_once: int, bf16: bool, float32_weights
 
     instruction = work.of_suite.instruction
     rows = [
-        {"prompt": [{"role": "user", "content": instruction.replace("{problem}", row.problem)}], "answer": row.answer}
+        {"prompt": [{"role": "user", "content": user_turn(instruction, row.problem)}], "answer": row.answer}
         for row in generate(TASK, "train", PROMPTS)
     ]
     train(turns, work.checkpoint, rows, rewards, PROMPTS * GROUP, rows_at_once, GROUP, TOKENS, bf16, float32_weights)

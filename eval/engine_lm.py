@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from sfpo.config import Sampling
-from sfpo.data.prompts import chat_text, prompts_sha256
+from sfpo.data.prompts import encode_user_turn, prompts_sha256
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import seed_of
 
@@ -19,14 +19,19 @@ log = logging.getLogger(__name__)
 class EngineLM(LM):
     """Answers generate_until requests, the only kind that the benchmarks make.
 
-    The seed of a completion is made of (seed, task, problem, repeat): repeats differ, and do not depend on order or batch.
+    The context of a request is the text of the user turn (``apply_chat_template=False`` in lm-eval,
+    ``sfpo.data.prompts.user_turn`` in the task): the chat template is applied here, by the function that renders training
+    prompts.
+
+    The seed of a completion depends on (seed, task, problem, repeat) only, so repeats differ, and do not depend on order or
+    batch.
     """
 
     def __init__(self, engine: RolloutEngine, seed: int) -> None:
         super().__init__()
         self._engine, self._seed = engine, seed
         self.prompts_too_long: dict[str, list[str]] = {}
-        """Task -> ids of the problems whose prompt is over the model's max_prompt_tokens: not asked, so answered wrong."""
+        """Task -> ids of the problems whose prompt exceeds max_prompt_tokens. They are not sampled and count as wrong."""
         self.prompts_sha256: dict[str, str] = {}
         """Task -> ``sfpo.data.prompts.prompts_sha256`` of its prompts in the order of their ids."""
 
@@ -34,27 +39,20 @@ class EngineLM(LM):
     def tokenizer_name(self) -> str:
         return self._engine.tokenizer.name_or_path.replace("/", "__")
 
-    def chat_template(self, chat_template: bool | str = False) -> str:
-        return self._engine.tokenizer.chat_template
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return chat_text(self._engine.tokenizer, chat_history, add_generation_prompt)
-
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts in the order of ``requests``; lm-eval repeats a request object for each of its k completions.
 
-        A prompt over max_prompt_tokens gets an empty text, and its problem is listed in ``prompts_too_long``.
+        A prompt longer than max_prompt_tokens gets an empty text, and its problem is listed in ``prompts_too_long``.
         """
         repeats: Counter[tuple[str, int]] = Counter()
         by_sampling: dict[Sampling, list[tuple[int, Request]]] = defaultdict(list)
         prompts: dict[str, dict[str, list[int]]] = defaultdict(dict)
         for index, instance in enumerate(requests):
-            context, settings = instance.args
+            user_turn, settings = instance.args
             problem = (instance.task_name, instance.doc["id"])
             seed = seed_of(self._seed, "evaluate", *problem, repeats[problem])
             repeats[problem] += 1
-            # The template has put the special tokens in already.
-            prompt_ids = self._engine.tokenizer.encode(context, add_special_tokens=False)
+            prompt_ids = encode_user_turn(self._engine.tokenizer, user_turn)
             prompts[problem[0]][problem[1]] = prompt_ids
             if len(prompt_ids) > self._engine.max_prompt_tokens:
                 too_long = self.prompts_too_long.setdefault(problem[0], [])
@@ -65,7 +63,7 @@ class EngineLM(LM):
         self.prompts_sha256 |= {task: prompts_sha256(sorted(asked.items())) for task, asked in prompts.items()}
         for task, ids in self.prompts_too_long.items():
             log.warning(
-                "%s: %d prompts over %d tokens are not asked and count as wrong: %s",
+                "%s: %d prompts exceed %d tokens; they are not sampled and count as wrong: %s",
                 task,
                 len(ids),
                 self._engine.max_prompt_tokens,

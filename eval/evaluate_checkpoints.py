@@ -112,7 +112,7 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
         tasks=tasks,
         task_manager=manager,  # without it, lm-eval reads the files of all its own tasks: seconds
         limit=settings.evaluate.limit,
-        apply_chat_template=True,
+        apply_chat_template=False,  # EngineLM does
         bootstrap_iters=0,
         log_samples=True,
     )

@@ -1,8 +1,8 @@
-"""Slow-Fast Policy Optimization (arXiv 2510.04072): the update for a training loop of your own, its rivals, and the benchmark
+"""Slow-Fast Policy Optimization (arXiv 2510.04072): the update for your own training loop, its baselines, and the benchmark
 suite that compares them.
 
-What ``__all__`` names needs torch alone. ``sfpo.integrations`` needs the trainer that it integrates with, everything else the
-packages of ``sfpo[suite]``.
+The names in ``__all__`` need only torch. ``sfpo.integrations`` needs the trainer that it integrates with; everything else needs
+the packages of ``sfpo[suite]``.
 """
 
 import importlib
@@ -23,7 +23,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A name of ``__all__``, imported when first asked for: a check of params.yaml does not wait for torch."""
+    """Import the names of ``__all__`` on first access, so that checking params.yaml does not import torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""What a suite's settings no longer name: ``python -m sfpo.clean`` lists it, ``python -m sfpo.clean --remove`` deletes it.
+"""Results that no suite uses any more: ``python -m sfpo.clean`` lists them, ``python -m sfpo.clean --remove`` deletes them.
 
-Listed are data, models, runs and evaluations that no suite of params.yaml has, the saved states of other recipes, and scores of
-evaluations with other settings. Nothing else removes them: a changed setting leaves what was computed before in its place. A
-run that is being trained is left alone.
+These are data, models, runs and evaluations that are in no suite of params.yaml, saved states of other recipes, and scores of
+evaluations with other settings. Nothing else deletes them: changing a setting keeps the earlier results. A run that is being
+trained is not touched.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sfpo.settings import EvaluationSettings, JobSettings, RunSettings, settings
 from sfpo.trainer.lock import RunLocked, run_lock
 
 FOLDERS = ("data/*/*/*", "models/*/*", "runs/*/*/*/*/seed*", "evaluations/*/*/base*", "evaluations/*/*/*/*/seed*")
-"""Of jobs whose results take time to make again."""
+"""Folders of jobs whose results are expensive to recompute."""
 
 
 def named(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
     """Folder of every job of every suite -> its settings, with the data mirror that the suite's data were prepared from.
 
-    A suite of which there is nothing on disk is passed over.
+    Suites without any results on disk are skipped.
 
     Raises:
-        ConfigError: a suite cannot be resolved, so that what it names is not known.
+        ConfigError: a suite cannot be resolved, so its jobs are not known.
     """
     found: dict[str, JobSettings] = {}
     for suite in params.suites:
@@ -44,19 +44,19 @@ def named(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
 
 
 def _recorded_mirror(data: Path, otherwise: str | None) -> str | None:
-    """``snakemake --config data_mirror=...`` sets one that params.yaml does not name."""
+    """The mirror in the prepared settings: ``snakemake --config data_mirror=...`` overrides that of params.yaml."""
     for path in sorted(data.glob("*/*/settings.json")):
         return json.loads(path.read_text())["data_mirror"]
     return otherwise
 
 
 def unnamed(params: Params, root: Path = Path(".")) -> Iterator[tuple[Path, str]]:
-    """(folder, why) of everything that no recipe names."""
+    """(folder, reason) of everything that no suite uses."""
     known = named(params, root)
     for folder in sorted(path for pattern in FOLDERS for path in root.glob(pattern) if path.is_dir()):
         settings = known.get(str(folder.relative_to(root)))
         if settings is None:
-            yield folder, "no suite has it"
+            yield folder, "in no suite"
         elif isinstance(settings, RunSettings):
             yield from _other_states(folder, settings)
         elif isinstance(settings, EvaluationSettings):
@@ -78,7 +78,7 @@ def remove(folder: Path, root: Path = Path(".")) -> None:
     """Delete a folder that ``unnamed`` has listed.
 
     Raises:
-        RunLocked: it is of a run that is being trained.
+        RunLocked: it belongs to a run that is being trained.
     """
     parts = folder.relative_to(root).parts
     with run_lock(root / Path(*parts[:6])) if parts[0] == "runs" else nullcontext():
@@ -86,7 +86,7 @@ def remove(folder: Path, root: Path = Path(".")) -> None:
 
 
 def size(folder: Path) -> int:
-    """Bytes that deleting the folder frees: of a file with several hard links, if all are in the folder."""
+    """Bytes that deleting the folder frees. A file with several hard links counts if all of them are in the folder."""
     files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     inside = Counter(status.st_ino for status in files.values())
     return sum(status.st_size // status.st_nlink for status in files.values() if inside[status.st_ino] == status.st_nlink)
@@ -97,26 +97,24 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m sfpo.clean", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--remove", action="store_true", help="delete what is listed")
+    parser.add_argument("--remove", action="store_true", help="delete the listed folders")
     arguments = parser.parse_args(argv)
     try:
         found = list(unnamed(load_params(arguments.params, every_suite=True)))
     except ConfigError as error:
-        sys.exit(f"{error}\nNothing is listed or removed: what the suites name is not known until this is corrected")
+        sys.exit(f"{error}\nNothing is listed or removed: correct this first, so that the jobs of all suites are known")
     removed = 0
     for folder, why in found:
-        told = f"{folder}: {why}, {size(folder) / 2**20:.1f} MiB"
+        line = f"{folder}: {why}, {size(folder) / 2**20:.1f} MiB"
         try:
             if arguments.remove:
                 remove(folder)
                 removed += 1
         except RunLocked as error:
-            told += f", left alone: {error}"
-        print(told)
+            line += f", not removed: {error}"
+        print(line)
     print(
-        f"{removed} folders removed"
-        if arguments.remove
-        else f"{len(found)} folders that no recipe names; --remove deletes them"
+        f"{removed} folders removed" if arguments.remove else f"{len(found)} folders that no suite uses; --remove deletes them"
     )
 
 

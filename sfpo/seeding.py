@@ -1,7 +1,7 @@
-"""Randomness by name: a seed is a function of what it is for, never of what ran before.
+"""Seeds derived from names: a seed depends on its purpose only, never on earlier draws.
 
-``seed_of(run_seed, "rollout", step, prompt_id, sample)`` gives the same number in any process, in any order of calls,
-before and after a crash. Nothing in the project draws from global random state.
+``seed_of(run_seed, "rollout", step, prompt_id, sample)`` returns the same number in every process, in any order of calls,
+before and after a crash. The project never uses global random state.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ def seed_of(*parts: int | str) -> int:
     """A 63-bit seed that depends on every part and on their order.
 
     Args:
-        parts: what the seed is for, for instance (run seed, "rollout", step, prompt id, sample index).
+        parts: purpose of the seed, for instance (run seed, "rollout", step, prompt id, sample index).
     """
     return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8], "big") >> 1
 
 
 def rng(*parts: int | str) -> random.Random:
-    """A generator of its own for ``parts``."""
+    """A random generator seeded with ``seed_of(*parts)``."""
     return random.Random(seed_of(*parts))

@@ -1,8 +1,8 @@
-"""The settings file of each job: all that decides its result, and how it is computed. ``sfpo.jobs`` writes them.
+"""The settings file of each job: everything that determines its result, and how it is computed. ``sfpo.jobs`` writes them.
 
-``settings_hash`` is the identity of a job's result: of what decides it, and of its inputs' identities in turn. How a job is
-computed (execution), where its files are, and words of the report are not part of it. Each product records the identity that it
-was made from; a product of another identity is stale.
+``settings_hash`` is the identity of a job's result: a hash of the settings that determine it, including the identities of its
+inputs. How a job is computed (execution), paths, and titles in the report are not part of it. Each result records the identity
+of its settings; if that differs from the current identity, the result is stale.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class JobSettings(Schema):
     """Base of all settings files."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the job's result, as plain JSON values."""
+        """The settings that determine the job's result, as plain JSON values."""
         return self.model_dump(mode="json")
 
     def inputs(self) -> list[str]:
-        """Folders of the jobs whose products this job reads."""
+        """Folders of the jobs whose results this job reads."""
         return []
 
 
@@ -75,7 +75,7 @@ class DatasetSettings(JobSettings):
     dataset: Dataset
     data_mirror: str | None
     contents: dict[str, str] = Field(default_factory=dict)
-    """Part -> sha256 of the file under ``data_mirror`` that it is read from."""
+    """Part -> sha256 of its file under ``data_mirror``."""
 
     def identity(self) -> dict[str, Any]:
         dataset = self.dataset.model_dump(mode="json", exclude={"parts": {part: {"mirror"} for part in self.dataset.parts}})
@@ -89,7 +89,7 @@ class BenchmarkSettings(JobSettings):
     benchmark: Benchmark
     data_mirror: str | None
     contents: dict[str, str] = Field(default_factory=dict)
-    """{"rows": sha256 of the file under ``data_mirror`` that they are read from}."""
+    """{"rows": sha256 of their file under ``data_mirror``}."""
 
     def identity(self) -> dict[str, Any]:
         left_out: dict[str, bool | set[str]] = {"title": True, "out_of_distribution": True, "rows": {"mirror"}}
@@ -103,7 +103,7 @@ class ModelSettings(JobSettings):
     model: Model
     instruction: str
     warm_up_data: str | None
-    """Folder of the prepared data set that the model is warmed up on; None: it is not."""
+    """Folder of the prepared data set for the warm-up; None: no warm-up."""
     data: str | None
     """Identity of that data set."""
     grader: GraderName
@@ -118,7 +118,7 @@ class ModelSettings(JobSettings):
         learned = self.model_dump(mode="json", include={"instruction", "data", "grader"})
         if isinstance(self.model, ScratchModel):
             return {"model": self.model.model_dump(mode="json"), **learned}
-        if self.model.warm_up:  # limits say which examples it learns from
+        if self.model.warm_up:  # the token limits decide which examples are used
             return {"model": self.model.model_dump(mode="json", exclude={"path"}), "contents": self.contents, **learned}
         of_prompts = set(PretrainedModel.model_fields) - {"chat_template_options"}
         model = self.model.model_dump(mode="json", exclude={*of_prompts, "path"})
@@ -135,7 +135,7 @@ class RuleSettings(Schema):
 
 
 class Recipe(Schema):
-    """All that decides a run's numbers."""
+    """All settings that determine a run's results."""
 
     model: str
     """Identity of the starting policy."""
@@ -153,8 +153,8 @@ class Recipe(Schema):
     sampler: Sampler
 
     def most_sequences(self, engines: int) -> int:
-        """Completions that one of so many engines is asked for at once. (An engine whose prompts are much shorter than the
-        others' can get a few more, which wait.)"""
+        """Largest number of completions that each of ``engines`` engines samples at once. (An engine with much shorter prompts
+        can get a few more; they are queued.)"""
         train, validation = self.train, self.train.validation
         training = math.ceil(train.prompts_per_step / engines) * train.completions_per_prompt
         return max(training, math.ceil(validation.prompts / engines) * validation.samples)
@@ -179,7 +179,7 @@ class RunSettings(JobSettings):
 
     @property
     def recipe_hash(self) -> str:
-        """Identity of the run whatever its number of steps: what its saved states belong to."""
+        """Identity of the run without its number of steps, which can be raised later; saved states are stored under it."""
         return _hash(self.recipe.model_dump(mode="json", exclude={"train": {"steps"}}))
 
 
@@ -201,7 +201,7 @@ class EvaluationSettings(JobSettings):
     limits: ModelLimits
     instruction: str
     instructions: dict[Name, str]
-    """Of benchmarks that have one of their own."""
+    """Benchmark -> its own instruction, where it has one."""
     evaluate: Evaluate
     sampler: Sampler
     engine: Engine
@@ -211,7 +211,7 @@ class EvaluationSettings(JobSettings):
         return [policy, *(str(Path(problems).parent) for problems in self.benchmarks.values())]
 
     def identity(self) -> dict[str, Any]:
-        left_out = {"checkpoint", "samples_of"}  # which of those scored is shown; k of each benchmark stands below
+        left_out = {"checkpoint", "samples_of"}  # what the report shows; k of each benchmark is added below
         evaluate = self.evaluate.model_dump(mode="json", exclude=left_out)
         own = {name: k for name, k in sorted(self.evaluate.samples_of.items()) if name in self.problems}
         return {
@@ -223,7 +223,7 @@ class EvaluationSettings(JobSettings):
 
 
 class ArmStep(Schema):
-    """What one arm does in a step, beside what all arms share."""
+    """The settings of one arm's step that differ between arms."""
 
     rule: RuleSettings
     learning_rate_scale: float
@@ -234,7 +234,7 @@ class TrajectorySettings(JobSettings):
     """evaluations/<suite>/<model>/<dataset>/trajectory-<item>/settings.json: one step of several arms from one policy."""
 
     start: RunSettings
-    """The run whose last checkpoint the step starts from; its batch, moments and contours are made with its recipe."""
+    """The run whose last checkpoint the step starts from; batch, Adam moments and loss contours use its recipe."""
     arms: dict[Name, ArmStep]
 
     @property
@@ -250,14 +250,14 @@ class TrajectorySettings(JobSettings):
 
 
 class ReportSettings(JobSettings):
-    """results/<suite>/items/<item>/settings.json: what a table or figure shows."""
+    """results/<suite>/items/<item>/settings.json: the content of a table or figure."""
 
     suite: Name
     item: Name
     shows: Name
     """The kind: a module of eval.report.kinds."""
     scored: bool
-    """It shows what lm-eval finds, not training alone."""
+    """Whether it shows benchmark scores (by lm-eval), not only training metrics."""
     title: str | None
     models: list[Name]
     datasets: list[Name]
@@ -270,15 +270,15 @@ class ReportSettings(JobSettings):
     samples: dict[Name, Count]
     """Benchmark -> k of its avg@k and pass@k."""
     checkpoint: CheckpointChoice
-    """Whose scores are shown."""
+    """The checkpoint whose scores are shown."""
     learning_rate_scales: tuple[float, ...] = (1.0,)
     """Multiples of the suite's learning rate at which each arm is shown."""
     base: dict[Name, str]
     """Model -> folder of the evaluation of the untrained model."""
     made_from: dict[str, str] = Field(default_factory=dict)
-    """Folder -> identity, of every run, evaluation and data set that is read."""
+    """Folder -> identity of every run, evaluation and data set that it reads."""
     missing: tuple[str, ...] = ()
-    """Runs that a report of an unfinished suite leaves out."""
+    """Runs that are missing from the report of an unfinished suite."""
 
     def inputs(self) -> list[str]:
         return list(self.made_from)
@@ -300,7 +300,7 @@ class ReportSettings(JobSettings):
 
 
 class PageSettings(JobSettings):
-    """results/<suite>/pages/<page>/settings.json: what is made of all tables and figures of a suite together."""
+    """results/<suite>/pages/<page>/settings.json: a page made from all tables and figures of a suite."""
 
     suite: Name
     page: Name
@@ -315,10 +315,10 @@ def load_settings(kind: type[J], path: str | Path, identity: str | None = None) 
     """Read one job's settings file.
 
     Args:
-        identity: that the settings must have; None: any.
+        identity: expected ``settings_hash``; None: not checked.
 
     Raises:
-        ConfigError: the file is missing, does not fit ``kind``, or has been changed since ``identity`` was asked for.
+        ConfigError: the file is missing or invalid, or its hash is not ``identity``.
     """
     path = Path(path)
     if not path.is_file():
@@ -340,7 +340,7 @@ def settings_hash(settings: JobSettings) -> str:
 
 
 def _hash(content: dict[str, Any]) -> str:
-    """The order of keys counts: schemas have one, and that of a table's arms, or a data set's parts, shows in the product."""
+    """The order of keys matters: that of a table's arms or a data set's parts is visible in the result."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

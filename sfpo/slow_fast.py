@@ -7,12 +7,12 @@
             optimizer.step()
             optimizer.zero_grad()
 
-The body of the inner loop is one update on the batch; with mini-batches, a whole pass over it; with gradient accumulation, all
-micro-batches of it. Old log-probs are those of the policy that made the batch, computed once before the loop. A learning-rate
-schedule moves once a batch, after the loop. The same numbers as the rule in sfpo/algorithms/update_rules/sfpo.py.
+The body of the inner loop is one update on the batch: with mini-batches, a whole pass over it; with gradient accumulation, all
+its micro-batches. Old log-probs are those of the policy that generated the batch, computed once before the loop. Step a
+learning-rate scheduler once per batch, after the loop. The results equal those of sfpo/algorithms/update_rules/sfpo.py.
 
-Frozen weights (``requires_grad`` false) are neither copied nor moved, whatever their type. DDP, FSDP and FSDP2 need nothing:
-each rank copies and moves its own shard.
+Frozen weights (``requires_grad`` false) of any data type are neither copied nor moved. DDP, FSDP and FSDP2 work without
+changes: each rank copies and moves its own shard.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from sfpo.algorithms.entropy_trigger import EntropyTrigger
 from sfpo.algorithms.update_rules.base import check_alpha, check_fast_steps
 from sfpo.algorithms.weights import local, reposition_, snapshot
 
-MASTER_WEIGHTS = "it writes the weights from a copy of its own, which a reposition would not reach; use a torch optimizer"
+MASTER_WEIGHTS = "it overwrites the weights from its own master copy, which a reposition does not change; use a torch optimizer"
 REFUSED_OPTIMIZERS = {
     "deepspeed.runtime": MASTER_WEIGHTS + " with FSDP2 (fully_shard) or DDP instead of DeepSpeed",
     "megatron": MASTER_WEIGHTS + " with FSDP2 (fully_shard) or DDP instead of Megatron",
     "colossalai": MASTER_WEIGHTS + " with FSDP2 (fully_shard) or DDP instead of ColossalAI",
     "torchao.optim.cpu_offload": MASTER_WEIGHTS,
     "torchao.prototype.low_bit_optim.cpu_offload": MASTER_WEIGHTS,
-    "schedulefree": "its weights are a mean of sequences in its state, which a reposition misses; use a torch optimizer",
+    "schedulefree": "its weights are an average kept in its state, which a reposition does not change; use a torch optimizer",
 }
-"""Where an optimizer's class comes from -> why SFPO cannot work with it."""
+"""Module of an optimizer class -> why SFPO cannot work with it."""
 LOW_BIT = "its moments are kept in 8 bits or fewer, and SFPO on such moments is untested; use torch.optim.AdamW"
 
 _inside_a_step: weakref.WeakSet[SlowFast] = weakref.WeakSet()
 
 
 class SlowFast:
-    """What SFPO adds to a loop: a snapshot of the weights, a reposition toward it, and the number of passes over each batch.
+    """SFPO for your own training loop: takes the snapshot, repositions the weights, and sets the number of passes over each
+    batch.
 
-    A step that is left early (``break``, an exception) leaves the weights inside the fast trajectory, or without the slow
-    correction. Nothing is undone by itself: the next ``passes()`` and ``state_dict()`` raise until ``cancel()`` puts the
-    weights back.
+    If a step is left early (``break``, an exception), the weights are inside the fast trajectory or lack the slow correction.
+    Nothing is undone automatically: the next ``passes()`` and ``state_dict()`` raise until ``cancel()`` restores the weights.
 
-    The reposition is done in the weights' own type. bfloat16 has 8 bits: a weight whose K fast updates moved it by one or two
-    units in its last place is not repositioned at all at alpha 0.8. Keep weights in float32 (with autocast for speed); weights
-    of 16 bits are told by a warning.
+    The reposition is computed in the data type of the weights. bfloat16 has 8 bits: a weight that the K fast updates moved by
+    one or two units in the last place is not repositioned at all at alpha 0.8. Keep the weights in float32 (with autocast for
+    speed); 16-bit weights cause a warning.
 
     Args:
         optimizer_or_params: an optimizer (the trainable parameters of its groups when a step starts), or parameters.
         num_fast_steps: K, passes of the fast trajectory; at least 1.
-        alpha: reposition factor in [0, 1]. 0 leaves one plain pass on each batch (GRPO).
-        entropy_trigger: an ``EntropyTrigger`` or its settings; once it has fired, each batch gets one plain pass. None: no
-            entropy control.
+        alpha: reposition factor in [0, 1]. 0: one pass over each batch (GRPO).
+        entropy_trigger: an ``EntropyTrigger`` or its settings; once it has fired, there is one pass over each batch
+            (GRPO). None: no entropy control.
 
     Raises:
         ValueError: a setting is impossible, there are no trainable parameters, or the optimizer is one that SFPO cannot work
-            with: it keeps weights of its own (DeepSpeed, Megatron), or moments of 8 bits or fewer.
+            with: it keeps its own master weights (DeepSpeed, Megatron), or moments of 8 bits or fewer.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class SlowFast:
         """One step: a pass over the batch for each turn of the loop, K + 1 of them, or one where stages I and II are skipped.
 
         Raises:
-            RuntimeError: the step before was left early; another ``SlowFast`` is inside a step on the same weights; the
-                trainable parameters became others inside the step.
+            RuntimeError: the previous step was left early; another ``SlowFast`` is inside a step on the same weights; the set
+                of trainable parameters changed inside the step.
         """
         self._check_between_steps("passes()")
         fired = self.entropy_trigger is not None and self.entropy_trigger.fired
@@ -126,10 +126,11 @@ class SlowFast:
             self._end()
 
     def observe(self, entropy: float) -> None:
-        """Take the entropy of the step that ends; may end the slow-fast phase from the next step on. Nothing without a trigger.
+        """Pass the entropy of the finished step to the trigger, which may end the slow-fast phase from the next step on. Does
+        nothing without a trigger.
 
         Args:
-            entropy: mean over the batch's tokens (nats) of the policy that made them.
+            entropy: mean over the batch's tokens (nats) under the policy that generated them.
 
         Raises:
             ValueError: it is not a finite number.
@@ -141,9 +142,9 @@ class SlowFast:
         self.entropy_trigger.observe(float(entropy))
 
     def cancel(self) -> None:
-        """Put the weights back to the start of a step that was left early. The optimizer's state stays as it is.
+        """Restore the weights at the start of a step that was left early. The optimizer's state does not change.
 
-        Inside the loop it ends the step: the loop stops at its next turn. Between steps it does nothing.
+        Inside the loop it ends the step: the loop stops at its next iteration. Between steps it does nothing.
         """
         if self._start is not None:
             reposition_(self._weights, self._start, 0.0)
@@ -184,7 +185,7 @@ class SlowFast:
             if any(id(weight) in mine for weight in other._weights):
                 raise RuntimeError(
                     "another SlowFast is inside a step on these weights, which would be repositioned twice: use one SlowFast "
-                    "(one SlowFastCallback) for a model; cancel() ends the step of one that was left early"
+                    "(one SlowFastCallback) per model; cancel() ends a step that was left early"
                 )
         self._start = snapshot(self._weights)
         _inside_a_step.add(self)
@@ -198,7 +199,7 @@ class SlowFast:
         if self._start is not None:
             raise RuntimeError(
                 f"{call} inside a step, or after one that was left early: the weights are between the stages of SFPO. "
-                "Run passes() to its end, or call cancel() to go back to the weights at its start"
+                "Run passes() to its end, or call cancel() to restore the weights at the start of the step"
             )
 
     def _check_unchanged(self) -> None:
@@ -206,12 +207,13 @@ class SlowFast:
         if list(map(id, now)) != list(map(id, self._weights)):
             raise RuntimeError(
                 f"trainable parameters: {len(self._weights)} at the start of the step, {len(now)} now, and not the same ones; "
-                "freeze, unfreeze or replace them between steps. cancel() goes back to the weights at the step's start"
+                "freeze, unfreeze or replace them between steps. cancel() restores the weights at the start of the step"
             )
 
 
 def trainable(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Those that require a gradient, each piece of memory once: a weight listed twice, or tied, transposed too, is one."""
+    """The parameters that require a gradient, each memory block once: tied weights (also transposed) and repeated ones count as
+    one."""
     weights: dict[object, Tensor] = {}
     for parameter in parameters:
         if parameter.requires_grad:
@@ -221,17 +223,18 @@ def trainable(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 def _memory(parameter: Tensor) -> object:
     shard = local(parameter.detach())
-    if type(shard) is not Tensor or shard.data_ptr() == 0:  # a tensor class without memory of its own, or an empty shard
+    if type(shard) is not Tensor or shard.data_ptr() == 0:  # a tensor subclass without its own storage, or an empty shard
         return id(parameter)
     extent = 1 + sum((size - 1) * stride for size, stride in zip(shard.shape, shard.stride(), strict=True))
     layout = (
         (shard.shape, shard.stride()) if extent != shard.numel() else shard.numel()
-    )  # without gaps: transposed, it is the same
+    )  # contiguous in memory: a transposed view is the same weight
     return shard.device, shard.data_ptr(), shard.dtype, layout
 
 
 def check_optimizer(optimizer: object) -> None:
-    """Raises ValueError for an optimizer, or one that it wraps (``.optimizer``, as accelerate does), that cannot work."""
+    """Raises ValueError for an optimizer, or one that it wraps (``.optimizer``, as accelerate does), that SFPO cannot work
+    with."""
     while optimizer is not None:
         for cls in type(optimizer).__mro__:
             for module, reason in REFUSED_OPTIMIZERS.items():
@@ -263,6 +266,6 @@ def _check_parameters(parameters: list[Tensor]) -> None:
     if narrow:
         warnings.warn(
             f"weights of {', '.join(sorted(map(str, narrow)))}: a reposition of one or two units in a weight's last place is "
-            "rounded away; keep the weights in float32, with autocast for speed",
+            "lost to rounding; keep the weights in float32, with autocast for speed",
             stacklevel=3,
         )

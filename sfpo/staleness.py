@@ -1,7 +1,7 @@
-"""Whether a result on disk is what the settings ask for.
+"""Whether a result on disk matches the current settings.
 
-A result belongs to the identity that it records. It is stale if that is not the identity asked for now, or if an input has
-other content than what it was made from; modification times do not matter.
+A result records the identity of its settings. It is stale if that differs from the current identity, or if the content of an
+input has changed since; modification times do not matter.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ RECORDS = {
     "evaluations": "results.json",
     "results": "record.json",
 }
-"""Top folder -> the product of a job that records settings_hash, and the sha256 of its inputs, by path."""
+"""Top folder -> the file in which a job records its settings_hash, and the sha256 of its inputs by path."""
 
 
 def record_of(folder: str, root: Path = Path(".")) -> dict[str, Any] | None:
-    """What the finished product in ``folder`` records; empty if that cannot be read; None: there is no product."""
+    """The record of the finished result in ``folder``; empty if it cannot be read; None: there is no result."""
     path = root / folder / RECORDS[Path(folder).parts[0]]
     return read_record(path) if path.is_file() else None
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is damaged, or is none (a half-merged one, say), so that it belongs to nothing."""
+    """A JSON object; empty where the file is not valid JSON or not an object (a merge conflict, say), so that it counts as
+    stale."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -40,7 +41,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def stale_reason(folder: str, settings: JobSettings, root: Path = Path(".")) -> str | None:
-    """Why the finished product in ``folder`` is not what ``settings`` asks for; None: it is, or there is none."""
+    """Why the finished result in ``folder`` is stale under ``settings``; None: it is current, or there is none."""
     record = record_of(folder, root)
     if record is None:
         return None
@@ -52,7 +53,7 @@ def stale_reason(folder: str, settings: JobSettings, root: Path = Path(".")) -> 
 
 
 def changed_input(record: Mapping[str, Any], root: Path = Path(".")) -> str | None:
-    """An input whose content is not what the product was made from; None: there is none among those that exist."""
+    """The first existing input whose content has changed since the result was computed; None: none has."""
     for path, digest in record.get("inputs", {}).items():
         if (root / path).is_file() and content_sha256(root / path) != digest:
             return f"{path} changed"

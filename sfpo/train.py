@@ -1,7 +1,7 @@
 """Train one run: ``python -m sfpo.train runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json``.
 
-The settings file is written by ``python -m sfpo.jobs --write`` (the workflow does it by itself); the run's products appear
-beside it. Several processes train one run together: ``torchrun --nproc-per-node <processes> -m sfpo.train <settings>``.
+The settings file is written by ``python -m sfpo.jobs --write`` (the workflow does so automatically); results are written to its
+folder. Several processes train one run together: ``torchrun --nproc-per-node <processes> -m sfpo.train <settings>``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sfpo.ranks import cores
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", type=Path, help="settings.json of the run")
-    parser.add_argument("--threads", type=int, default=cores(), help="CPU threads of a process (default: all)")
-    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
-    parser.add_argument("--wait", action="store_true", help="while another process trains this run, wait for its end")
+    parser.add_argument("--threads", type=int, default=cores(), help="CPU threads per process (default: all cores)")
+    parser.add_argument("--identity", help="fail unless the settings have this hash (the workflow passes it)")
+    parser.add_argument("--wait", action="store_true", help="if another process is training this run, wait until it ends")
     arguments = parser.parse_args(argv)
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")

@@ -1,6 +1,6 @@
-"""The nouns of the project.
+"""Data types shared by all parts of the project.
 
-B = completions in a batch, N = completion tokens in a batch (completions end to end, no padding).
+B = completions in a batch, N = completion tokens in a batch (concatenated completions, no padding).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Completion:
     """One sampled answer to a prompt."""
 
     token_ids: list[int]
-    """With the stop token, where one was sampled."""
+    """Including the stop token, if one was sampled."""
     logprobs: list[float]
-    """Of each sampled token, as the sampler saw it (nats; temperature and top_p applied)."""
+    """Log-prob of each sampled token under the sampler (nats; after temperature and top_p)."""
     text: str
     """Decoded without special tokens."""
     truncated: bool
@@ -53,36 +53,37 @@ class RolloutGroup:
 
     @property
     def has_variance(self) -> bool:
-        """Rewards differ: without that the group has no advantage and teaches nothing."""
+        """Whether rewards differ: otherwise all advantages are 0 and the group has no gradient."""
         return any(reward != self.rewards[0] for reward in self.rewards)
 
 
 @dataclass(frozen=True)
 class OldPolicy:
-    """The policy that made the rollouts (theta^{s,0}) on the completion tokens of a batch, as torch computes it."""
+    """Log-probs and entropy, computed in torch, of a batch's completion tokens under the policy that sampled them
+    (theta^{s,0})."""
 
     logprobs: Tensor
     """[N] float32 (nats)."""
     entropy: float
-    """Mean over the N tokens (nats a token)."""
+    """Mean over the N tokens (nats per token)."""
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """What an update rule consumes: B completions, group after group, fixed through all updates of a step."""
+    """The batch of an update rule: B completions, group by group, the same in all updates of a step."""
 
     prompt_ids: list[list[int]]
-    """B prompts (each repeated for its group)."""
+    """B prompts (each repeated for the completions of its group)."""
     completion_ids: list[list[int]]
     """B completions, N tokens together."""
     advantages: Tensor
-    """[B] float32, one for each completion."""
+    """[B] float32, one per completion."""
     old: OldPolicy | None
     """What ratios are measured against. None: the batch is one mini-batch, so that the first pass over it finds this out before
     anything moves, and returns it (see ``Update``)."""
     group_size: int
     sampler_logprobs: Tensor | None = None
-    """[N] float32: log-probs of the same tokens as the sampler saw them; None where they are not known."""
+    """[N] float32: log-probs of the same tokens under the sampler; None: not known."""
 
     def __post_init__(self) -> None:
         if not len(self.prompt_ids) == len(self.completion_ids) == len(self.advantages):

@@ -1,4 +1,4 @@
-"""What no recipe names is listed and removed; what one names never is, whatever is wrong in params.yaml."""
+"""Unused results are listed and removed; those of a suite never are, whatever is wrong in params.yaml."""
 
 import json
 import os
@@ -85,8 +85,8 @@ def test_what_a_deleted_suite_or_a_renamed_arm_has_left_is_listed(raw, listed):
     compute("controls")
     raw["arms"]["plain"] = raw["arms"].pop("grpo_k")
     raw["suites"]["controls"]["arms"][2] = "plain"
-    raw["suites"]["sweep"]["arms"][2] = "plain"
-    raw["suites"]["arms"]["arms"].remove("grpo_k")
+    for suite in ("arms", "sweep"):
+        raw["suites"][suite]["arms"].remove("grpo_k")
     save(raw)
     assert listed().keys() == {f"{top}/controls/{OF_TINY}/grpo_k/seed{k}" for top in ("runs", "evaluations") for k in range(5)}
     del raw["suites"]["controls"]
@@ -142,7 +142,7 @@ def test_a_run_that_is_being_trained_is_left_alone(raw, listed):
     with run_lock(Path(f"runs/tiny/{OF_TINY}/sfpo/seed1")):
         found = listed("--remove")
     (kept,) = [folder for folder in found if Path(folder).exists()]
-    assert kept.startswith(f"runs/tiny/{OF_TINY}/sfpo/seed1/state/") and "left alone" in found[kept]
+    assert kept.startswith(f"runs/tiny/{OF_TINY}/sfpo/seed1/state/") and "not removed" in found[kept]
 
 
 def test_a_state_that_a_kill_has_left_without_its_recipe_is_passed_over(raw, listed):

@@ -93,12 +93,12 @@ def test_every_suite_of_the_committed_file_parses(raw, caplog):
             1,
             "completions_per_prompt = 1: input should be greater than or equal to 2",
         ),
-        ("suites.tiny.instruction", "solve", "the instruction must hold {problem}"),
+        ("suites.tiny.instruction", "solve", "the instruction must contain {problem}"),
         ("models.tiny-qwen2.source", "hubb", "models.tiny-qwen2.source = 'hubb': allowed are 'scratch', 'package'"),
         ("models.tiny-qwen2.warm_up.pass_rate", [0.5, 0.2], "must be [low, high] with low < high"),
         ("models.tiny-qwen2.warm_up.dataset", "sums", "models.tiny-qwen2.warm_up.dataset: 'sums' is not defined"),
         ("arms.sfpo.objective", "ppo", "arms.sfpo.objective: 'ppo' is not defined; defined are: "),
-        ("suites.tiny.execution.resources", {"gpu": 8, "processes": 4}, "processes 4 must be the number of GPUs, 8"),
+        ("suites.tiny.execution.resources", {"gpu": 8, "processes": 4}, "processes 4 must equal the number of GPUs, 8"),
         ("suites.tiny.execution.resources", {"gpu": 8, "tasks": 3}, "tasks 3 must divide the number of processes, 8"),
         ("suites.tiny.execution.resources.gpu", "all", "suites.tiny.execution.resources.gpu"),
         (
@@ -222,7 +222,7 @@ def test_an_impossible_extends_is_told(raw, load, caplog, entry, base, told):
         load(raw, entry)
     with caplog.at_level(logging.WARNING):
         assert load(raw, "tiny").active.seeds == [0, 1, 2]
-    assert "not used by suite tiny, but wrong: suites.mine.extends" in caplog.text
+    assert "invalid, but not used by suite tiny: suites.mine.extends" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------- what is not active
@@ -249,7 +249,7 @@ def test_a_fault_of_what_the_active_suite_does_not_use_is_a_warning(raw, load, c
     set_path(raw, path, value)
     with caplog.at_level(logging.WARNING):
         assert load(raw).active == untouched
-    assert "not used by suite tiny, but wrong: " in caplog.text and told in caplog.text
+    assert "invalid, but not used by suite tiny: " in caplog.text and told in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_fault_of_a_shared_entry_stops_every_suite_that_uses_it(raw, fault, pa
 def test_a_name_that_is_no_folder_is_told(raw, load, fault, caplog):
     raw["arms"]["a/b"] = {"rule": "grpo", "objective": "grpo"}  # whose further keys are the rule's
     load(raw)
-    assert "not used by suite tiny, but wrong: arms.a/b = 'a/b': string should match pattern" in caplog.text
+    assert "invalid, but not used by suite tiny: arms.a/b = 'a/b': string should match pattern" in caplog.text
     raw["suites"]["tiny"]["arms"].append("a/b")
     assert "arms.a/b = 'a/b': string should match pattern" in fault(raw)
 

@@ -381,7 +381,7 @@ def test_a_finished_run_is_told_of_where_a_change_makes_it_stale(one_run, tmp_pa
         f"  stale: {folder}: 60 steps, 1.50 h of another recipe (seed: 0 -> 5; train.optimizer.learning_rate: 3e-05 -> 0.0001)"
     ]
     more = {f"{folder}/settings.json": with_steps(one_run, 80)}
-    anew = f"  begins anew: {folder}: 60 steps, 1.50 h cannot be continued to step 80: their state is not here"
+    anew = f"  restarts: {folder}: 60 steps, 1.50 h cannot be continued to step 80: there is no saved state"
     assert jobs.describe(more, tmp_path) == [anew]  # after `dvc pull`, or with keep_final_state: false
     interrupt(one_run, tmp_path, step=60, hours=1.5)
     assert jobs.describe(more, tmp_path) == [f"  continues: {folder}: from 60 steps, 1.50 h, to step 80"]
@@ -393,7 +393,7 @@ def test_a_run_that_finished_before_costs_nothing(one_run, tmp_path):
     finish(one_run, tmp_path, 1.5, f"state/{one_run.recipe_hash[:12]}")
     finish(other, tmp_path, 2.5)  # its files are in the run's places now
     assert jobs.describe({f"{folder}/settings.json": one_run}, tmp_path) == [
-        f"  finished before: {folder}: 60 steps, 1.50 h; the files are put in their places, and nothing is trained",
+        f"  finished before: {folder}: 60 steps, 1.50 h; its files will be linked again, without training",
         f"  stale: {folder}: 60 steps, 2.50 h of another recipe (seed: 5 -> 0)",
     ]
     assert jobs.describe({f"{folder}/settings.json": other}, tmp_path) == [
@@ -456,7 +456,7 @@ def test_impossible_rule_settings_stop_before_any_job(raw, load, caplog, key, va
     raw["suites"]["tiny"]["arms"] = ["grpo"]  # now no run depends on it
     with caplog.at_level(logging.WARNING):
         jobs.check(load(raw))
-    assert "not used by the active suite, but wrong: arms.sfpo" in caplog.text
+    assert "invalid, but not used by the active suite: arms.sfpo" in caplog.text
 
 
 def test_a_missing_mirror_file_stops_before_any_job(raw, load, tmp_path):
@@ -481,7 +481,7 @@ def test_a_local_model_without_a_chat_template_stops_before_any_job(with_local_m
     with pytest.raises(ConfigError, match="chat template"):
         jobs.check(load(raw))
     raw["models"]["mine"]["path"] = str(folder / "nowhere")
-    with pytest.raises(ConfigError, match="nowhere: no such folder of a local model"):
+    with pytest.raises(ConfigError, match="nowhere: no such folder; it should contain a local model"):
         jobs.check(load(raw))
 
 
@@ -548,7 +548,7 @@ def test_without_kept_checkpoints_there_is_nothing_to_choose_from(raw, load):
         ({"Table-1": {"shows": "scores"}}, "items"),
         (
             {"table1": {"shows": "scores"}, "table1_pass_at_k": {"shows": "scores"}},
-            "items.table1_pass_at_k: it and table1 would write tables/table1_pass_at_k",
+            "items.table1_pass_at_k: table1 would also write tables/table1_pass_at_k",
         ),
         ({"table1": {"shows": "scores", "arms": ["nobody"]}}, "items.table1.arms: 'nobody' is not defined"),
         ({"table1": {"shows": "scores", "arms": ["grpo", "grpo"]}}, "items.table1.arms names grpo twice"),
@@ -614,7 +614,7 @@ def test_an_item_over_learning_rates_trains_each_arm_at_each_and_shares_the_suit
 @pytest.mark.parametrize(
     ("scales", "told"),
     [
-        ([1, 1.0], r"learning_rate_scales \[1.0, 1.0\]: each once"),
+        ([1, 1.0], r"learning_rate_scales \[1.0, 1.0\]: must differ"),
         ([0], r"learning_rate_scales.* = 0: input should be greater than 0"),
         ([], r"learning_rate_scales = \[\]"),
         ([float("inf")], "finite"),
@@ -628,11 +628,11 @@ def test_impossible_learning_rate_scales_stop_before_any_job(raw, load, scales, 
 
 def test_what_shows_one_learning_rate_refuses_several_and_names_stay_apart(raw, load):
     raw["suites"]["tiny"]["items"] = {"figure2": {"shows": "curves", "learning_rate_scales": [1, 2]}}
-    with pytest.raises(ConfigError, match=r"items\.figure2\.learning_rate_scales: curves shows one learning rate"):
+    with pytest.raises(ConfigError, match=r"items\.figure2\.learning_rate_scales: curves can only show one rate"):
         jobs.check(load(raw))
     raw["suites"]["tiny"]["items"] = {"sensitivity": {"shows": "sensitivity", "learning_rate_scales": [2]}}
     raw["arms"]["sfpo-x2"] = {"rule": "grpo", "objective": "grpo"}
-    with pytest.raises(ConfigError, match=r"arms\.sfpo-x2: what runs of another arm are called"):
+    with pytest.raises(ConfigError, match=r"arms\.sfpo-x2: the name of another arm's runs at a scaled"):
         load(raw)
 
 
@@ -678,19 +678,19 @@ def test_later_overrides_win_key_by_key(raw, resolve):
         ([{"train": {"micro_batch_tokens": 3}}], r"overrides\[0\].train:\s*micro_batch_tokens: unknown key"),
         ([{"train": {"mini_batch_prompts": 3}}], r"overrides\[0\].train:\s.*must divide prompts_per_step"),
         ([{}, {"execution": {"save_evry": 3}}], r"overrides\[1\].execution:\s*save_evry: unknown key"),
-        ([{"execution": {"resources": {"threads": 3}}}], r"overrides.0: execution.resources: the same for all jobs"),
+        ([{"execution": {"resources": {"threads": 3}}}], r"overrides.0: execution.resources: must be the same for all jobs"),
         (
             [{"execution": {"engine": {"tensor_parallel": 2}}}],
-            r"overrides.0: execution.engine.tensor_parallel: the same for all",
+            r"overrides.0: execution.engine.tensor_parallel: must be the same for all",
         ),
         ([{"arms": ["nobody"]}], r"suites.tiny.overrides\[0\].arms: 'nobody' is not defined"),
-        ([{"instruction": "no place"}], "must hold {problem}"),
+        ([{"instruction": "no place"}], "must contain {problem}"),
         ([{"arms": ["sfpo"], "rule": {"alpha": 2.0}}], "overrides, together, for .*/sfpo/seed0: rule.alpha = 2.0"),
         ([{"arms": ["sfpo"], "rule": {"snapshot_on_host": True}}], "rule.snapshot_on_host: .* in the suite's `execution`"),
         ([{"arms": ["grpo"], "rule": {"alpha": 0.5}}], "/grpo/seed0: rule.alpha: unknown setting of rule grpo"),
         # These would be recorded as the rule's, and another loss trained.
-        ([{"rule": {"objective": "dapo"}}], "overrides.0: rule.objective: .*for another objective define an arm"),
-        ([{"rule": {"rule": "grpo_k"}}], "overrides.0: rule.rule: .*for another rule define an arm"),
+        ([{"rule": {"objective": "dapo"}}], "overrides.0: rule.objective: .*for another objective define another arm"),
+        ([{"rule": {"rule": "grpo_k"}}], "overrides.0: rule.rule: .*for another rule define another arm"),
         ([{"rule": {"learning_rate_scale": 2.0}}], "overrides.0: rule.learning_rate_scale: "),
         ([{"rule": {"title": "Mine"}}], "overrides.0: rule.title: "),
         ([{"objective": {"clipp": [0.1, 0.1]}}], "overrides, together, for .*: objective:\n *clipp: unknown key"),
@@ -753,7 +753,7 @@ def test_an_override_that_concerns_all_runs_of_an_item_concerns_the_untrained_mo
 def test_runs_of_other_limits_have_no_base_in_common(raw, resolve):
     tiny = raw["suites"]["tiny"]
     tiny["overrides"] = [{"arms": ["sfpo"], "max_completion_tokens": 32}]
-    with pytest.raises(ConfigError, match=r"items\.table1: its runs arithmetic/grpo and arithmetic/sfpo have other"):
+    with pytest.raises(ConfigError, match=r"items\.table1: its runs arithmetic/grpo and arithmetic/sfpo have different"):
         resolve(raw)
     tiny["items"] = {"figure2": {"shows": "curves"}}  # scores nothing
     assert not of(resolve(raw), "evaluations")
@@ -798,7 +798,7 @@ def test_an_override_may_not_take_away_what_is_chosen_from(raw, resolve):
 def test_an_override_that_concerns_no_run_is_told(raw, load, caplog):
     raw["suites"]["tiny"]["overrides"] = [{"arms": ["sfpo"], "max_completion_tokens": 64}, {"arms": ["gspo"], "rule": {}}]
     jobs.check(load(raw))
-    assert [record.getMessage() for record in caplog.records] == ["suites.tiny.overrides[1] concerns no run of the suite"]
+    assert [record.getMessage() for record in caplog.records] == ["suites.tiny.overrides[1] applies to no run of the suite"]
 
 
 @pytest.mark.parametrize(

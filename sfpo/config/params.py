@@ -1,4 +1,4 @@
-"""params.yaml as a whole: reading it, and names that must exist."""
+"""Reads params.yaml, and checks the references between its sections."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ log = logging.getLogger(__name__)
 
 
 class Params(Schema):
-    """params.yaml, whole."""
+    """The content of params.yaml."""
 
     suite: Name
-    """The suite that is built."""
+    """The active suite, which the default targets build."""
     data_mirror: Annotated[str, Field(min_length=1)] | None = None
-    """A folder used in place of the hub: every hub data set is read from the file that its ``mirror`` key names."""
+    """Folder used instead of the hub: each hub data set is read from the file that its ``mirror`` key names. None: download."""
     suites: dict[Name, Suite]
-    """What is compared, by name: tables, figures and the runs behind them."""
+    """Experiments by name: tables, figures and their runs."""
     arms: dict[Name, Arm]
-    """Methods, by name: an update rule on an objective."""
+    """Methods by name: an update rule with an objective."""
     objectives: dict[Name, Objective]
-    """Policy losses, by name."""
+    """Policy losses by name."""
     models: dict[Name, Model]
-    """Starting policies, by name."""
+    """Starting policies by name."""
     datasets: dict[Name, Dataset]
-    """Training sets, by name."""
+    """Training sets by name."""
     benchmarks: dict[Name, Benchmark]
-    """Test sets, by name; each is scored by the lm-eval task of its name."""
+    """Test sets by name; each is scored by the lm-eval task of the same name."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
@@ -54,13 +54,13 @@ class Params(Schema):
         return self
 
     def undefined_names(self) -> Iterator[tuple[tuple[str, str], str]]:
-        """(section, entry) and what is wrong, for each name in it that is not defined."""
+        """(section, entry) and error message, for each reference to a name that is not defined."""
         for entry, key, value, known in self._references():
             if value not in known:
                 yield entry, undefined(f"{'.'.join(entry)}.{key}", value, known)
 
     def _references(self) -> Iterator[tuple[tuple[str, str], str, str, Mapping[str, Any]]]:
-        """(section, entry), key, name, and what it may name."""
+        """(section, entry), key, the name it refers to, and the entries that it can refer to."""
         for name, arm in self.arms.items():
             yield ("arms", name), "objective", arm.objective, self.objectives
         for name, model in self.models.items():
@@ -79,13 +79,13 @@ class Params(Schema):
         for name in self.scaled_arms:
             if name in self.arms:
                 raise ValueError(
-                    f"arms.{name}: what runs of another arm are called (learning_rate_scales); choose another name"
+                    f"arms.{name}: the name of another arm's runs at a scaled learning rate (learning_rate_scales); rename it"
                 )
         return self
 
     @property
     def scaled_arms(self) -> dict[str, tuple[str, float]]:
-        """Name of the runs of an arm at another rate -> the arm, and the multiple of the suite's rate; of the active suite."""
+        """Name of an arm's runs at a scaled learning rate -> the arm and the scale; of the active suite."""
         suite = self.active
         found: dict[str, tuple[str, float]] = {}
         for item in suite.items.values():
@@ -95,7 +95,7 @@ class Params(Schema):
 
     @property
     def active(self) -> Suite:
-        """The suite that ``suite`` names."""
+        """The suite named by ``suite``."""
         return self.suites[self.suite]
 
 
@@ -105,20 +105,20 @@ def load_params(
     changes: Mapping[str, Any] | None = None,
     every_suite: bool = False,
 ) -> Params:
-    """Read and check params.yaml. A fault in a part that the active suite does not use is logged as a warning.
+    """Read and validate params.yaml. An error in an entry that the active suite does not use is logged as a warning.
 
     Args:
-        suite: the active suite, in place of the file's.
-        changes: further keys in place of the file's, nested ones included.
-        every_suite: a fault anywhere is an error.
+        suite: overrides the active suite.
+        changes: overrides other keys, merged key by key.
+        every_suite: raise for errors in any entry, used or not.
 
     Raises:
-        ConfigError: the file is missing, is not plain YAML (a repeated key, an anchor), or holds an unknown key or an
-            impossible value.
+        ConfigError: the file is missing, is not plain YAML (a repeated key, an anchor), or contains an unknown key
+            or an invalid value.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; run from the project's folder, or name the file")
+        raise ConfigError(f"{path}: no such file; run in the project's root folder, or give the path")
     try:
         raw = yaml.load(path.read_text(), Loader=PlainLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -130,19 +130,19 @@ def load_params(
 
 
 def _parse_used(raw: dict[str, Any], where: str, every_suite: bool) -> Params:
-    """Check everything; drop faulty entries that the active suite does not use, with a warning each."""
+    """Validate everything; drop invalid entries that the active suite does not use, with a warning each."""
     raw, wrong = extended(raw)
     used = _used(raw) if not every_suite else _entries(raw)
     for entry in sorted(used & wrong.keys()):
         raise ConfigError(f"{where}: {wrong[entry]}")
     of_schema = [((str(loc[0]), str(loc[1])), text) for loc, text in faults(Params, raw) if len(loc) > 1 and loc[0] in SECTIONS]
-    told = [*wrong.items(), *((entry, text) for entry, text in of_schema if entry not in used and entry not in wrong)]
-    dropped = {entry for entry, _ in told}
+    unused = [*wrong.items(), *((entry, text) for entry, text in of_schema if entry not in used and entry not in wrong)]
+    dropped = {entry for entry, _ in unused}
     params = parse(Params, {key: _without(value, key, dropped) for key, value in raw.items()}, where)
-    for entry, text in [*told, *params.undefined_names()]:  # of what the active suite uses, no name is undefined
+    for entry, text in [*unused, *params.undefined_names()]:  # Params has checked the names in used entries
         if entry in used:
             raise ConfigError(f"{where}: {text}")
-        log.warning("%s: not used by suite %s, but wrong: %s", where, params.suite, text)
+        log.warning("%s: invalid, but not used by suite %s: %s", where, params.suite, text)
     return params
 
 
@@ -158,7 +158,7 @@ def _entries(raw: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 def _used(raw: dict[str, Any]) -> set[tuple[str, str]]:
-    """(section, name) of the active suite and of every entry that it names, directly or through another."""
+    """(section, name) of the active suite and of every entry that it refers to, directly or indirectly."""
     used: set[tuple[str, str]] = set()
     waiting = [("suites", str(raw.get("suite")))]
     while waiting:
@@ -173,7 +173,7 @@ def _used(raw: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 def _strings(value: Any) -> list[str]:
-    """Every text inside a value: an entry is used where its name stands."""
+    """Every string inside a value: an entry counts as used if its name occurs."""
     if isinstance(value, str):
         return [value]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

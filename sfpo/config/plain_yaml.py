@@ -12,13 +12,13 @@ from sfpo.config.suites import merged
 from sfpo.schema import ConfigError, nearest
 
 SECTIONS = ("suites", "arms", "objectives", "models", "datasets", "benchmarks")
-"""Each holds named entries. An entry may say ``extends: <another entry of its section>``: it is then that entry with the keys
-given here in place of its own, nested ones key by key; a suite's ``items`` are replaced as a whole."""
+"""Sections of named entries. An entry may have ``extends: <another entry of its section>``: its own keys are then merged into
+that entry, key by key; a suite's ``items`` are replaced as a whole."""
 
 
 def extended(raw: dict[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
-    """``raw`` with every ``extends`` carried out (see SECTIONS); and, by section and entry, what is wrong with the ``extends``
-    of an entry that is left as it is: it names one that is not defined, or in the end itself."""
+    """``raw`` with every ``extends`` resolved (see SECTIONS); and (section, entry) -> error message for each entry that refers
+    to an undefined entry or, directly or indirectly, to itself, and is therefore not resolved."""
     whole, wrong = dict(raw), {}
     for section in SECTIONS:
         entries = raw.get(section)
@@ -49,7 +49,8 @@ def _extend(entries: dict[str, Any], section: str, chain: list[str]) -> Any:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML that every tool can edit: no key twice, no anchors and merge keys; 1e-6 is a number (YAML 1.2)."""
+    """A YAML subset that every tool can edit: duplicate keys, anchors and merge keys are errors; 1e-6 is a number (YAML
+    1.2)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -81,5 +82,5 @@ PlainLoader.add_implicit_resolver(
 
 
 def undefined(key: str, value: Any, known: Mapping[str, Any]) -> str:
-    """What is said of a name that is not defined."""
+    """The error message for an undefined name."""
     return f"{key}: '{value}' is not defined; defined are: {', '.join(sorted(map(str, known)))}{nearest(str(value), known)}"

@@ -1,4 +1,4 @@
-"""Suites: tables and figures, and the runs that they need."""
+"""Suites: tables and figures, and their runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ S = TypeVar("S", bound=Schema)
 
 
 CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_folds"]
-"""Which checkpoint of a run is scored: the best on held-out rows of its training set; the last; the best of those that
-``train.export_every`` keeps, by its average over the very benchmarks that it is scored on (the paper's choice, which flatters);
-the same, with each tenth of the problems scored by the checkpoint that is best on the other nine."""
+"""Which checkpoint of a run is reported. best: highest accuracy on held-out rows of the training set. last. best_on_benchmarks:
+of the checkpoints that ``train.export_every`` keeps, that with the highest average on the reported benchmarks (as in the paper;
+biased upward). best_on_other_folds: the same with 10-fold cross-validation, each fold scored by the checkpoint best on the
+other nine."""
 
 
 class Evaluate(Schema):
@@ -27,14 +28,14 @@ class Evaluate(Schema):
     samples: Count
     """k of avg@k and pass@k."""
     samples_of: Annotated[dict[Name, Count], Field(default_factory=dict)]
-    """Benchmark -> its own k. A benchmark of few problems takes a larger one: `python -m eval.power` says which."""
+    """Benchmark -> its own k. A small benchmark needs a larger k: `python -m eval.power` computes it."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.7)
     checkpoint: CheckpointChoice = "best"
-    """Which checkpoint of a run is scored: best on held-out rows, last, or chosen on the benchmarks."""
+    """Which checkpoint of a run is reported (see CheckpointChoice)."""
     limit: Count | None = None
-    """Only the first so many rows of each benchmark. None: all."""
+    """Number of problems per benchmark, from the start. None: all."""
     seed: Annotated[int, Field(strict=True)] = 0
-    """Of the samples."""
+    """Seed of the samples."""
 
     def samples_for(self, benchmark: str) -> int:
         """k of one benchmark."""
@@ -42,35 +43,35 @@ class Evaluate(Schema):
 
 
 ItemName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-"""A name that is also a target of the workflow: lower case letters, digits and '_'."""
+"""A name, also used as a workflow target: lower case letters, digits and '_'."""
 
 
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Item(Schema):
-    """A table or figure, and the runs that it shows. A list that is left out is the suite's."""
+    """A table or figure, and its runs. Lists default to those of the suite."""
 
     shows: Name
     """The kind of table or figure: a module of eval.report.kinds."""
     title: str | None = None
-    """Stands over it (scores, curves, dynamics, arms); without one a table says what it shows."""
+    """Title (of scores, curves, dynamics, arms). None: a default of the kind."""
     models: Names | None = None
     """Keys of ``models``; None: the suite's."""
     datasets: Names | None = None
     """Keys of ``datasets``; None: the suite's."""
     arms: Names | None = None
-    """The first is what the others are compared with."""
+    """Keys of ``arms``, the first being the baseline; None: the suite's."""
     benchmarks: Names | None = None
     """Keys of ``benchmarks``; None: the suite's."""
     learning_rate_scales: Annotated[list[Scale], Field(min_length=1)] | None = None
-    """Each arm is trained at each of these multiples of the suite's learning rate. None: at the suite's alone."""
+    """Factors on the suite's learning rate: each arm is trained with each of them. None: 1 only."""
 
     @model_validator(mode="after")
     def _scales_differ(self) -> Item:
         scales = self.learning_rate_scales or []
         if len({f"{scale:g}" for scale in scales}) < len(scales):
-            raise ValueError(f"learning_rate_scales {scales}: each once, and apart in six digits")
+            raise ValueError(f"learning_rate_scales {scales}: must differ in their first six digits")
         return self
 
 
@@ -78,69 +79,69 @@ class Override(Schema):
     """Settings of some of a suite's runs that differ from the rest. Later overrides take precedence."""
 
     models: Names | None = None
-    """The runs concerned: those of these models, data sets and arms. A list that is left out means all."""
+    """Keys of ``models``; None: all. The override applies to the runs of these models, data sets and arms."""
     datasets: Names | None = None
     """Keys of ``datasets``; None: all."""
     arms: Names | None = None
     """Keys of ``arms``; None: all."""
     rule: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the update rule (not the choice of a rule or of an objective: that is another arm)."""
+    """Settings of the update rule. (For another rule or objective define another arm.)"""
     objective: dict[str, Any] = Field(default_factory=dict)
-    """Keys of the objective, nested ones included."""
+    """Keys of the objective, merged key by key."""
     train: dict[str, Any] = Field(default_factory=dict)
-    """Keys of ``train``, nested ones included."""
+    """Keys of ``train``, merged key by key."""
     execution: dict[str, Any] = Field(default_factory=dict)
-    """Keys of ``execution``, nested ones included; ``resources`` and ``engine.tensor_parallel`` are the suite's."""
+    """Keys of ``execution``, merged key by key, except ``resources`` and ``engine.tensor_parallel``."""
     instruction: Instruction | None = None
-    """In place of the suite's."""
+    """Overrides the suite's instruction."""
     max_prompt_tokens: Count | None = None
-    """In place of the model's."""
+    """Overrides the model's."""
     max_completion_tokens: Count | None = None
-    """In place of the model's."""
+    """Overrides the model's."""
 
     @model_validator(mode="after")
     def _settings_alone(self) -> Override:
         for key in self.rule:
             if key in Arm.model_fields:
                 raise ValueError(
-                    f"rule.{key}: an override changes settings of the arm's own rule; for another {key} define an arm"
+                    f"rule.{key}: an override changes settings of the arm's rule only; for another {key} define another arm"
                 )
         engine = self.execution.get("engine")
         of_suite = {"resources": self.execution, "engine.tensor_parallel": engine if isinstance(engine, dict) else {}}
         for key, given in of_suite.items():
             if key.rpartition(".")[2] in given:
-                raise ValueError(f"execution.{key}: the same for all jobs of a suite; make another suite for these runs")
+                raise ValueError(f"execution.{key}: must be the same for all jobs of a suite; use another suite for these runs")
         return self
 
     def concerns(self, model: str, dataset: str, arm: str | None) -> bool:
-        """Whether it changes this run; without an arm: whether it changes the runs of every arm."""
+        """Whether it applies to this run; without an arm: whether it applies to the runs of every arm."""
         lists = ((self.models, model), (self.datasets, dataset), (self.arms, arm))
         return all(names is None or name in names for names, name in lists)
 
 
 LISTS = ("models", "datasets", "arms", "benchmarks")
-"""Of names of other sections; an item may have its own."""
+"""Lists of names of other sections, which an item may override."""
 
 
 class Suite(Schema):
-    """Tables and figures, and the runs that they need: models x datasets x arms x seeds, evaluated on benchmarks."""
+    """Tables and figures, and their runs: models x datasets x arms x seeds, evaluated on benchmarks."""
 
     items: Annotated[dict[ItemName, Item], Field(min_length=1)]
-    """Name -> table or figure. The suite's runs are those of its items, each trained once."""
+    """Name -> table or figure. The runs of the suite are those of its items; shared runs are trained once."""
     models: Names
-    """Keys of ``models``: each arm is trained from each."""
+    """Keys of ``models``: the starting policies."""
     datasets: Names
-    """Keys of ``datasets``: each arm is trained on each."""
+    """Keys of ``datasets``: the training sets."""
     arms: Names
-    """Keys of ``arms``. The first is what the others are compared with."""
+    """Keys of ``arms``; the first is the baseline of comparisons."""
     seeds: Annotated[list[Whole], Field(min_length=1)]
-    """Training seeds: each arm is trained once with each."""
+    """Training seeds."""
     benchmarks: Names
-    """Keys of ``benchmarks``: what checkpoints are scored on."""
+    """Keys of ``benchmarks``: the test sets on which checkpoints are evaluated."""
     overrides: list[Override] = Field(default_factory=list)
-    """Settings of some runs that differ from the rest."""
+    """Different settings for some of the runs. Later overrides take precedence."""
     instruction: Instruction
-    """The user turn; {problem} stands for the problem. The same in training and evaluation."""
+    """User turn of the prompts, in training and evaluation; {problem} is replaced by the problem."""
     train: Train
     evaluate: Evaluate
     sampler: Sampler = Sampler()
@@ -160,7 +161,7 @@ class Suite(Schema):
     def _there_are_checkpoints_to_choose_from(self) -> Suite:
         if self.train.export_every is None and self.evaluate.checkpoint.startswith("best_on"):
             choice = f"evaluate.checkpoint = {self.evaluate.checkpoint}"
-            raise ValueError(f"train.export_every must be set: {choice} chooses among the checkpoints that it keeps")
+            raise ValueError(f"train.export_every must be set: {choice} selects among the checkpoints that it keeps")
         return self
 
     @model_validator(mode="after")
@@ -187,16 +188,16 @@ class Suite(Schema):
 
 
 def changed(settings: S, changes: dict[str, Any], key: str) -> S:
-    """``settings`` with some keys changed, nested ones included.
+    """``settings`` with ``changes`` merged in, nested keys included.
 
     Raises:
-        ConfigError: the changed settings are impossible; the message begins with ``key``.
+        ConfigError: the changed settings are invalid; the message begins with ``key``.
     """
     return parse(type(settings), merged(settings.model_dump(), changes), key) if changes else settings
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``settings`` with the changes, nested dicts key by key."""
+    """``settings`` with the changes merged in, nested dicts key by key."""
     both = {key: merged(settings[key], value) for key, value in changes.items() if _are_dicts(settings.get(key), value)}
     return {**settings, **changes, **both}
 

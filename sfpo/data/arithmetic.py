@@ -1,7 +1,7 @@
-"""Generated problems: sums, differences, chains and word problems over two-digit numbers, and two kinds for testing alone.
+"""Generated problems: sums, differences, chains and word problems over two-digit numbers, and two tasks used only for testing.
 
-The split of a problem follows from its canonical form alone: positive terms, then negative ones, each sorted. So 37+48=?,
-48+37=? and a story of 37 apples and 48 more lie in one split, whatever the task, and no two splits can share a problem.
+The split of a problem depends only on its canonical form: positive terms, then negative ones, each sorted. So 37+48=?, 48+37=?
+and a word problem about 37 apples and 48 more are in the same split in every task, and splits never share a problem.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Frames = dict[Signs, tuple[str, ...]]
 
 OPERANDS = range(10, 100)
 DRAWN_PROBLEMS = 12_000
-"""Size of the pool of a task whose problems are too many to list."""
+"""Number of problems drawn for a task with too many to enumerate."""
 
 STORIES: Frames = {
     (1,): (
@@ -51,28 +51,28 @@ NEW_STORY_THINGS = ("crows", "ducks", "geese", "larks", "owls")
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of problem: which expressions it has, and how it words them."""
+    """One kind of problem: its expressions, and the function that writes an expression as text."""
 
     expressions: Callable[[], list[Terms]]
     word: Callable[[Terms, Random], str]
 
 
 def generate(task: str, split: Split, count: int) -> list[Row]:
-    """The first ``count`` problems of a task's split: the same in every process, none twice, none shared between splits.
+    """The first ``count`` problems of a task's split: deterministic, without duplicates, and disjoint from the other splits.
 
     A longer list starts with the shorter one. Row ids are '<task>-<split>-<number>'.
 
     Raises:
-        ConfigError: there is no such task, or its split holds fewer problems.
+        ConfigError: there is no such task, or its split has fewer problems.
     """
     expressions = _split(task, split)
     if count > len(expressions):
-        raise ConfigError(f"task '{task}' has {len(expressions)} {split} problems, {count} were asked for; ask for fewer")
+        raise ConfigError(f"task '{task}' has {len(expressions)} {split} problems; {count} were requested; lower the number")
     return [_row(task, f"{task}-{split}-{number:05d}", terms) for number, terms in enumerate(expressions[:count])]
 
 
 def canonical(terms: Terms) -> str:
-    """The form that equal problems share: a+b-c with sorted positive terms, then sorted negative ones."""
+    """The canonical form, the same for equal problems: a+b-c with sorted positive terms, then sorted negative ones."""
     ordered = sorted(terms, key=lambda term: (term < 0, abs(term)))
     return _expression(ordered)
 
@@ -96,8 +96,8 @@ def _row(task: str, row_id: str, terms: Terms) -> Row:
 def _worked(terms: Terms) -> str:
     """Column arithmetic, ones before tens, one term after the other: 12+30-7 is '2+0=2 1+3=4 12-7=5 4-0-1=3 \\boxed{35}'.
 
-    A carry is the '+1' of the tens, a borrow the ten before the ones and the '-1' of the tens. Each step takes one fact about
-    small numbers, so that a very small model can learn it in seconds, and can get it wrong in one place.
+    A carry is the '+1' of the tens; a borrow adds ten to the ones and is the '-1' of the tens. Each step is one fact about
+    small numbers, so that a very small model learns it in seconds, and errors are local.
     """
     steps, result = [], terms[0]
     for term in terms[1:]:
@@ -167,4 +167,4 @@ TASKS: dict[str, Task] = {
     "new_chains": Task(_drawn("new_chains", (-1, 1)), _as_expression),
     "new_stories": Task(lambda: _sums() + _differences(), _as_story(STORIES, NEW_STORY_NAMES, NEW_STORY_THINGS)),
 }
-"""Rising in difficulty. The last two are meant for testing what training on the others carries over to."""
+"""In order of difficulty. The last two test generalization from training on the others."""

@@ -1,4 +1,4 @@
-"""Which rows can be used: golds that the grader can read, problems that are there once."""
+"""Filters rows: the gold must be one that the grader can read, and each problem is kept once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sfpo.data.rows import Row
 
 READING_SECONDS = 120
-"""Math-Verify takes half a second for the longest gold; which rows are kept must not depend on how busy the machine is."""
+"""Timeout of Math-Verify, far above the half second that the longest gold takes: a busy machine must not change which rows are
+kept."""
 
 _LOOKALIKES = str.maketrans("，。．？：；（）’‘“”−–", ",..?:;()''\"\"--")
 _FORMATTING = (
@@ -36,9 +37,9 @@ _RULES = [(re.compile(pattern), replacement) for pattern, replacement in _FORMAT
 
 
 def normalized(text: str) -> str:
-    """The text without what only formats it: case, blanks, `$`, punctuation, \\left, \\right, \\dfrac for \\frac.
+    """The text without formatting: lower case, no whitespace, `$`, punctuation, \\left or \\right, and \\frac for \\dfrac.
 
-    Two problems with one normalized text count as one problem.
+    Two problems with the same normalized text count as duplicates.
     """
     text = text.casefold().translate(_LOOKALIKES)
     for pattern, replacement in _RULES:
@@ -48,8 +49,8 @@ def normalized(text: str) -> str:
 
 @cache
 def parsed(gold: str) -> list[Any]:
-    """What Math-Verify reads in a gold (with a limit by SIGALRM: main thread only). Empty: it reads nothing; one text: it reads
-    no mathematics, and only the same text will be accepted as an answer."""
+    """Math-Verify's parse of a gold (its timeout uses SIGALRM: call from the main thread). An empty list: it cannot be parsed;
+    one string: it is not mathematics, and only the same text is accepted as an answer."""
     return parse(f"${gold}$", parsing_timeout=READING_SECONDS)
 
 
@@ -57,8 +58,8 @@ def is_integer(gold: str) -> bool:
     return re.fullmatch(r"-?\d+", gold) is not None
 
 
-def fault(row: Row, max_problem_characters: int | None = None, grader: GraderName = "math") -> str | None:
-    """Why a row cannot be used, in the words of the report; None: it can."""
+def invalid_reason(row: Row, max_problem_characters: int | None = None, grader: GraderName = "math") -> str | None:
+    """Why a row is excluded, as report.json names it; None: the row is valid."""
     if not row.problem:
         return "empty problem"
     if grader == "math" and (not row.answer or not all(plain_unicode(gold).strip() for gold in row.answer)):
@@ -84,17 +85,17 @@ def _faulty_tests(row: Row) -> str | None:
 
 
 def read_as_text(row: Row) -> bool:
-    """Math-Verify reads a gold of this (usable) row as a text only, not as mathematics."""
+    """Whether Math-Verify parses a gold of this (valid) row as plain text, not as mathematics."""
     return any(not is_integer(gold) and all(isinstance(reading, str) for reading in parsed(gold)) for gold in row.answer)
 
 
 def in_a_sentence(row: Row) -> bool:
-    """A gold of this row says more than an answer does ('The answer is 5.'), so that the grader accepts no plain one."""
+    """Whether a gold of this row is a sentence ('The answer is 5.'), so that the grader accepts no plain answer."""
     return any(equivalence.in_a_sentence(gold) for gold in row.answer)
 
 
 def same_gold(one: Row, other: Row, grader: GraderName = "math") -> bool:
-    """The golds are the same text but for formatting, or Math-Verify holds them equal (tests of programs: the same text)."""
+    """Whether the golds are equal up to formatting, or by Math-Verify. (Unit tests: whether they are the same text.)"""
     if grader == "code":
         return one.answer == other.answer
     if sorted(map(normalized, one.answer)) == sorted(map(normalized, other.answer)):
@@ -105,19 +106,19 @@ def same_gold(one: Row, other: Row, grader: GraderName = "math") -> bool:
     return verify(left, right, timeout_seconds=READING_SECONDS) or verify(right, left, timeout_seconds=READING_SECONDS)
 
 
-def repeats(rows: Iterable[Row]) -> list[list[Row]]:
-    """Groups of two or more rows with one normalized problem, each in the order of ``rows``."""
+def duplicate_groups(rows: Iterable[Row]) -> list[list[Row]]:
+    """Groups of two or more rows with the same normalized problem, each in the order of ``rows``."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(normalized(row.problem), []).append(row)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def surplus(rows: Iterable[Row], grader: GraderName = "math") -> dict[str, str]:
-    """Id -> reason of every row to leave out, so that each problem is there once: of copies all but the first, and where their
-    golds disagree, all."""
+def duplicates_to_drop(rows: Iterable[Row], grader: GraderName = "math") -> dict[str, str]:
+    """Id -> reason of every row to drop so that each problem is kept once: all duplicates but the first, or all of them where
+    their golds disagree."""
     reasons: dict[str, str] = {}
-    for group in repeats(rows):
+    for group in duplicate_groups(rows):
         if all(same_gold(group[0], row, grader) for row in group[1:]):
             reasons |= {row.id: "duplicate" for row in group[1:]}
         else:

@@ -1,14 +1,14 @@
-r"""Published sets of programming problems, as their authors lay them out: a record becomes a problem and its tests.
+r"""Readers of published sets of programming problems: each record is converted to a problem and its unit tests.
 
-The gold is the JSON text of sfpo.rewards.code_gold; the problem's text says what the tests will ask for: a program that reads
-stdin, or a function of that name. Layouts, and where each is described:
-    livecodebench   livecodebench/code_generation_lite (arXiv 2403.07974); the private tests are packed: base64 of zlib of a
-                    pickled text, which is read here without unpickling anything
+The gold is the JSON text of sfpo.rewards.code_gold; the problem's text states what the tests require: a program that reads
+stdin, or a function of a given name. Formats, and their sources:
+    livecodebench   livecodebench/code_generation_lite (arXiv 2403.07974); the private tests are a pickled string, compressed by
+                    zlib, in base64; it is read here without unpickling
     deepcoder       agentica-org/DeepCoder-Preview-Dataset: tests in the forms of TACO, PrimeIntellect and LiveCodeBench
     apps            codeparrot/apps (arXiv 2105.09938), BAAI/TACO (arXiv 2312.14852)
     human_eval      openai/openai_humaneval (arXiv 2107.03374)
     mbpp            google-research-datasets/mbpp, both its configurations (arXiv 2108.07732)
-A record that cannot be read raises ValueError; all of it is untrusted text, of which nothing is run here.
+A record that cannot be read raises ValueError. Records are untrusted; no code in them is run here.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from sfpo.data.tables import Record
 from sfpo.rewards.code_gold import MAX_GOLD_BYTES, MAX_TIME_LIMIT_SECONDS, inflate
 
 LIVECODEBENCH_SECONDS = 6
-"""Of one test, as in its own grader."""
+"""Time limit per test, as in LiveCodeBench's grader."""
 TOLERANCES = {"stdin": 1e-6, "call": 1e-5}
-"""What contests on stdin, and LeetCode, usually grant to floats; the sets do not say it problem by problem."""
+"""Tolerances for floats that are usual in stdin contests and on LeetCode; the data sets do not give them per problem."""
 
 _PICKLED_TEXT = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 _PICKLED_TEXT |= {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
-"""All that a pickle of one text can consist of."""
+"""The opcodes that a pickled string can contain."""
 
 
 @dataclass(frozen=True)
 class CodeProblem:
-    """One record, read."""
+    """The content of one record."""
 
     problem: str
     tests: dict[str, Any]
-    """The gold, before it becomes JSON text."""
+    """The gold, before it is serialized to JSON."""
     solution: str | None = None
-    """A program that its authors call right."""
+    """A reference program of the data set."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a set's records are read."""
+    """Columns and reader of a data set."""
 
     needed: tuple[str, ...]
     """Columns."""
@@ -71,35 +71,35 @@ def _livecodebench(record: Record) -> CodeProblem:
 
 
 def _private_tests(text: str) -> list[Any]:
-    """Plain JSON in the first release, packed in the later ones."""
+    """Plain JSON in the first release, compressed in later ones."""
     if text.lstrip().startswith("["):
         return _json(text)
     return _json(pickled_text(inflate(base64.b64decode(text, validate=True))))
 
 
 def pickled_text(data: bytes) -> str:
-    """The text that a pickle of one text holds, found by reading its opcodes, none of which is carried out.
+    """The string in a pickle that contains just one string, found by parsing its opcodes without executing them.
 
     Raises:
-        ValueError: the pickle holds anything else: a global, a call, a container, a second value.
+        ValueError: the pickle contains anything else (a global, a call, a container, a second value).
     """
     if len(data) > MAX_GOLD_BYTES:
         raise ValueError(f"a pickle of more than {MAX_GOLD_BYTES} bytes")
     texts, stream = [], io.BytesIO(data)
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name not in _PICKLED_TEXT:
-            raise ValueError(f"a pickle with {opcode.name}, where one text is due")
+            raise ValueError(f"a pickle with opcode {opcode.name}, where one string is expected")
         if "UNICODE" in opcode.name:
             texts.append(str(argument))
     if len(texts) != 1 or stream.read(1):
-        raise ValueError(f"a pickle of {len(texts)} texts, or with something behind it, where one is due")
+        raise ValueError(f"a pickle of {len(texts)} strings, or with trailing data, where one string is expected")
     return texts[0]
 
 
 # ---------------------------------------------------------------------------------------------- DeepCoder, APPS, TACO
 
 Case = tuple[str | None, dict[str, Any]]
-"""The function that is called (None: a program), and the case."""
+"""Name of the function under test (None: a whole program), and the test case."""
 
 
 def _deepcoder(record: Record) -> CodeProblem:
@@ -121,7 +121,7 @@ def _apps(record: Record) -> CodeProblem:
 
 
 def _seconds(limit: Any) -> float | None:
-    """TACO's '2.0 seconds', '1 second', '500 ms'; None where the set has none."""
+    """Parses TACO's '2.0 seconds', '1 second', '500 ms'; None without a limit."""
     number = re.match(r"\s*(\d+(?:\.\d+)?)\s*(m?)s", str(limit))
     seconds = float(number[1]) / (1000 if number[2] else 1) if number else 0
     return min(seconds, MAX_TIME_LIMIT_SECONDS) or None
@@ -136,7 +136,7 @@ def _parallel_cases(tests: dict[str, Any]) -> list[Case]:
         return [
             (None, {"stdin": _lines(given), "stdout": _lines(wanted)}) for given, wanted in zip(inputs, outputs, strict=True)
         ]
-    # Results often stand in a list of one, by the set's convention, and where all do, it cannot be told: both are right.
+    # By convention results are often wrapped in a list of one. If all are, this is ambiguous, and both forms are accepted.
     wrapped = all(isinstance(wanted, list) and len(wanted) == 1 for wanted in outputs)
     rights = [[wanted[0], wanted] if wrapped else [wanted] for wanted in outputs]
     return [(function, {"arguments": _arguments(given), "results": right}) for given, right in zip(inputs, rights, strict=True)]
@@ -152,11 +152,11 @@ def _typed_case(test: dict[str, Any], metadata: dict[str, Any]) -> Case:
         return function, {"arguments": _arguments(test["input"]), "result": _json(test["output"])}
     if kind == "function_call":
         return _parallel_cases({"inputs": [test["input"]], "outputs": [test["output"]], "fn_name": test["fn_name"]})[0]
-    raise ValueError(f"a test of the unknown kind {kind!r}")
+    raise ValueError(f"a test of unknown type {kind!r}")
 
 
 def _lines(text: Any) -> str:
-    """A text, or its lines, numbers among them."""
+    """A string, or a list of lines, which can be numbers."""
     if isinstance(text, list):
         return "\n".join(map(_lines, text))
     if not isinstance(text, str | int | float):
@@ -165,7 +165,7 @@ def _lines(text: Any) -> str:
 
 
 def _arguments(given: Any) -> list[Any]:
-    """A list, or a text with one JSON value a line."""
+    """A list, or a string with one JSON value per line."""
     if isinstance(given, str):
         return [_json(line) for line in given.split("\n") if line.strip()]
     return given
@@ -174,7 +174,7 @@ def _arguments(given: Any) -> list[Any]:
 def _problem(question: str, starter_code: str | None, cases: list[Case], seconds: float | None) -> CodeProblem:
     functions = {function for function, _ in cases}
     if len(functions) != 1:
-        raise ValueError(f"tests of {len(functions)} kinds, where one is due")
+        raise ValueError(f"the tests call {len(functions)} different functions or programs, where one is expected")
     (function,) = functions
     tests = {"cases": [case for _, case in cases], "tolerance": TOLERANCES["stdin" if function is None else "call"]}
     tests |= {} if function is None else {"function": function}
@@ -210,7 +210,7 @@ def _mbpp(record: Record) -> CodeProblem:
 
 
 def _tested_function(tests: str, setup: str) -> str:
-    """The one name in the tests that the program must define."""
+    """The name in the tests that the program must define."""
     nodes = [node for text in (tests, setup) for node in ast.walk(ast.parse(text))]
     used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
@@ -219,12 +219,12 @@ def _tested_function(tests: str, setup: str) -> str:
         alias.asname or alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
     }
     asked = used - bound - set(dir(builtins)) - sys.stdlib_module_names
-    if not asked:  # a task may ask for another `sum`: what every test calls
+    if not asked:  # the function may shadow a builtin such as `sum`: take the name that every test calls
         calls = [{node.func.id for node in ast.walk(test) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
                  for test in ast.parse(tests).body]  # fmt: skip
         asked = set.intersection(*calls) - bound if calls else set()
     if len(asked) != 1:
-        raise ValueError(f"the tests use {', '.join(sorted(asked)) or 'no function'}, where one function is due")
+        raise ValueError(f"the tests use {', '.join(sorted(asked)) or 'no function'}, where one function is expected")
     return asked.pop()
 
 
@@ -245,7 +245,7 @@ def read_problem(layout: str, record: Record) -> CodeProblem:
     """One record of a set.
 
     Raises:
-        ValueError: it cannot be read: says why.
+        ValueError: it cannot be read; the message gives the reason.
     """
     try:
         return LAYOUTS[layout].read(record)
@@ -254,5 +254,5 @@ def read_problem(layout: str, record: Record) -> CodeProblem:
 
 
 def _json(text: Any) -> Any:
-    """JSON out of a text; anything else as it is."""
+    """Parses a JSON string; returns any other value unchanged."""
     return json.loads(text) if isinstance(text, str | bytes) else text

@@ -1,16 +1,15 @@
-"""Benchmark problems that are also in a training set, word for word or nearly so.
+"""Contamination: benchmark problems that are also in a training set, verbatim or nearly so.
 
-Its held-out validation rows are part of the set here: they train nothing, but the best checkpoint is chosen on them. Three
-kinds of overlap between a benchmark problem and one problem of the set, each with a test of its own, so that a pair can be of
-several kinds:
-    exact       the same text, where a run of blanks counts as one blank
-    normalized  the same text without what only formats it (``sfpo.data.cleaning.normalized``)
-    8-gram      of the distinct word 8-grams of the benchmark problem, a share of at least THRESHOLD is in the other problem
-The third, which finds rewritten problems, is in the manner of PaLM (arXiv 2204.02311, section 8): there 70%, and the 8-grams
-may come from all of the training data. Here one problem of the set must hold them: stock phrases out of many do not add up.
+Held-out validation rows count as part of the training set, since the best checkpoint is selected on them. Three kinds of
+overlap between a benchmark problem and a training problem are tested separately, so a pair can have several:
+    exact       the same text up to whitespace
+    normalized  the same text up to formatting (``sfpo.data.cleaning.normalized``)
+    8-gram      a fraction of at least THRESHOLD of the benchmark problem's distinct word 8-grams is in the training problem
+The third finds rephrased problems. It follows PaLM (arXiv 2204.02311, section 8), where the threshold is 70% and the 8-grams
+may be anywhere in the training data. Here they must be in one problem, so that stock phrases from many problems do not add up.
 
-What it cannot tell: a template with other numbers may share most of its 8-grams and is then counted (of the generated programs
-of ``sfpo.data.programs``, nine in ten are); a translation shares none.
+Limitations: a template with different numbers may share most of its 8-grams and is then counted (as are nine in ten of the
+generated programs of ``sfpo.data.programs``); a translation is not found.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ THRESHOLD = 0.8
 COLUMNS = ["benchmark", "problem_id", "dataset", "kind", "row_id", "share"]
 
 Gram = tuple[str, ...]
-"""WORDS words in a row."""
+"""WORDS consecutive words."""
 K = TypeVar("K", str, Gram)
 
 _LAYOUT = re.compile(r"\\(?:left|right|q?quad)(?![a-z])|\\[dt](?=frac(?![a-z]))")
@@ -66,8 +65,8 @@ def overlaps_of_rows(benchmarks: dict[str, Iterable[Row]], datasets: dict[str, I
         datasets: name -> rows, those for training and those for validation.
 
     Returns:
-        One row for each pair and kind, in the order of the benchmarks, their problems, the data sets, ``KINDS`` and the data
-        sets' rows: benchmark, problem_id, dataset, kind, row_id (of the data set), share (0 to 1: of the problem's 8-grams for
+        One row per pair and kind, in the order of the benchmarks, their problems, the data sets, ``KINDS`` and the data sets'
+        rows: benchmark, problem_id, dataset, kind, row_id (of the data set), share (0 to 1: of the problem's 8-grams for
         kind '8-gram', 1 for the others).
     """
     problems = [(benchmark, row) for benchmark, rows in benchmarks.items() for row in rows]
@@ -88,7 +87,7 @@ def overlaps_of_rows(benchmarks: dict[str, Iterable[Row]], datasets: dict[str, I
 
 
 class _Index:
-    """Benchmark problems, to be found by their texts and their 8-grams; data sets, which are larger, only pass by."""
+    """An index of the benchmark problems by text and 8-grams; data sets, which are larger, are streamed."""
 
     def __init__(self, problems: list[str]) -> None:
         grams = [_grams(text) for text in problems]
@@ -98,7 +97,7 @@ class _Index:
         self.by_gram = _places(grams)
 
     def matches(self, text: str) -> Iterator[tuple[str, int, float]]:
-        """(kind, place of the benchmark problem, share) of all that overlap with the text of a data set's row."""
+        """(kind, index of the benchmark problem, share) for each overlap with the text of a training problem."""
         for place in self.by_text.get(_blanks_collapsed(text), ()):
             yield EXACT, place, 1.0
         for place in self.by_normalized.get(normalized(text), ()):
@@ -110,7 +109,7 @@ class _Index:
 
 
 def _places(keys: Iterable[Iterable[K]]) -> dict[K, list[int]]:
-    """Key -> places of the problems that have it."""
+    """Key -> indices of the problems that have it."""
     places: dict[K, list[int]] = {}
     for place, of_problem in enumerate(keys):
         for key in of_problem:
@@ -123,12 +122,12 @@ def _blanks_collapsed(text: str) -> str:
 
 
 def _grams(text: str) -> set[Gram]:
-    """The distinct 8-grams of a text; none where it has fewer words."""
+    """The distinct 8-grams of a text; none if it has fewer words."""
     words = _words(text)
     return set(zip(*(words[start:] for start in range(WORDS)), strict=False))
 
 
 def _words(text: str) -> list[str]:
-    """Runs of letters and runs of digits without regard to case, so that $2n$ and $2 n$ are one; LaTeX commands are words, but
-    for those that only lay out."""
+    """Runs of letters and runs of digits in lower case, so that $2n$ and $2 n$ are equal. LaTeX commands are words, except
+    those for layout."""
     return _WORD.findall(_LAYOUT.sub(" ", text.casefold()))

@@ -1,4 +1,4 @@
-"""Gold answers of published mathematics tables, in their several forms, as texts."""
+"""Gold answers of published mathematics data sets, converted from their formats to strings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _THOUSANDS = re.compile(r"([^\d()\[\]{}]*)(\d{1,3}(?:,\d{3})+)((?:\.\d+)?[^\d,()
 
 
 def golds(where: str, value: Any, answer_format: str = "plain") -> tuple[str, ...]:
-    """The gold answers of one row: several, where the value is a list.
+    """The gold answers of one row; several if the value is a list.
 
     Raises:
-        ConfigError: the value is of a type that is no answer.
+        ConfigError: the value has a type that is not allowed.
     """
     value = ANSWER_FORMATS[answer_format](where, value)
     return tuple(_unboxed(_text(where, one)) for one in (value if isinstance(value, list) else [value]))
@@ -61,7 +61,7 @@ def _first_of_json_list(where: str, text: Any) -> str:
 
 
 def _after_hashes(where: str, solution: Any) -> str:
-    """Without the commas of one number's thousands ('1,200' but not '(1,2)'); empty where there is no '####'."""
+    """The text after '####', without thousands separators ('1,200' but not '(1,2)'); empty if there is no '####'."""
     _, mark, answer = _text(where, solution).rpartition("####")
     number = _THOUSANDS.fullmatch(answer.strip())
     return (number[1] + number[2].replace(",", "") + number[3] if number else answer.strip()) if mark else ""
@@ -77,12 +77,12 @@ ANSWER_FORMATS: dict[str, Callable[[str, Any], Any]] = {
 
 
 def _text(where: str, value: Any) -> str:
-    """A gold as text; whole numbers in one way ('033' and 33.0 are '33' and so on), None as ''."""
+    """A gold as a string, with integers in canonical form ('033' and 33.0 become '33') and None as ''."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ConfigError(
-            f"{where}: the answer is of type {type(value).__name__}; allowed are a text, a number, or a list of them"
+            f"{where}: the answer is of type {type(value).__name__}; allowed are a string, a number, or a list of them"
         )
     text = sound_text(where, "the answer", value).strip() if isinstance(value, str) else plain_number(value)
     return re.sub(r"^(-?)0+(?=\d+$)", r"\1", text)

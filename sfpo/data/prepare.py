@@ -1,9 +1,9 @@
 """Prepare one training set or benchmark: ``python -m sfpo.data.prepare SETTINGS.json --kind {dataset,benchmark}``.
 
-Written beside the settings file, each atomically and the report last:
+Written to the folder of the settings file, each atomically and the report last:
     dataset    train.parquet, validation.parquet, report.json
     benchmark  problems.parquet, report.json
-Columns are those of ``sfpo.data.rows.SCHEMA``. report.json counts and lists by id every row that was left out.
+Columns are those of ``sfpo.data.rows.SCHEMA``. report.json counts the excluded rows and lists their ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sfpo.config import Dataset, GeneratedRows, GraderName
-from sfpo.data.cleaning import fault, in_a_sentence, read_as_text, repeats, surplus
+from sfpo.data.cleaning import duplicate_groups, duplicates_to_drop, in_a_sentence, invalid_reason, read_as_text
 from sfpo.data.rows import Row, rows_sha256, write_rows
 from sfpo.data.sources import read_rows
 from sfpo.manifest import write_json
@@ -30,10 +30,11 @@ from sfpo.settings import BenchmarkSettings, DatasetSettings, load_settings, set
 def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
     """Write the training and validation rows of a data set, and return the report.
 
-    Report: settings_hash; kept and validation (rows in train.parquet, validation.parquet); parts (the same for each, and rows
-    read); read_sha256 (of each part's rows as they were read: a hub branch and a mirror file can change); excluded (reason ->
-    count and ids); golds_read_as_text (kept rows whose gold Math-Verify reads as a text only); golds_in_a_sentence (kept rows
-    whose gold no plain answer meets, such as 'The answer is 5.').
+    Report: settings_hash; kept and validation (numbers of rows in train.parquet and validation.parquet); parts (the same
+    numbers for each part, and the number of rows read); read_sha256 (of each part's rows as read, since a hub branch or a
+    mirror file can change); excluded (reason -> count and ids); golds_read_as_text (kept rows whose gold Math-Verify parses as
+    plain text); golds_in_a_sentence (kept rows whose gold is a sentence, such as 'The answer is 5.', which no plain answer
+    matches).
 
     Raises:
         ConfigError: a source cannot be read, or too few rows are left to hold out ``validation_rows``.
@@ -42,7 +43,7 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
     parts = {name: read_rows(name, rows, "train", settings.data_mirror) for name, rows in dataset.parts.items()}
     shares = proportional(dataset.validation_rows, {name: len(rows) for name, rows in parts.items()})
     held_out = _generated_validation(dataset, shares)
-    # Held-out rows come first: of two copies the first is kept, so that training loses the problem, not validation.
+    # Held-out rows come first: of duplicates the first is kept, so the problem is dropped from training, not from validation.
     candidates = held_out + [row for rows in parts.values() for row in rows]
     reasons = exclusions(candidates, dataset.grader, dataset.max_problem_characters)
     usable = [row for row in candidates if row.id not in reasons]
@@ -51,7 +52,7 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
         if not isinstance(rows, GeneratedRows):
             validation_ids |= _drawn_by_hash(name, [row for row in parts[name] if row.id not in reasons], shares[name])
     train = [row for row in usable if row.id not in validation_ids]
-    # In an order by hash, so that the first rows stand for all parts and tasks.
+    # Ordered by hash, so that the first rows are a sample of all parts and tasks.
     validation = sorted((row for row in usable if row.id in validation_ids), key=_hash_order)
     write_rows(folder / "train.parquet", train)
     write_rows(folder / "validation.parquet", validation)
@@ -70,8 +71,8 @@ def prepare_dataset(settings: DatasetSettings, folder: Path) -> dict[str, Any]:
 
 
 def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
-    """Write the rows of a benchmark, and return the report. Published rows stay: repeats are reported (as groups of ids), not
-    dropped, and only what cannot be posed or scored is left out.
+    """Write the rows of a benchmark, and return the report. Published rows are kept: duplicates are reported (as groups of
+    ids), not dropped, and only rows that cannot be scored are excluded.
 
     Raises:
         ConfigError: the source cannot be read, or no row is left.
@@ -81,7 +82,7 @@ def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, An
     problems = [row for row in rows if row.id not in reasons]
     if not problems:
         raise ConfigError(
-            f"benchmark '{settings.name}': none of its {len(rows)} rows can be used: {dict(Counter(reasons.values()))}"
+            f"benchmark '{settings.name}': none of its {len(rows)} rows is valid: {dict(Counter(reasons.values()))}"
         )
     write_rows(folder / "problems.parquet", problems)
     report = {
@@ -92,26 +93,26 @@ def prepare_benchmark(settings: BenchmarkSettings, folder: Path) -> dict[str, An
         "excluded": _by_reason(reasons),
         "golds_read_as_text": _golds(read_as_text, problems, settings.benchmark.grader),
         "golds_in_a_sentence": _golds(in_a_sentence, problems, settings.benchmark.grader),
-        "repeats": [[row.id for row in group] for group in repeats(problems)],
+        "duplicate_groups": [[row.id for row in group] for group in duplicate_groups(problems)],
     }
     write_json(folder / "report.json", report)
     return report
 
 
 def exclusions(rows: list[Row], grader: GraderName, max_problem_characters: int) -> dict[str, str]:
-    """Id -> reason of every training row to leave out: first what is wrong with the row, then what it repeats."""
+    """Id -> reason of every training row to exclude: invalid rows, then duplicates among the valid ones."""
     reasons = unusable(rows, grader, max_problem_characters)
-    return reasons | surplus((row for row in rows if row.id not in reasons), grader)
+    return reasons | duplicates_to_drop((row for row in rows if row.id not in reasons), grader)
 
 
 def unusable(rows: list[Row], grader: GraderName, max_problem_characters: int | None = None) -> dict[str, str]:
-    """Id -> reason of every row that cannot be posed or scored."""
+    """Id -> reason of every invalid row."""
     progress = tqdm(rows, desc="checking rows", unit="row", mininterval=1.0)
-    return {row.id: reason for row in progress if (reason := fault(row, max_problem_characters, grader))}
+    return {row.id: reason for row in progress if (reason := invalid_reason(row, max_problem_characters, grader))}
 
 
 def proportional(total: int, weights: dict[str, int]) -> dict[str, int]:
-    """``total`` shared out by weight in whole numbers (largest remainders first, then in the order given)."""
+    """``total`` divided in proportion to the weights, in whole numbers (largest remainder method; ties in the order given)."""
     whole = sum(weights.values())
     shares = {name: total * weight // whole for name, weight in weights.items()}
     by_remainder = sorted(weights, key=lambda name: -(total * weights[name] % whole))
@@ -121,7 +122,7 @@ def proportional(total: int, weights: dict[str, int]) -> dict[str, int]:
 
 
 def _generated_validation(dataset: Dataset, shares: dict[str, int]) -> list[Row]:
-    """Validation rows of the generated parts, out of the generator's own validation split."""
+    """Validation rows of the generated parts, from the generator's validation split."""
     found: list[Row] = []
     for name, rows in dataset.parts.items():
         if isinstance(rows, GeneratedRows):
@@ -132,10 +133,10 @@ def _generated_validation(dataset: Dataset, shares: dict[str, int]) -> list[Row]
 
 
 def _drawn_by_hash(part: str, rows: list[Row], count: int) -> set[str]:
-    """Ids of the rows of a table that are held out."""
+    """Ids of the table rows that are held out for validation."""
     if len(rows) <= count:
         raise ConfigError(
-            f"part '{part}': {count} of its {len(rows)} usable rows would be validation rows; lower validation_rows"
+            f"part '{part}': {count} of its {len(rows)} valid rows would be held out for validation; lower validation_rows"
         )
     return {row.id for row in sorted(rows, key=_hash_order)[:count]}
 
@@ -145,7 +146,7 @@ def _hash_order(row: Row) -> int:
 
 
 def _parts(**rows: list[Row]) -> dict[str, dict[str, int]]:
-    """Part -> how many of its rows each list holds."""
+    """Part -> number of its rows in each list."""
     counts = {key: Counter(row.id.split("/")[0] for row in listed) for key, listed in rows.items()}
     return {part: {key: counter[part] for key, counter in counts.items()} for part in counts["read"]}
 
@@ -175,9 +176,9 @@ def _print_summary(name: str, report: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sfpo.data.prepare", description="Prepare one training set or benchmark.")
-    parser.add_argument("settings", type=Path, help="settings.json of the data set or benchmark; the output goes beside it")
+    parser.add_argument("settings", type=Path, help="settings.json of the data set or benchmark; output goes to its folder")
     parser.add_argument("--kind", choices=("dataset", "benchmark"), required=True)
-    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
+    parser.add_argument("--identity", help="fail unless the settings have this hash (the workflow passes it)")
     arguments = parser.parse_args(argv)
     file, folder, identity = arguments.settings, arguments.settings.parent, arguments.identity
     if arguments.kind == "dataset":

@@ -1,7 +1,7 @@
 """Generated programming problems for very small models: functions of one or two small integers, with their tests.
 
-The split of a problem follows from what its function computes on a grid of arguments: problems of equal functions lie in one
-split, whatever the task and the words, so no two splits can share a problem.
+The split of a problem depends only on the values of its function on a grid of arguments: problems with equal functions are in
+the same split in every task, so splits never share a problem.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Arguments = tuple[int, ...]
 PAIRS: tuple[Arguments, ...] = ((0, 0), (1, 0), (0, 1), (2, 5), (5, 2), (3, 3), (-4, 7), (9, -6))
 """Tests of a function of x and y: both sides of x < y, and the line between."""
 COUNTS: tuple[Arguments, ...] = tuple((n,) for n in (*range(1, 11), 20))
-"""Tests of a function of n: each start and step of a loop shows up to 10."""
+"""Tests of a function of n: the values up to 10 distinguish every start and step of a loop."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,27 @@ class Problem:
     words: str
     program: str
     function: Callable[..., int]
-    """Computes what the program computes, by other code."""
+    """Reference implementation, independent of the program."""
     tested: tuple[Arguments, ...]
 
 
 def generate(task: str, split: Split, count: int) -> list[Row]:
-    """The first ``count`` problems of a task's split: the same in every process, none twice, none shared between splits.
+    """The first ``count`` problems of a task's split: deterministic, without duplicates, and disjoint from the other splits.
 
     A longer list starts with the shorter one. Row ids are '<task>-<split>-<number>'. The gold is the JSON text of the tests
     (sfpo.rewards.code_tests), the solution a fenced program that passes them.
 
     Raises:
-        ConfigError: there is no such task, or its split holds fewer problems.
+        ConfigError: there is no such task, or its split has fewer problems.
     """
     problems = _split(task, split)
     if count > len(problems):
-        raise ConfigError(f"task '{task}' has {len(problems)} {split} problems, {count} were asked for; ask for fewer")
+        raise ConfigError(f"task '{task}' has {len(problems)} {split} problems; {count} were requested; lower the number")
     return [_row(f"{task}-{split}-{number:05d}", problem) for number, problem in enumerate(problems[:count])]
 
 
 def canonical(problem: Problem) -> str:
-    """The results on a grid of arguments: equal functions have equal ones."""
+    """The values on a grid of arguments, the same for equal functions."""
     numbers = range(-15, 16) if len(problem.tested[0]) == 2 else range(31)
     return str(list(starmap(problem.function, product(numbers, repeat=len(problem.tested[0])))))
 
@@ -100,7 +100,7 @@ def _formulas() -> Iterator[Problem]:
 
 
 def _branches() -> Iterator[Problem]:
-    """One of x and y, plus a number, by which of x and y is larger."""
+    """x or y plus a constant, depending on which of the two is larger."""
     leaves = list(product("xy", range(-12, 13)))
     for less, (first, m), (second, n) in product([False, True], leaves, leaves):
         if (first, m) == (second, n):
@@ -148,4 +148,4 @@ def _sum(number: int) -> str:
 
 
 TASKS: dict[str, Callable[[], Iterator[Problem]]] = {"formulas": _formulas, "branches": _branches, "loops": _loops}
-"""Rising in length of the program."""
+"""In order of program length."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TODAY = datetime(2026, 1, 1)
-"""What a chat template takes for today. Some (Llama 3, SmolLM3, gpt-oss) put the date into every prompt: without this, a run
-that is resumed, or evaluated, on another day would see other prompts."""
-_REMEDY = "`python -m sfpo.data.prepare` writes it anew"
+"""The date passed to chat templates. Some (Llama 3, SmolLM3, gpt-oss) put today's date into every prompt: with the real date, a
+run that is resumed or evaluated on another day would see different prompts."""
+_REMEDY = "`python -m sfpo.data.prepare` writes it again"
 
 
 def load_problems(path: str | Path) -> list[Row]:
@@ -37,7 +37,7 @@ def load_problems(path: str | Path) -> list[Row]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path}: not a sound parquet file ({error}); {_REMEDY}") from None
+        raise ConfigError(f"{path}: not a valid parquet file ({error}); {_REMEDY}") from None
     if not table.schema.equals(SCHEMA):
         raise ConfigError(f"{path}: its columns are {', '.join(table.column_names)}, not {', '.join(SCHEMA.names)}; {_REMEDY}")
     return [Row(**{**record, "answer": tuple(record["answer"])}) for record in table.to_pylist()]
@@ -46,7 +46,7 @@ def load_problems(path: str | Path) -> list[Row]:
 def load_prompts(
     path: str | Path, tokenizer: PreTrainedTokenizerBase, instruction: str, max_prompt_tokens: int
 ) -> tuple[list[Prompt], list[str]]:
-    """The prompts of a prepared file, and the ids of the problems left out because their prompt is over ``max_prompt_tokens``.
+    """The prompts of a prepared file, and the ids of the problems excluded because their prompt exceeds ``max_prompt_tokens``.
 
     Raises:
         ConfigError: the file cannot be read, or no prompt is left.
@@ -66,24 +66,35 @@ def load_prompts(
 
 
 def render(tokenizer: PreTrainedTokenizerBase, instruction: str, problem: str) -> list[int]:
-    """Token ids of one user turn, up to where the model's answer begins. Problems hold braces, so no str.format."""
-    text = chat_text(tokenizer, [{"role": "user", "content": instruction.replace("{problem}", problem)}])
-    return list(tokenizer.encode(text, add_special_tokens=False))  # the template has put them in
+    """Token ids of a problem's prompt: its user turn in the chat template, up to where the model's answer begins."""
+    return encode_user_turn(tokenizer, user_turn(instruction, problem))
+
+
+def user_turn(instruction: str, problem: str) -> str:
+    """The text of the user turn. Problems contain braces, so str.format cannot be used."""
+    return instruction.replace("{problem}", problem)
+
+
+def encode_user_turn(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a conversation of one user turn with the generation prompt. Training, validation and evaluation all get
+    their prompts here."""
+    rendered = chat_text(tokenizer, [{"role": "user", "content": text}])
+    return list(tokenizer.encode(rendered, add_special_tokens=False))  # the template has added the special tokens
 
 
 def chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-    """The turns in the tokenizer's chat template, on the day ``TODAY``."""
+    """The turns rendered by the tokenizer's chat template, with the date ``TODAY``."""
     text = tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=TODAY.strftime
     )
     if not isinstance(text, str):
-        raise TypeError(f"the chat template of {type(tokenizer).__name__} gives a {type(text).__name__}, not a text")
+        raise TypeError(f"the chat template of {type(tokenizer).__name__} returns a {type(text).__name__}, not a string")
     return text
 
 
 def prompts_sha256(prompts: Iterable[tuple[str, list[int]]]) -> str:
-    """Hex sha256 of prompts, each an id and token ids: all that decides a prompt (rows, instruction, chat template, tokenizer,
-    libraries) decides it."""
+    """Hex sha256 of prompts, each an id and token ids. It changes with anything that changes a prompt: rows, instruction, chat
+    template, tokenizer, libraries."""
     digest = hashlib.sha256()
     for prompt_id, token_ids in prompts:
         digest.update(json.dumps([prompt_id, token_ids]).encode() + b"\n")
@@ -94,7 +105,7 @@ def require_chat_template(folder: str | Path, where: str | None = None) -> None:
     """Check that a model folder's tokenizer has a chat template, without loading it.
 
     Args:
-        where: what a fault names; None: the folder.
+        where: how error messages name the model; None: the folder.
 
     Raises:
         ConfigError: there is none.
@@ -107,5 +118,5 @@ def require_chat_template(folder: str | Path, where: str | None = None) -> None:
         raise ConfigError(
             f"{where or folder}: the tokenizer has no chat template (neither chat_template.jinja nor a key in "
             "tokenizer_config.json); "
-            "use an instruction-tuned model, or put the template of its family there as chat_template.jinja"
+            "use an instruction-tuned model, or add its family's template as chat_template.jinja"
         )

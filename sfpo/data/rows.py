@@ -1,4 +1,4 @@
-"""One problem with its gold, and the parquet files that hold many."""
+"""A problem with its gold answer, and parquet files of problems."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Row:
     id: str
     """Stable: '<part>/<id in the source>', for instance 'math/00012'."""
     problem: str
-    """Without any instruction or template."""
+    """The problem text, without instruction or chat template."""
     answer: tuple[str, ...]
-    """Gold answers. Several: all must be given, in any order."""
+    """Gold answers. If there are several, a response must give all of them, in any order."""
     solution: str | None = None
-    """A worked answer that ends in \\boxed{...}; None where the source has none."""
+    """A worked solution that ends in \\boxed{...}; None if the source has none."""
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows to a parquet file, atomically; a part at a time, since the tests of programs can be gigabytes."""
+    """Write rows to a parquet file atomically, in batches, since unit tests can take gigabytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     left = iter(rows)
     with pq.ParquetWriter(temporary, SCHEMA) as writer:
@@ -54,7 +54,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def rows_sha256(rows: Iterable[Row]) -> str:
-    """Hex sha256 of rows: equal for equal rows in the same order, whatever file they came from."""
+    """Hex sha256 of the rows' content in order, independent of the file format."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row.id, row.problem, row.answer, row.solution]).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""The order in which training meets its prompts: a pure function of (seed, step), so a resumed run needs no saved state."""
+"""The order of training prompts: a pure function of (seed, step), so that no sampler state has to be saved."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from sfpo.seeding import rng
 def prompt_order(num_prompts: int, prompts_per_step: int, step: int, seed: int) -> list[int]:
     """Indices of the prompts of one step (counted from 0).
 
-    Steps cut consecutive pieces out of a stream of epochs; each epoch is a seeded permutation of all prompts. No prompt comes
-    twice within a step, also where a step spans two epochs, unless there are fewer prompts than a step takes.
+    Steps take consecutive slices of a stream of epochs; each epoch is a seeded permutation of all prompts. No prompt occurs
+    twice in a step, even if the step spans two epochs, unless there are fewer prompts than prompts_per_step.
 
     Returns:
         ``prompts_per_step`` indices in [0, num_prompts).
 
     Raises:
-        ValueError: there is no prompt, or a number is negative.
+        ValueError: num_prompts or prompts_per_step is below 1, or step is negative.
     """
     if num_prompts < 1 or prompts_per_step < 1 or step < 0:
         raise ValueError(
-            f"no order for {num_prompts} prompts, {prompts_per_step} a step, step {step}: all three must be positive"
+            f"num_prompts = {num_prompts}, prompts_per_step = {prompts_per_step}, step = {step}: must be at least 1, 1 and 0"
         )
     start, stop = step * prompts_per_step, (step + 1) * prompts_per_step
     chosen: list[int] = []
@@ -36,7 +36,8 @@ def prompt_order(num_prompts: int, prompts_per_step: int, step: int, seed: int) 
 
 
 def _apart(order: list[int], tail: list[int], head: int) -> list[int]:
-    """The epoch reordered so that its first ``head`` prompts are not among the last epoch's ``tail``: one step takes both."""
+    """The epoch reordered so that its first ``head`` prompts are not in ``tail``, the previous epoch's prompts of the same
+    step."""
     before = set(tail)
     front = [index for index in order if index not in before][:head]
     in_front = set(front)

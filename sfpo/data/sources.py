@@ -1,7 +1,7 @@
-"""Rows out of their source: the generator, a table on the Hugging Face hub, or a mirror of that table's files.
+"""Reads rows from their source: a generator, a table on the Hugging Face hub, or a local mirror of it.
 
-Nothing is repaired here: a file or table that cannot be read as promised raises ConfigError, which names the place and the
-remedy. Rows that can be read but not used (no gold ...) are the business of ``sfpo.data.cleaning``.
+Nothing is repaired: a file or table that does not have the expected format raises ConfigError, with the location and the
+remedy. Invalid rows (without a gold answer ...) are excluded later, by ``sfpo.data.cleaning``.
 """
 
 from __future__ import annotations
@@ -27,25 +27,23 @@ logger = logging.getLogger(__name__)
 
 
 def read_rows(part: str, rows: GeneratedRows | TableRows, split: Split, data_mirror: str | None) -> list[Row]:
-    """All rows of one part, in the source's order; ids are '<part>/<id in the source>', each once.
+    """All rows of one part, in the order of the source; ids are '<part>/<id in the source>' and unique.
 
     Args:
-        part: the part of a data set, or the benchmark.
-        rows: where the rows come from.
-        split: split of generated rows (a table names its own).
-        data_mirror: folder that stands in for the hub; None: download.
+        part: name of the part of a data set, or of the benchmark.
+        rows: the source.
+        split: split of generated rows (the split of a table is in ``rows``).
+        data_mirror: folder used instead of the hub; None: download.
 
     Raises:
-        ConfigError: the source is missing, empty or broken, lacks a column, or repeats an id.
+        ConfigError: the source is missing, empty or corrupt, lacks a column, or has a duplicate id.
     """
     if isinstance(rows, GeneratedRows):
         found = [row for task, count in rows.tasks.items() for row in generate(task, split, count)]
     else:
         found = list(_table_rows(rows, data_mirror))
     if not found:
-        raise ConfigError(
-            f"part '{part}': of its rows none is taken; correct `keep`, name another source, or take the part out"
-        )
+        raise ConfigError(f"part '{part}': no row is kept; correct `keep`, use another source, or remove the part")
     return [replace(row, id=f"{part}/{row.id}") for row in found]
 
 
@@ -53,7 +51,7 @@ def generate(task: str, split: Split, count: int) -> list[Row]:
     """The first ``count`` problems of a task of either generator.
 
     Raises:
-        ConfigError: there is no such task, or its split holds fewer problems.
+        ConfigError: there is no such task, or its split has fewer problems.
     """
     modules = {name: module for module in (arithmetic, programs) for name in module.TASKS}
     if task not in modules:
@@ -62,9 +60,8 @@ def generate(task: str, split: Split, count: int) -> list[Row]:
 
 
 def check_mirror(rows: GeneratedRows | TableRows, data_mirror: str | None, split: Split = "train") -> None:
-    """What can be checked of a source before any job starts: generated tasks and their size, the mirror's files and their
-    content (of a parquet file, and of a set of programming problems, less than all), or that a hub id is given. Reads no
-    network.
+    """Check a source before any job starts: generated tasks and their size; the files of a mirror and their content (of parquet
+    files and programming problems only the columns); whether a hub id is given. Uses no network.
 
     Raises:
         ConfigError: as ``read_rows``.
@@ -81,7 +78,7 @@ def check_mirror(rows: GeneratedRows | TableRows, data_mirror: str | None, split
 
 
 def _table_rows(rows: TableRows, data_mirror: str | None) -> Iterator[Row]:
-    """The rows of a table, each id once."""
+    """The rows of a table, with unique ids."""
     if rows.layout != "columns":
         places = _hub_places(rows) if data_mirror is None else _mirror_places(rows, data_mirror)
         yield from _code_rows(rows, _taken(rows, places))
@@ -94,7 +91,7 @@ def _table_rows(rows: TableRows, data_mirror: str | None) -> Iterator[Row]:
 
 
 def _code_rows(rows: TableRows, places: Iterable[tuple[int, Place]]) -> Iterator[Row]:
-    """Programming problems; one whose tests cannot be read has an empty gold, and is left out as such."""
+    """Programming problems. If the tests of one cannot be read, its gold is empty, so that it is excluded and counted."""
     for number, (where, record) in places:
         try:
             found = read_problem(rows.layout, record)
@@ -108,7 +105,7 @@ def _code_rows(rows: TableRows, places: Iterable[tuple[int, Place]]) -> Iterator
 
 
 def _columns(rows: TableRows, in_mirror: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns that must be there, and further ones that are read."""
+    """Required columns, and optional ones."""
     kept = (rows.keep.column.split("/")[0],) if rows.keep else ()
     if rows.layout != "columns":
         layout = LAYOUTS[rows.layout]
@@ -119,7 +116,7 @@ def _columns(rows: TableRows, in_mirror: bool) -> tuple[tuple[str, ...], tuple[s
 
 
 def _taken(rows: TableRows, places: Iterable[Place]) -> Iterator[tuple[int, Place]]:
-    """The rows that `keep` and `first_rows` take, with their numbers in the table."""
+    """The rows selected by `keep` and `first_rows`, with their row numbers in the table."""
     count = 0
     for number, (where, record) in enumerate(places):
         if count == rows.first_rows:
@@ -133,7 +130,7 @@ def _taken(rows: TableRows, places: Iterable[Place]) -> Iterator[tuple[int, Plac
 
 
 def mirror_files(rows: GeneratedRows | TableRows, data_mirror: str | None) -> list[Path]:
-    """The files that the rows are read from; none where they are generated, or downloaded.
+    """The files that the rows are read from; none if they are generated or downloaded.
 
     Raises:
         ConfigError: as ``read_rows``.
@@ -142,12 +139,13 @@ def mirror_files(rows: GeneratedRows | TableRows, data_mirror: str | None) -> li
 
 
 def _mirror_rows(rows: TableRows, data_mirror: str) -> Iterator[Row]:
-    """Rows of the mirror's own form: problem, answer, and better versions of them where it has some."""
+    """Rows in the mirror's format: problem and answer, or their corrected versions (problem_fixed, answer_latex) if there are
+    any."""
     seen: set[str] = set()
     for number, (where, record) in enumerate(_mirror_places(rows, data_mirror)):
         row_id = sound_text(where, "the id", _row_id(where, record.get("id"), number))
         if row_id in seen:
-            raise ConfigError(f"{where}: the id '{row_id}' (what follows the last '/') is there twice; {_mirror_remedy(rows)}")
+            raise ConfigError(f"{where}: the id '{row_id}' (the part after the last '/') occurs twice; {_mirror_remedy(rows)}")
         seen.add(row_id)
         problem = _problem(where, record.get("problem_fixed") or record["problem"])
         yield Row(row_id, problem, golds(where, _first_given(record.get("answer_latex"), record["answer"])))
@@ -168,7 +166,7 @@ def _mirror_paths(rows: TableRows, data_mirror: str) -> list[Path]:
     if rows.mirror is None:
         raise ConfigError(
             f"data_mirror is '{data_mirror}', but the rows of {name} have no `mirror` key: "
-            "name their file under that folder, or set data_mirror to null to download them"
+            "give their file under that folder, or set data_mirror to null to download them"
         )
     path = Path(data_mirror) / rows.mirror
     paths = [path] if rows.files is None else [path / file for file in rows.files]
@@ -182,16 +180,16 @@ def _mirror_paths(rows: TableRows, data_mirror: str) -> list[Path]:
 
 def _mirror_remedy(rows: TableRows) -> str:
     download = "" if rows.id is None else f", or set data_mirror to null to download '{rows.id}'"
-    return f"put a sound copy there, correct `mirror` or `data_mirror`{download}"
+    return f"replace the file, correct `mirror` or `data_mirror`{download}"
 
 
 def _row_id(where: str, source_id: Any, number: int) -> str:
-    """The source's own id without a folder in front; without one, the row's number, counted from 0."""
+    """The id in the source without a leading folder, or else the row number, counted from 0."""
     if source_id is None:
         return f"{number:05d}"
     name = str(source_id).rsplit("/", 1)[-1].strip()
     if isinstance(source_id, bool) or not isinstance(source_id, str | int | float) or not name:
-        raise ConfigError(f"{where}: the id is {source_id!r}; allowed are a number, or a text that does not end in '/'")
+        raise ConfigError(f"{where}: the id is {source_id!r}; allowed are a number, or a string that does not end in '/'")
     return name
 
 
@@ -199,7 +197,8 @@ def _row_id(where: str, source_id: Any, number: int) -> str:
 
 
 def _hub_places(rows: TableRows) -> Iterator[Place]:
-    """Ids are row numbers: published id columns are absent or repeat themselves. No code of a repository is run."""
+    """Records of a hub table. Ids are row numbers, since id columns are missing or not unique. No code of a repository is
+    run."""
     hub_id = _hub_id(rows)
     if rows.files is not None:
         for file in rows.files:
@@ -215,7 +214,7 @@ def _hub_places(rows: TableRows) -> Iterator[Place]:
     remedy = "correct `problem`, `answer` or `keep`" if rows.layout == "columns" else f"is it of layout '{rows.layout}'?"
     check_columns(f"hub data set '{hub_id}'", table.column_names, needed, remedy)
     if len(table) == 0:
-        raise ConfigError(f"hub data set '{hub_id}', split '{rows.split}': it holds no rows")
+        raise ConfigError(f"hub data set '{hub_id}', split '{rows.split}': it has no rows")
     table = table.select_columns([name for name in table.column_names if name in {*needed, *optional}])
     number = 0
     for batch in table.with_format("arrow").iter(batch_size=256):
@@ -225,7 +224,7 @@ def _hub_places(rows: TableRows) -> Iterator[Place]:
 
 
 def _download(rows: TableRows, file: str) -> Path:
-    """One file of a hub repository, out of the cache if it is there."""
+    """One file of a hub repository, from the cache if possible."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -238,12 +237,12 @@ def _download(rows: TableRows, file: str) -> Path:
 def _cannot_load(rows: TableRows, what: str, error: Exception) -> str:
     return (
         f"hub data set '{rows.id}', {what} cannot be loaded ({error}); check the id, the split and "
-        "the connection, or set data_mirror to a folder that holds the rows"
+        "the connection, or set data_mirror to a folder with the rows"
     )
 
 
 def _field(where: str, record: Record, path: str) -> Any:
-    """What stands at 'column/field/...'."""
+    """The value at 'column/field/...'."""
     value: Any = record
     for key in path.split("/"):
         if not isinstance(value, dict) or key not in value:
@@ -253,15 +252,15 @@ def _field(where: str, record: Record, path: str) -> Any:
 
 
 def _is_between(where: str, value: Any, bounds: tuple[Any, Any]) -> bool:
-    """``bounds``: two numbers or two texts, as the schema has it."""
-    kind, named = (str, "texts") if isinstance(bounds[0], str) else (int | float, "numbers")
+    """``bounds``: two numbers or two strings."""
+    kind, named = (str, "strings") if isinstance(bounds[0], str) else (int | float, "numbers")
     if not isinstance(value, kind):
         raise ConfigError(f"{where}: `keep` compares {named}; the value is of type {type(value).__name__}")
     return bool(bounds[0] <= value <= bounds[1])
 
 
 def _last_turn(problem: Any) -> Any:
-    """The content of a chat's last user turn; anything else as it is."""
+    """The content of a chat's last user turn; any other value unchanged."""
     turns = [turn["content"] for turn in problem if turn["role"] == "user"] if isinstance(problem, list) else [problem]
     return turns[-1] if turns else None
 
@@ -269,13 +268,13 @@ def _last_turn(problem: Any) -> Any:
 def _hub_id(rows: TableRows) -> str:
     if rows.id is None:
         raise ConfigError(
-            f"the rows of mirror = '{rows.mirror}' have no hub id and can come from a mirror alone: "
-            "set data_mirror to the folder that holds this file"
+            f"the rows of mirror = '{rows.mirror}' have no hub id and can only be read from a mirror: "
+            "set data_mirror to the folder with this file"
         )
     return rows.id
 
 
 def _problem(where: str, value: Any) -> str:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{where}: the problem is of type {type(value).__name__}, not a text")
+        raise ConfigError(f"{where}: the problem is of type {type(value).__name__}, not a string")
     return sound_text(where, "the problem", value or "").strip()

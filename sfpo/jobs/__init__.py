@@ -1,11 +1,11 @@
-"""From params.yaml to the settings of every job, and how what is on disk stands to them: ``python -m sfpo.jobs``."""
+"""Settings of every job from params.yaml, and the status of their results on disk: ``python -m sfpo.jobs``."""
 
 from pathlib import Path
 
 from sfpo.jobs.check import check
 from sfpo.jobs.items import recorded, reports, runs, union
 from sfpo.jobs.resolve import datasets, resolve
-from sfpo.jobs.standing import describe
+from sfpo.jobs.status import describe
 from sfpo.manifest import write_text
 from sfpo.settings import JobSettings, to_json
 
@@ -13,7 +13,7 @@ __all__ = ["check", "datasets", "describe", "recorded", "reports", "resolve", "r
 
 
 def write_settings(settings: dict[str, JobSettings], root: Path = Path(".")) -> list[str]:
-    """Write each settings file whose content is not that already; returns the paths written."""
+    """Write each settings file whose content has changed; returns the paths written."""
     written = []
     for path, content in settings.items():
         text = to_json(content)

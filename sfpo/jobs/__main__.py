@@ -1,7 +1,7 @@
-"""Check params.yaml and list the jobs that it names: ``python -m sfpo.jobs``.
+"""Check params.yaml and list the jobs of the active suite: ``python -m sfpo.jobs``.
 
-Says which results a change has made stale, which runs will continue, and what each has cost so far. Writes nothing, unless
-asked to with --write: the settings file of every job, for use without the workflow (which writes them itself).
+Reports which results are stale, which runs will be resumed, and the time already spent on them. Writes nothing without --write,
+which writes the settings file of every job, for use without the workflow (which writes them itself).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m sfpo.jobs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--suite", help="this one in place of the file's")
-    parser.add_argument("--data-mirror", help="as `snakemake --config data_mirror=...` has it")
-    parser.add_argument("--write", action="store_true", help="write the settings files")
+    parser.add_argument("--suite", help="active suite, overriding that of params.yaml")
+    parser.add_argument("--data-mirror", help="overrides data_mirror of params.yaml, like `snakemake --config data_mirror=...`")
+    parser.add_argument("--write", action="store_true", help="write the settings file of every job")
     arguments = parser.parse_args(argv)
     try:
         changes = {"data_mirror": arguments.data_mirror} if arguments.data_mirror else {}
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def runs_by_item(items: list[ReportSettings]) -> str:
-    """For each table and figure: the training runs that it shows, and those of them that no earlier one has asked for."""
+    """For each table and figure: the number of its training runs, and of those that no earlier one shows."""
     lines, known = [], set()
     for item in items:
         parts = [(item.models, "model"), (item.datasets, "data set"), (item.arms, "arm"), (item.seeds, "seed")]

@@ -1,4 +1,4 @@
-"""Everything about params.yaml that can be known to be wrong before the first job starts."""
+"""All errors in params.yaml that can be detected before the first job starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sfpo.data.sources import check_mirror
 from sfpo.jobs.items import reports, runs, union
 from sfpo.jobs.overrides import overrides_of
 from sfpo.jobs.resolve import checked_rule, resolve
-from sfpo.jobs.standing import require_enough_steps
+from sfpo.jobs.status import require_enough_steps
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.schema import ConfigError
 from sfpo.settings import BenchmarkSettings, DatasetSettings, JobSettings, ModelSettings, ReportSettings, RunSettings
@@ -25,7 +25,7 @@ RULE = re.compile(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", re.MULTILINE)
 
 
 def check(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
-    """Rule settings, mirror files, local models, the sandbox of code tasks, steps that are done already. Writes nothing.
+    """Check rule settings, mirror files, local models, the sandbox of code tasks, and numbers of steps. Writes nothing.
 
     Args:
         root: folder that holds runs/.
@@ -60,7 +60,7 @@ def check(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
 
 
 def _require_free_names(params: Params) -> None:
-    """An item is also a target of the workflow, so it cannot have the name of a rule."""
+    """An item is also a workflow target, so it cannot have the name of a Snakemake rule."""
     files = [WORKFLOW / "Snakefile", *WORKFLOW.glob("rules/*.smk")]
     rules = {name for file in files if file.is_file() for name in RULE.findall(file.read_text())}
     for item in params.active.items:
@@ -73,13 +73,13 @@ def _require_free_names(params: Params) -> None:
             if file in writers:
                 other = writers[file]
                 raise ConfigError(
-                    f"suites.{params.suite}.items.{one.item}: it and {other} would write {file}; choose another name"
+                    f"suites.{params.suite}.items.{one.item}: {other} would also write {file}; rename one of the two"
                 )
             writers[file] = one.item
 
 
 def _require_titles_apart(suite: str, item: ReportSettings) -> None:
-    """Rows, columns and curves are told apart by their titles."""
+    """Rows, columns and curves are identified by their titles."""
     for what, titles in (("arms", item.arms), ("benchmarks", item.benchmarks)):
         for name, title in titles.items():
             others = [other for other in titles if titles[other] == title and other != name]
@@ -89,18 +89,18 @@ def _require_titles_apart(suite: str, item: ReportSettings) -> None:
 
 
 def _warn_if_wrong(name: str, arm: Arm) -> None:
-    """No run of the active suite depends on it."""
+    """Only a warning: no run of the active suite depends on this arm."""
     try:
         checked_rule(arm.rule, arm.rule_settings, f"arms.{name}")
     except ConfigError as error:
-        log.warning("params.yaml: not used by the active suite, but wrong: %s", error)
+        log.warning("params.yaml: invalid, but not used by the active suite: %s", error)
 
 
 def _warn_of_idle_overrides(params: Params) -> None:
     trained = runs(reports(params))
     for place, override in enumerate(params.active.overrides):
         if not any(override in overrides_of(params, run.model, run.dataset, run.arm) for run in trained):
-            log.warning("suites.%s.overrides[%d] concerns no run of the suite", params.suite, place)
+            log.warning("suites.%s.overrides[%d] applies to no run of the suite", params.suite, place)
 
 
 def _check_isolation() -> None:

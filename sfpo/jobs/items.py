@@ -1,4 +1,4 @@
-"""The tables and figures of a suite, and the runs that they show."""
+"""The tables and figures of a suite, and their runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def reports(params: Params) -> list[ReportSettings]:
-    """The tables and figures of the active suite, without the identities of what they are made from."""
+    """The tables and figures of the active suite, without the identities of their inputs."""
     suite = params.active
     items = [
         ReportSettings(
@@ -49,24 +49,24 @@ def _kind(params: Params, name: str, item: Item) -> Kind:
     except ValueError as error:
         raise ConfigError(f"suites.{params.suite}.items.{name}.{error}") from None
     if kind.all_checkpoints and params.active.train.export_every is None:
-        needs = f"items.{name} shows {item.shows}, which needs the checkpoints that it keeps"
+        needs = f"items.{name} shows {item.shows}, which needs intermediate checkpoints"
         raise ConfigError(f"suites.{params.suite}.train.export_every must be set: {needs}")
     return kind
 
 
 def _arms(params: Params, item: Item) -> list[str]:
-    """Those of the item, or the suite's: all, or the first two where one step of theirs is recorded."""
+    """The arms of the item, else of the suite (only the first two for kinds that show a recorded step)."""
     return item.arms or (params.active.arms[:2] if find_kind(item.shows).records_step else params.active.arms)
 
 
 def _scales(params: Params, name: str, item: Item) -> tuple[float, ...]:
     if item.learning_rate_scales and not find_kind(item.shows).over_rates:
-        raise ConfigError(f"suites.{params.suite}.items.{name}.learning_rate_scales: {item.shows} shows one learning rate")
+        raise ConfigError(f"suites.{params.suite}.items.{name}.learning_rate_scales: {item.shows} can only show one rate")
     return tuple(item.learning_rate_scales or [1.0])
 
 
 def runs(items: Iterable[ReportSettings]) -> list[RunId]:
-    """The runs that these tables and figures show, each once."""
+    """The runs of these tables and figures, each once."""
     return union(item.runs for item in items)
 
 
@@ -83,7 +83,7 @@ def recorded(item: ReportSettings) -> list[tuple[str, str]]:
 
 
 def _bases(params: Params, item: ReportSettings) -> dict[str, str]:
-    """Model -> folder of the evaluation of the untrained model, with the prompts and limits of the runs beside it."""
+    """Model -> folder of the evaluation of the untrained model, with the same prompts and token limits as the item's runs."""
     found: dict[str, str] = {}
     for model in item.models:
         first, *others = (run for run in item.runs if run.model == model)
@@ -91,8 +91,8 @@ def _bases(params: Params, item: ReportSettings) -> dict[str, str]:
             if _prompts(params, model, other.dataset, other.arm) != _prompts(params, model, first.dataset, first.arm):
                 raise ConfigError(
                     f"suites.{params.suite}.items.{item.item}: its runs {first.dataset}/{first.arm} and {other.dataset}/"
-                    f"{other.arm} have other prompts or limits, so the untrained {model} has no single score beside them; make "
-                    "an item for each"
+                    f"{other.arm} have different prompts or token limits, so they need different scores of the untrained "
+                    f"{model}; use an item for each"
                 )
         found[model] = f"evaluations/{params.suite}/{model}/{_base(params, model, first.dataset, first.arm)}"
     return found
@@ -102,11 +102,11 @@ def _base(params: Params, model: str, dataset: str, arm: str) -> str:
     own = _prompts(params, model, dataset, arm)
     if own == (limits_of(params, model, []), params.active.instruction):
         return "base"
-    # '+' is in no name, so that no two pairs make one folder.
+    # '+' is not allowed in names, so no two pairs have the same folder.
     return f"base-{dataset}" if own == _prompts(params, model, dataset, None) else f"base-{dataset}+{arm}"
 
 
 def _prompts(params: Params, model: str, dataset: str, arm: str | None) -> tuple[ModelLimits, str]:
-    """Limits and instruction of runs; without an arm, as far as they are the same for every arm."""
+    """Token limits and instruction of runs; without an arm: with the overrides that apply to every arm."""
     concerning = overrides_of(params, model, dataset, arm)
     return limits_of(params, model, concerning), instruction_of(params, concerning)

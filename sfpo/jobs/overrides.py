@@ -1,4 +1,4 @@
-"""What a suite's overrides change for one of its runs."""
+"""Applies the overrides of a suite to one of its runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ S = TypeVar("S", bound=Schema)
 
 
 def overrides_of(params: Params, model: str, dataset: str, arm: str | None) -> list[Override]:
-    """The overrides of a run; without an arm those of all arms. Runs at another rate are their arm's."""
+    """The overrides of a run; without an arm those that apply to every arm. Runs at a scaled learning rate have those of their
+    arm."""
     of_arm = params.scaled_arms.get(arm, (arm, 1.0))[0] if arm else None
     return [one for one in params.active.overrides if one.concerns(model, dataset, of_arm)]
 
 
 def overridden(settings: S, concerning: list[Override], part: str, where: str) -> S:
-    """A part of the suite's settings as the overrides leave it; ConfigError where that is impossible."""
+    """A section of the suite's settings with the overrides applied. Raises ConfigError if the result is invalid."""
     changes = [getattr(one, part) for one in concerning if getattr(one, part)]
     return parse(type(settings), reduce(merged, changes, settings.model_dump()), f"{where}: {part}") if changes else settings
 

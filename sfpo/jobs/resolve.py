@@ -1,4 +1,4 @@
-"""From params.yaml to the settings of every job of a suite."""
+"""Resolves params.yaml into the settings of every job of a suite."""
 
 from __future__ import annotations
 
@@ -42,21 +42,20 @@ from sfpo.settings import (
 )
 
 PAGES = ("metrics", "runs_page", "completions_page", "report_page")
-"""Made of all tables and figures of a suite together."""
+"""Pages made from all tables and figures of a suite."""
 
 
 def resolve(params: Params) -> dict[str, JobSettings]:
-    """Path of a settings file -> its content, for every job of the active suite, inputs before what is made from them.
+    """Path of a settings file -> its content, for every job of the active suite, in topological order (inputs first).
 
     Raises:
-        ConfigError: settings that are possible by themselves are impossible together, or a mirror file or local model is
-        missing.
+        ConfigError: settings are incompatible with each other, or a mirror file or local model is missing.
     """
     return dict(_Resolver(params).jobs())
 
 
 class _Resolver:
-    """The jobs of the active suite; ``identities`` knows those of the jobs before."""
+    """The jobs of the active suite; ``identities`` has those of the jobs resolved so far, by folder."""
 
     def __init__(self, params: Params) -> None:
         self.params, self.suite, self.items = params, params.active, reports(params)
@@ -108,11 +107,11 @@ class _Resolver:
         return f"models/{self.params.suite}/{name}"
 
     def _untrained(self) -> dict[str, RunId]:
-        """Folder of each evaluation of an untrained model -> one of the runs that it is compared with."""
+        """Folder of each evaluation of an untrained model -> one of the runs that are compared with it."""
         return {item.base[run.model]: run for item in reversed(self.scored) for run in reversed(item.runs)}
 
     def _read_by(self, item: ReportSettings) -> list[str]:
-        """Folders of the jobs whose products an item reads."""
+        """Folders of the jobs whose results an item reads."""
         read = [f"runs/{run.path}" for run in item.runs]
         if item.scored:
             read += [f"evaluations/{run.path}" for run in item.runs] + union([item.base.values()])
@@ -162,7 +161,7 @@ class _Resolver:
         )
 
     def _evaluation(self, folder: str, run: RunId, trained: bool) -> EvaluationSettings:
-        """Of a run, or of the untrained model with the prompts and limits of that run."""
+        """Evaluation of a run, or of the untrained model with the prompts and token limits of that run."""
         params, of_model = self.params, self._model_folder(run.model)
         concerning = overrides_of(params, run.model, run.dataset, run.arm)
         showing = [item for item in self.scored if (run in item.runs if trained else item.base.get(run.model) == folder)]
@@ -201,7 +200,7 @@ def checked_rule(name: str, settings: dict[str, Any], key: str) -> dict[str, Any
     """All settings of an update rule, defaults included.
 
     Raises:
-        ConfigError: one is impossible; the message begins with ``key``.
+        ConfigError: one is invalid; the message begins with ``key``.
     """
     try:
         return complete_settings(name, settings)
@@ -212,7 +211,7 @@ def checked_rule(name: str, settings: dict[str, Any], key: str) -> dict[str, Any
 
 
 def datasets(params: Params) -> list[str]:
-    """Data sets that runs are trained on or models warmed up on."""
+    """Data sets for training or warm-up."""
     items = reports(params)
     models = [params.models[name] for name in union(item.models for item in items)]
     warming = [model.warm_up.dataset for model in models if model.warm_up]
@@ -231,26 +230,26 @@ def _benchmark(name: str, benchmark: Benchmark, data_mirror: str | None) -> Benc
 
 
 def _digest(rows: GeneratedRows | TableRows, data_mirror: str | None) -> str | None:
-    """Of the content of the mirror's files, in their order; None: there are none."""
+    """Digests of the mirror files, in order; None: there are none."""
     digests = [content_sha256(path) for path in mirror_files(rows, data_mirror)]
     return " ".join(digests) or None
 
 
 def _local_files(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder of a local model")
+        raise ConfigError(f"{folder}: no such folder; it should contain a local model")
     return {path.name: content_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _checkpoints(params: Params, run: RunId, showing: list[ReportSettings]) -> dict[str, str]:
-    """Those that the tables and figures show, or choose from."""
+    """Name -> folder of the checkpoints that the tables and figures show or select from."""
     train = train_of(params, overrides_of(params, run.model, run.dataset, run.arm), run.path)
     among = [f"exports/step_{step}" for step in train.exported_steps] + ["last"]
     choices: dict[CheckpointChoice, list[str]] = {"best": ["best"], "last": ["last"]}
     chosen = [find_kind(item.shows).all_checkpoints or item.checkpoint not in choices for item in showing]
     if any(chosen) and train.export_every is None:
         where = f"suites.{params.suite}.overrides, together, for {run.path}"
-        raise ConfigError(f"{where}: train.export_every must be set: a table chooses among the checkpoints that it keeps")
+        raise ConfigError(f"{where}: train.export_every must be set: a table selects among the checkpoints that it keeps")
     asked = union(
         ["best", *among] if find_kind(item.shows).all_checkpoints else choices.get(item.checkpoint, among) for item in showing
     )

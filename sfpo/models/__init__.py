@@ -1,1 +1,1 @@
-"""Where a starting policy comes from: made here, carried by a package, copied, or downloaded."""
+"""Sources of starting policies: trained from scratch, a file in a Python package, a local folder, or the hub."""

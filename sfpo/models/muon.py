@@ -1,9 +1,9 @@
 """Muon (https://kellerjordan.github.io/posts/muon/) in float32, after torch/optim/_muon.py.
 
-torch's own computes its Newton-Schulz iteration in bfloat16, which takes 8 times as long on a CPU without bfloat16 instructions
-(12 ms for 0.8 of a 192 x 512 product, so that the warm-up of a 1M-parameter model took six minutes).
+torch.optim.Muon runs its Newton-Schulz iteration in bfloat16, which on a CPU without bfloat16 instructions is 8 times as slow:
+the warm-up of a 1M-parameter model took six minutes.
 
-Departures from torch.optim.Muon: float32; the one adjustment of the step that is used here, "match_rms_adamw".
+Departures from torch.optim.Muon: float32; only the step-size adjustment "match_rms_adamw".
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ EPS = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is replaced by the nearest (semi-)orthogonal one.
+    """Momentum SGD with orthogonalized updates: the momentum matrix is replaced by the nearest (semi-)orthogonal matrix.
 
     Args:
         parameters: matrices.
-        lr: of AdamW's size: the root mean square of a step is 0.2 lr.
+        lr: on the scale of AdamW's: the root mean square of a step is 0.2 lr.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.1) -> None:

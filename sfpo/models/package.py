@@ -1,4 +1,4 @@
-"""A model that an installed Python package carries as one GGUF file: dequantized once, and kept as bfloat16 safetensors."""
+"""A model from a GGUF file in an installed Python package, dequantized to bfloat16 safetensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def build(model: PackageModel, folder: Path) -> None:
         ConfigError: the package is not installed, or has no such file.
     """
     gguf = find_file(model.package, model.file)
-    # Dequantized while it is loaded: transformers saves no model that still counts as quantized.
+    # Dequantized on loading, since transformers refuses to save a model with a GGUF quantization config.
     dense = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
@@ -28,7 +28,7 @@ def build(model: PackageModel, folder: Path) -> None:
 
 
 def find_file(package: str, file: str) -> Path:
-    """Where an installed distribution keeps ``file`` of its package folder. The package is not imported: no code of it is run.
+    """Path of ``file`` in an installed distribution. The package is not imported, so none of its code is run.
 
     Raises:
         ConfigError: the distribution is not installed, or has no such file.

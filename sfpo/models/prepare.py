@@ -1,8 +1,8 @@
 """Prepare a starting policy: ``python -m sfpo.models.prepare SETTINGS.json``.
 
-Writes ``checkpoint/`` beside the settings file: a folder in Hugging Face format (safetensors, tokenizer with a chat template)
-that transformers and vLLM open as it is, whatever source the model has. It is built beside its place and renamed at the end, so
-that a folder with a manifest is a whole one.
+Writes ``checkpoint/`` to the folder of the settings file, in Hugging Face format (safetensors, tokenizer with a chat template),
+as transformers and vLLM load it, for every source of models. It is built under a temporary name and renamed at the end, so a
+folder with a manifest is complete.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from sfpo.settings import ModelSettings, load_settings, settings_hash
 def prepare(settings: ModelSettings, folder: Path) -> None:
     """Build ``folder`` (checkpoint/).
 
-    The manifest's facts: settings_hash, source, inputs (path -> sha256), parameters, and what the source adds to them (the
+    The manifest records settings_hash, source, inputs (path -> sha256), parameters, and facts specific to the source (the
     commit of a hub model, the measurements of a warm-up).
 
     Raises:
-        ConfigError: the source cannot be had, or it gives no policy that can be trained (no chat template, no end of a turn).
+        ConfigError: the source is not available, or the model cannot be trained (no chat template, no end-of-turn token).
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -51,13 +51,13 @@ def prepare(settings: ModelSettings, folder: Path) -> None:
 
 
 def rows_read(settings: ModelSettings) -> list[Path]:
-    """The prepared files that a model is warmed up on; what sources read is in the identity."""
+    """The prepared data files for the warm-up. (Files of local models and mirrors are in the identity.)"""
     folder = settings.warm_up_data
     return [Path(folder, f"{part}.parquet") for part in ("train", "validation")] if folder else []
 
 
 def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
-    """Fill ``folder`` from the model's source, and return what the source has to tell."""
+    """Fill ``folder`` from the model's source, and return facts for the manifest."""
     model = settings.model
     if isinstance(model, HubModel):
         return {"commit": published.download(model, folder)}
@@ -68,20 +68,20 @@ def build(settings: ModelSettings, folder: Path) -> dict[str, Any]:
         package.build(model, folder)
         return {}
     if settings.warm_up_data is None:
-        raise ConfigError(f"warm_up_data = None: model '{settings.name}' is made from nothing and needs a data set to learn on")
+        raise ConfigError(f"warm_up_data = None: model '{settings.name}' is trained from scratch and needs a data set")
     return warm_up.build(model, settings.instruction, Path(settings.warm_up_data), folder, settings.grader)
 
 
 def complete(folder: Path, where: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What every source must end in: a chat template with its options fixed, the tokens that end a turn, and a padding token
-    that is none of these (where the vocabulary has one to spare).
+    """Finish a model folder from any source: fix the chat template's options, the stop tokens, and a padding token different
+    from them (where the vocabulary has one).
 
     Args:
-        where: what faults name.
+        where: how error messages name the model.
         options: chat_template_options of the model.
 
     Returns:
-        Facts for the manifest: parameters (their number), chat_template_reads (what else could be an option).
+        Facts for the manifest: parameters (their number), chat_template_reads (variables that can be set as options).
 
     Raises:
         ConfigError: the model is quantized, its chat template is missing or cannot be used, or no token ends a turn.
@@ -90,14 +90,14 @@ def complete(folder: Path, where: str, options: dict[str, Any]) -> dict[str, Any
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if (method := _read(folder / "config.json").get("quantization_config")) is not None:
         raise ConfigError(
-            f"{where}: quantized weights ({method.get('quant_method')}) are not trained; take the model in bfloat16 or float32"
+            f"{where}: quantized weights ({method.get('quant_method')}) cannot be trained; use the model in bfloat16 or float32"
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if options:
         fix_options(folder, tokenizer, options, where)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     generation = _read(folder / "generation_config.json")
-    rows = config.get_text_config().vocab_size  # of the embedding; a tokenizer's class may add tokens beyond them by itself
+    rows = config.get_text_config().vocab_size  # rows of the embedding; a tokenizer class may add tokens beyond them
     known = generation.get("eos_token_id", getattr(config, "eos_token_id", None))
     stops = stop_ids(tokenizer, rows, known, closing_of(tokenizer, where))
     if not stops:
@@ -107,7 +107,7 @@ def complete(folder: Path, where: str, options: dict[str, Any]) -> dict[str, Any
         )
     pad = padding_token(tokenizer, rows, stops)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (folder / name).is_file():  # one key is changed: saving the tokenizer anew could change more than that
+        if (folder / name).is_file():  # change one key only: saving the tokenizer again could change others
             write_json(folder / name, {**_read(folder / name), "pad_token": pad})
     ids = {"eos_token_id": stops if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.convert_tokens_to_ids(pad)}
     generation.pop("_from_model_config", None)  # else transformers would take the model's ids instead of these
@@ -118,8 +118,8 @@ def complete(folder: Path, where: str, options: dict[str, Any]) -> dict[str, Any
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[int] | None, closing: str | None) -> list[int]:
-    """The tokens that end an answer: those ``known``, the tokenizer's eos, and the one that the chat template ends a turn with
-    (base models often do not name that one, and would chat on to the limit): the first special token of ``closing``."""
+    """Stop tokens: those ``known``, the tokenizer's eos, and the end-of-turn token of the chat template, which is the first
+    special token of ``closing`` (base models often do not list it, and would generate up to the limit)."""
     stops = list(known) if isinstance(known, list) else [known]
     special = _special_tokens(tokenizer, rows)
     closing_ids = [token for token in tokenizer.encode(closing or "", add_special_tokens=False) if token in special]
@@ -128,8 +128,8 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, rows: int, known: int | list[in
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase, rows: int, stops: list[int]) -> str:
-    """The tokenizer's padding token if it ends no turn; else a special token named for padding, or the unknown token; where the
-    vocabulary has none of these, a token that ends a turn."""
+    """The tokenizer's padding token if it is no stop token; else a special token with "pad" in its name, or the unknown token;
+    else a stop token."""
     special = _special_tokens(tokenizer, rows)
     named = [text for text in special.values() if "pad" in text.lower()]
     spare = [text for number, text in special.items() if number not in stops]
@@ -138,7 +138,7 @@ def padding_token(tokenizer: PreTrainedTokenizerBase, rows: int, stops: list[int
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[int, str]:
-    """Id -> text, of those that the model has a row for."""
+    """Id -> text of the special tokens within the model's embedding."""
     added = tokenizer.added_tokens_decoder.items()
     return {number: token.content for number, token in sorted(added) if token.special and number < rows}
 
@@ -149,8 +149,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sfpo.models.prepare", description="Prepare one starting policy.")
-    parser.add_argument("settings", type=Path, help="settings.json of the model; checkpoint/ goes beside it")
-    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
+    parser.add_argument("settings", type=Path, help="settings.json of the model; checkpoint/ is written to its folder")
+    parser.add_argument("--identity", help="fail unless the settings have this hash (the workflow passes it)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare(load_settings(ModelSettings, arguments.settings, arguments.identity), arguments.settings.parent / "checkpoint")

@@ -1,4 +1,4 @@
-"""A model that exists already: a folder on this machine, or a repository on the Hugging Face hub."""
+"""A pretrained model: a local folder, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sfpo.config import HubModel, LocalModel
 from sfpo.schema import ConfigError
 
 TAKEN = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*")
-"""Weights, configuration and tokenizer. Nothing that is code, and no pickle."""
+"""Files to copy: weights, configuration and tokenizer. No code and no pickle."""
 
 
 def copy_local(model: LocalModel, folder: Path) -> None:
@@ -31,7 +31,7 @@ def copy_local(model: LocalModel, folder: Path) -> None:
 
 
 def download(model: HubModel, folder: Path) -> str:
-    """Download the files of a hub repository, and return the commit that ``model.revision`` stood for.
+    """Download the files of a hub repository, and return the commit that ``model.revision`` refers to.
 
     Raises:
         ConfigError: the hub cannot be reached or does not give the model, or it has no safetensors weights.
@@ -39,7 +39,7 @@ def download(model: HubModel, folder: Path) -> str:
     try:
         info = HfApi().model_info(model.id, revision=model.revision)
         if info.sha is None:
-            raise ConfigError(f"hub model '{model.id}': the hub does not say which commit revision '{model.revision}' is")
+            raise ConfigError(f"hub model '{model.id}': the hub does not report the commit of revision '{model.revision}'")
         names = taken(f"hub model '{model.id}'", (file.rfilename for file in info.siblings or ()))
         snapshot_download(model.id, revision=info.sha, allow_patterns=names, local_dir=folder)
     except (OSError, HTTPError, HFValidationError) as error:
@@ -47,12 +47,12 @@ def download(model: HubModel, folder: Path) -> str:
             f"hub model '{model.id}', revision '{model.revision}' cannot be downloaded ({error}); check the id, your access to "
             "it and the connection, or use a copy of it: {source: local, path: ...}"
         ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the downloader's own notes
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of the download
     return info.sha
 
 
 def taken(where: str, names: Iterable[str]) -> list[str]:
-    """The files to take out of a model folder: those right in it that match ``TAKEN``.
+    """The files to copy from a model folder: those at its top level that match ``TAKEN``.
 
     Raises:
         ConfigError: no configuration, or no weights in safetensors.
@@ -60,11 +60,11 @@ def taken(where: str, names: Iterable[str]) -> list[str]:
     present = sorted(names)
     chosen = [name for name in present if "/" not in name and any(fnmatch(name, pattern) for pattern in TAKEN)]
     if "config.json" not in chosen:
-        raise ConfigError(f"{where}: holds no config.json; it is not a model in Hugging Face format")
+        raise ConfigError(f"{where}: has no config.json; it is not a model in Hugging Face format")
     if not any(name.endswith(".safetensors") for name in chosen):
         other = [name for name in present if name.endswith((".bin", ".pt", ".pth", ".gguf"))]
         raise ConfigError(
-            f"{where}: holds no .safetensors weights (other weights: {', '.join(other) or 'none'}); other formats are not "
-            "loaded, since they can carry code: save the model once with `save_pretrained`, or take a revision that has them"
+            f"{where}: has no .safetensors weights (other weights: {', '.join(other) or 'none'}); other formats are not "
+            "loaded, since they can contain code: convert the model with `save_pretrained`, or use a revision that has them"
         )
     return chosen

@@ -1,4 +1,4 @@
-"""A small model of our own: its tokenizer, and its architecture with random weights."""
+"""A small model trained from scratch: its tokenizer, and its architecture with random weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""ChatML without a system turn. (The template engine drops the newline that follows a block, so none is written there.)"""
+"""ChatML without a system turn. (transformers renders with trim_blocks, so there is no newline after a block.)"""
 
 PIECES = PRETOKENIZE_REGEX
-"""Qwen2's own: BPE merges stay inside a digit, a word, marks, or spaces. transformers (5.19) puts it into every tokenizer
-that it loads beside a Qwen2-class model, whatever the tokenizer's files say; another one would not survive a reload."""
+"""Qwen2's pre-tokenizer: BPE merges stay inside a digit, a word, punctuation, or whitespace. transformers (5.19) sets it in
+every tokenizer that it loads for a Qwen2 model, ignoring the tokenizer's files, so another one would be lost on reload."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: any text can be encoded and comes back as it was; every digit is a token of its own.
+    """Byte-level BPE: encoding is lossless for any text; every digit is a separate token.
 
     Args:
-        texts: what the merges are learned on. Equal texts in equal order give an equal tokenizer.
-        vocabulary_size: upper bound; the 256 bytes and the three special tokens are always there.
+        texts: training corpus. The same texts in the same order give the same tokenizer.
+        vocabulary_size: upper bound; includes the 256 bytes and the three special tokens.
 
     Raises:
-        ConfigError: ``vocabulary_size`` has no room for the bytes and the special tokens.
+        ConfigError: ``vocabulary_size`` is too small for the bytes and the special tokens.
     """
     alphabet, special = pre_tokenizers.ByteLevel.alphabet(), [PAD, TURN_START, TURN_END]
     if vocabulary_size < len(alphabet) + len(special):
@@ -55,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=TURN_END,
-        unk_token=PAD,  # bytes leave nothing unknown; unnamed, transformers would add a token that the model has no row for
+        unk_token=PAD,  # never needed, but without it transformers would add a token that has no row in the embedding
         additional_special_tokens=[TURN_START],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
@@ -63,10 +63,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
 
 
 def new_policy(model: ScratchModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """The architecture with random float32 weights (a function of ``model.seed``); input and output embeddings are one.
+    """The architecture with random float32 weights (a function of ``model.seed``); input and output embeddings are tied.
 
     Raises:
-        ConfigError: ``hidden_size`` cannot be shared out among the attention heads.
+        ConfigError: ``hidden_size`` is not an even multiple of the number of attention heads.
     """
     if model.hidden_size % (2 * model.num_attention_heads):
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""Supervised training on worked solutions, until a model sometimes solves the problems: reinforcement learning starts there.
+"""Supervised fine-tuning on worked solutions until the model solves some of the problems, as a starting point for RL.
 
-Weight matrices learn by Muon (https://kellerjordan.github.io/posts/muon/), all else by AdamW; plain next-token
-training otherwise. In one trial on the tiny model this was in the band after 200 batches at rate 3e-3; AdamW alone at 1e-3
-passed 23% after 450.
+The loss is next-token cross-entropy on the solutions. Weight matrices are optimized by Muon
+(https://kellerjordan.github.io/posts/muon/), other parameters by AdamW. In one trial on the tiny model this reached the target
+range after 200 batches at learning rate 3e-3; AdamW for all parameters at 1e-3 reached a pass rate of 23% after 450.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from sfpo.seeding import rng, seed_of
 from sfpo.types import Prompt
 
 RAMP_BATCHES = 20
-"""The learning rate rises linearly over so many batches, since the first moments are noise; constant afterwards."""
+"""Batches of linear learning-rate warm-up, since the optimizer's first moment estimates are noisy; constant afterwards."""
 MICRO_BATCH = 8
-"""Examples in one forward and backward pass. A batch is sorted by length first, so that little of it is padding."""
+"""Examples per forward and backward pass. Batches are sorted by length, to reduce padding."""
 MAX_GRAD_NORM = 1.0
 IGNORED = -100
 """Label of a token without a loss (the convention of transformers)."""
@@ -42,30 +42,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Example:
-    """One solved problem, in tokens."""
+    """One solved problem as token ids."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
-    """The solution and the end of the turn."""
+    """The solution and the end-of-turn token."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
 def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grader: GraderName = "math") -> dict[str, Any]:
-    """Make a model, warm it up, and write it to ``folder``.
+    """Create a model, warm it up, and write it to ``folder``.
 
     Args:
-        instruction: the user turn; {problem} stands for the problem.
+        instruction: the user turn; {problem} is replaced by the problem.
         data: folder with train.parquet (problems with solutions) and validation.parquet.
         folder: gets weights, configuration, generation settings and tokenizer.
-        grader: that of the data.
+        grader: grader of the data set.
 
     Returns:
-        Facts for the manifest: the measurements, and the ids of the rows left out.
+        Facts for the manifest: the measurements, and the ids of the excluded rows.
 
     Raises:
-        ConfigError: the data cannot be used, the settings do not fit together, or the warm-up misses its pass rate.
+        ConfigError: the data are invalid, the settings are incompatible, or the warm-up does not reach its pass rate.
     """
     train = data / "train.parquet"
     rows = load_problems(train)
@@ -75,7 +75,7 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grade
     policy = new_policy(model, made)
     made.save_pretrained(folder)
     policy.save_pretrained(folder)
-    # The tokenizer that every later reader gets: transformers changes some on the way (see scratch.PIECES).
+    # Reload it, since transformers changes some tokenizers on loading (see scratch.PIECES).
     tokenizer = AutoTokenizer.from_pretrained(folder)
     facts = _learn(policy, tokenizer, model, instruction, data, grader)
     policy.save_pretrained(folder)
@@ -85,7 +85,7 @@ def build(model: ScratchModel, instruction: str, data: Path, folder: Path, grade
 def continue_pretrained(
     model: PretrainedModel, instruction: str, data: Path, folder: Path, grader: GraderName = "math"
 ) -> dict[str, Any]:
-    """Warm up the model in ``folder``, which has its padding token and stop tokens already; it keeps its data type.
+    """Warm up the model in ``folder``, whose padding and stop tokens are already set; it keeps its data type.
 
     Args, Returns, Raises: as ``build``.
     """
@@ -107,36 +107,36 @@ def _learn(
     data: Path,
     grader: GraderName,
 ) -> dict[str, Any]:
-    """Warm ``policy`` up in place; the facts that ``build`` returns."""
+    """Warm up ``policy`` in place; returns the facts of ``build``."""
     train = data / "train.parquet"
     examples, too_long = read_examples(train, load_problems(train), tokenizer, instruction, model)
     prompts, _ = load_prompts(data / "validation.parquet", tokenizer, instruction, model.max_prompt_tokens)
-    log.info("%d examples to warm up on; %d left out, over the token limits", len(examples), len(too_long))
+    log.info("%d examples for the warm-up; %d excluded, longer than the token limits", len(examples), len(too_long))
     history = warm_up(policy, tokenizer, examples, prompts[: settings_of(model).check_prompts], model, grader)
     return {"warm_up": history, "examples_over_token_limits": too_long}
 
 
 def settings_of(model: ScratchModel | PretrainedModel) -> WarmUp:
-    """Raises ConfigError where the model has no warm-up."""
+    """Raises ConfigError if the model has no warm-up."""
     if model.warm_up is None:
-        raise ConfigError("warm_up = null: there is nothing to learn")
+        raise ConfigError("warm_up = null: the model has no warm-up")
     return model.warm_up
 
 
 def solution_of(row: Row, path: Path) -> str:
-    """Raises ConfigError where the row (of the file ``path``) has none."""
+    """The row's solution; raises ConfigError if it has none. ``path`` is its file."""
     if row.solution is None:
-        raise ConfigError(f"{path}: row '{row.id}' has no solution; a model is warmed up on generated problems")
+        raise ConfigError(f"{path}: row '{row.id}' has no solution; use generated problems for the warm-up")
     return row.solution
 
 
 def read_examples(
     path: Path, rows: list[Row], tokenizer: PreTrainedTokenizerBase, instruction: str, limits: ModelLimits
 ) -> tuple[list[Example], list[str]]:
-    """The solved problems ``rows`` (of the file ``path``), and the ids of those left out because they are over ``limits``.
+    """The solved problems ``rows`` (of the file ``path``), and the ids of those excluded because they exceed ``limits``.
 
     Raises:
-        ConfigError: one has no solution, or none is left.
+        ConfigError: a row has no solution, or all are excluded.
     """
     examples, too_long = [], []
     for row in rows:
@@ -159,16 +159,17 @@ def warm_up(
     model: ScratchModel | PretrainedModel,
     grader: GraderName = "math",
 ) -> list[dict[str, float]]:
-    """Train ``policy`` in place on ``examples``, until its pass rate on ``prompts`` lies in ``model.warm_up.pass_rate``.
+    """Train ``policy`` in place on ``examples``, until its pass rate on ``prompts`` lies in the range
+    ``model.warm_up.pass_rate``.
 
-    A measurement above the band sends the training back to the last one below it, to go on with half the batches between two
-    measurements. A batch is a function of its number, so the same batches come again.
+    If a measurement is above the range, training is rolled back to the last one below it and continues with half as many
+    batches between measurements. Batches depend on their number only, so the same ones are repeated.
 
     Returns:
-        One entry per measurement: batches so far, mean loss since the last one (nats a token), pass rate.
+        One entry per measurement: batches so far, mean loss since the last one (nats per token), pass rate.
 
     Raises:
-        ConfigError: the band is never met; the message holds the measurements.
+        ConfigError: no measurement is in the range; the message lists them.
     """
     settings = settings_of(model)
     low, high = settings.pass_rate
@@ -200,7 +201,7 @@ def warm_up(
 
 
 class Learner:
-    """A policy, what it learns from, and its optimizers."""
+    """A policy with its examples and optimizers."""
 
     def __init__(self, policy: PreTrainedModel, examples: list[Example], model: ScratchModel | PretrainedModel) -> None:
         self._policy, self._examples, self._settings, self._seed = policy, examples, settings_of(model), model.seed
@@ -212,7 +213,7 @@ class Learner:
         self._optimizers: list[Optimizer] = [Muon(matrices, lr=rate), AdamW(others, lr=rate)]
 
     def learn(self, number: int) -> float:
-        """One optimizer step on batch ``number``; returns its mean loss (nats a solution token)."""
+        """One optimizer step on batch ``number``; returns its mean loss (nats per solution token)."""
         size = min(self._settings.batch_size, len(self._examples))
         batch = sorted(rng(self._seed, "warm-up batch", number).sample(self._examples, size), key=len)
         num_tokens = sum(len(example.completion_ids) for example in batch)
@@ -232,12 +233,12 @@ class Learner:
         return total
 
     def state(self) -> list[dict[str, Any]]:
-        """A copy of the weights and moments."""
+        """A copy of the weights and optimizer states."""
         of_optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
         return copy.deepcopy([self._policy.state_dict(), *of_optimizers])
 
     def restore(self, state: list[dict[str, Any]]) -> None:
-        """Back to ``state``, which stays as it is: optimizers keep the tensors they are given, and would change them."""
+        """Restore ``state``. It is copied, since optimizers would update the loaded tensors in place."""
         weights, *of_optimizers = copy.deepcopy(state)
         self._policy.load_state_dict(weights)
         for optimizer, moments in zip(self._optimizers, of_optimizers, strict=True):
@@ -247,7 +248,7 @@ class Learner:
 def collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
     """Token ids and labels, both [B, T] int64, padded on the right (a causal model needs no mask for that).
 
-    Labels are ``IGNORED`` on prompts and padding: the loss is on solutions alone.
+    Labels are ``IGNORED`` on prompts and padding: only solutions have a loss.
     """
     ids = torch.full((len(examples), max(map(len, examples))), pad)
     labels = torch.full_like(ids, IGNORED)
@@ -265,10 +266,10 @@ def pass_rate(
     grader: GraderName,
     batches: int,
 ) -> float:
-    """Share of ``prompts`` that one completion each, sampled at temperature 1, answers correctly.
+    """Fraction of ``prompts`` solved by one completion each, sampled at temperature 1.
 
     Args:
-        batches: batches learned from so far; seeds the draw.
+        batches: number of training batches so far; part of the sampling seed.
     """
     width = max(len(prompt.token_ids) for prompt in prompts)
     ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
@@ -288,7 +289,7 @@ def pass_rate(
     policy.eval()
     with torch.random.fork_rng(devices=[]):  # generate() draws from torch's global state
         torch.manual_seed(seed_of(model.seed, "warm-up check", batches))
-        generate: Any = policy.generate  # of the class's GenerationMixin, which the type PreTrainedModel does not have
+        generate: Any = policy.generate  # of GenerationMixin, which the type PreTrainedModel does not declare
         sampled = generate(ids, attention_mask=mask, generation_config=sampling)
     texts = tokenizer.batch_decode(sampled[:, width:], skip_special_tokens=True)
     with make_grader(grader, workers=1) as judge:

@@ -165,7 +165,7 @@ def test_the_rows_never_change():
 def test_too_large_a_count_is_told_with_what_there_is():
     count = available("sums", "test")
     assert len(generate("sums", "test", count)) == count
-    with pytest.raises(ConfigError, match=f"task 'sums' has {count} test problems, {count + 1} were asked for"):
+    with pytest.raises(ConfigError, match=f"task 'sums' has {count} test problems; {count + 1} were requested"):
         generate("sums", "test", count + 1)
 
 

@@ -1,6 +1,14 @@
 import pytest
 
-from sfpo.data.cleaning import fault, in_a_sentence, normalized, read_as_text, repeats, same_gold, surplus
+from sfpo.data.cleaning import (
+    duplicate_groups,
+    duplicates_to_drop,
+    in_a_sentence,
+    invalid_reason,
+    normalized,
+    read_as_text,
+    same_gold,
+)
 from sfpo.data.rows import Row
 
 
@@ -58,16 +66,16 @@ def test_mathematics_makes_a_difference(one, other):
     ],
 )
 def test_faults_of_a_row(candidate, reason):
-    assert fault(candidate, max_problem_characters=10) == reason
+    assert invalid_reason(candidate, max_problem_characters=10) == reason
 
 
 def test_no_limit_without_one():
-    assert fault(row("a", "p" * 10**5, "1")) is None
+    assert invalid_reason(row("a", "p" * 10**5, "1")) is None
 
 
 def test_a_gold_of_invisible_characters_is_empty():
-    assert fault(row("a", "p", "\u200b\u2060")) == "empty gold"
-    assert fault(row("a", "p", "5\u200b")) is None
+    assert invalid_reason(row("a", "p", "\u200b\u2060")) == "empty gold"
+    assert invalid_reason(row("a", "p", "5\u200b")) is None
 
 
 def test_golds_that_hold_no_mathematics():
@@ -126,23 +134,23 @@ def test_same_gold(one, other, same):
 
 def test_copies_go_but_the_first_stays():
     rows = [row("a/1", "Find $x$.", "5"), row("a/2", "Other", "1"), row("b/1", "find x", "5"), row("b/2", "Find $ x $?", "5")]
-    assert surplus(rows) == {"b/1": "duplicate", "b/2": "duplicate"}
-    assert [[copy.id for copy in group] for group in repeats(rows)] == [["a/1", "b/1", "b/2"]]
+    assert duplicates_to_drop(rows) == {"b/1": "duplicate", "b/2": "duplicate"}
+    assert [[copy.id for copy in group] for group in duplicate_groups(rows)] == [["a/1", "b/1", "b/2"]]
 
 
 def test_copies_with_conflicting_golds_all_go():
     """One of three disagrees: nobody knows which gold is right, so none of the three can stay."""
     rows = [row("a/1", "Find $x$.", "5"), row("b/1", "find x", "5"), row("b/2", "Find $ x $?", "6"), row("b/3", "Other", "6")]
-    assert surplus(rows) == dict.fromkeys(["a/1", "b/1", "b/2"], "conflicting golds")
+    assert duplicates_to_drop(rows) == dict.fromkeys(["a/1", "b/1", "b/2"], "conflicting golds")
 
 
 def test_copies_with_equal_golds_in_other_words_are_duplicates():
-    assert surplus([row("a", "p", "0.5"), row("b", "P", "\\frac12")]) == {"b": "duplicate"}
+    assert duplicates_to_drop([row("a", "p", "0.5"), row("b", "P", "\\frac12")]) == {"b": "duplicate"}
 
 
 @pytest.mark.parametrize("gold", ["nan", "NaN", "inf", "-inf", "Inf"])
 def test_a_gold_that_is_no_number(gold):
     """As json and pandas read NaN and Infinity; Math-Verify would read n*a*n."""
-    assert fault(Row("a", "p", (gold,))) == "gold is NaN or infinite"
-    assert fault(Row("a", "p", ("1", gold))) == "gold is NaN or infinite"
-    assert fault(Row("a", "p", ("\\infty",))) is None
+    assert invalid_reason(Row("a", "p", (gold,))) == "gold is NaN or infinite"
+    assert invalid_reason(Row("a", "p", ("1", gold))) == "gold is NaN or infinite"
+    assert invalid_reason(Row("a", "p", ("\\infty",))) is None

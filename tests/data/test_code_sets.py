@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from sfpo.config import TableRows
-from sfpo.data.cleaning import fault
+from sfpo.data.cleaning import invalid_reason
 from sfpo.data.code_sets import LAYOUTS, pickled_text, read_problem
 from sfpo.data.sources import read_rows
 from sfpo.rewards.code_gold import check_tests, inflate
@@ -49,19 +49,19 @@ def test_a_pickled_text_is_read_in_every_protocol(protocol, text):
 @pytest.mark.parametrize(
     ("pickled", "fault"),
     [
-        (pickle.dumps(Runs()), "a pickle with STACK_GLOBAL"),
-        (pickle.dumps(Runs(), 0), "a pickle with GLOBAL"),
-        (pickle.dumps([TESTS, Runs()]), "a pickle with EMPTY_LIST"),
+        (pickle.dumps(Runs()), "a pickle with opcode STACK_GLOBAL"),
+        (pickle.dumps(Runs(), 0), "a pickle with opcode GLOBAL"),
+        (pickle.dumps([TESTS, Runs()]), "a pickle with opcode EMPTY_LIST"),
         (pickle.dumps(Text("a")), "a pickle with"),
-        (pickle.dumps(["a"]), "a pickle with EMPTY_LIST"),
-        (pickle.dumps(b"a"), "a pickle with SHORT_BINBYTES"),
-        (pickle.dumps(7), "a pickle with BININT1"),
-        (pickle.dumps(2**9000), "a pickle with LONG4"),
-        (b"P1\n.", "a pickle with PERSID"),
-        (b"\x82\x01.", "a pickle with EXT1"),
-        (b"Va\nVb\n.", "a pickle of 2 texts"),
-        (b".", "a pickle of 0 texts"),
-        (pickle.dumps("a") + pickle.dumps("b"), "something behind it"),
+        (pickle.dumps(["a"]), "a pickle with opcode EMPTY_LIST"),
+        (pickle.dumps(b"a"), "a pickle with opcode SHORT_BINBYTES"),
+        (pickle.dumps(7), "a pickle with opcode BININT1"),
+        (pickle.dumps(2**9000), "a pickle with opcode LONG4"),
+        (b"P1\n.", "a pickle with opcode PERSID"),
+        (b"\x82\x01.", "a pickle with opcode EXT1"),
+        (b"Va\nVb\n.", "a pickle of 2 strings"),
+        (b".", "a pickle of 0 strings"),
+        (pickle.dumps("a") + pickle.dumps("b"), "trailing data"),
         (pickle.dumps("a")[:-1], "exhausted before seeing STOP"),
         (b"X\xff\xff\xff\x7fabc.", "expected 2147483647 bytes"),  # a size that is not there
         (b"\x8d" + b"\xff" * 7 + b"\x7fabc.", "expected"),
@@ -102,7 +102,7 @@ def test_a_row_whose_tests_cannot_be_read_is_counted(tmp_path, private, caplog):
         )
     )
     bad, good = read_rows("part", table("livecodebench"), "test", str(tmp_path))
-    assert fault(bad, grader="code") == "faulty tests" and fault(good, grader="code") is None
+    assert invalid_reason(bad, grader="code") == "faulty tests" and invalid_reason(good, grader="code") is None
     assert "rows.jsonl, line 1: its tests cannot be read" in caplog.text
 
 
@@ -163,7 +163,7 @@ def test_an_empty_problem_is_left_out(tmp_path):
     record = {"question": "  ", "input_output": json.dumps({"inputs": ["1"], "outputs": ["1"]})}
     (tmp_path / "rows.jsonl").write_text(json.dumps(record))
     (row,) = read_rows("part", table("apps"), "train", str(tmp_path))
-    assert fault(row, grader="code") == "empty problem"
+    assert invalid_reason(row, grader="code") == "empty problem"
 
 
 def test_dates_are_kept_as_texts(tmp_path):
@@ -176,12 +176,12 @@ def test_dates_are_kept_as_texts(tmp_path):
     with pytest.raises(ConfigError, match="line 1: `keep` compares numbers; the value is of type str"):
         read_rows("part", numbers, "test", str(tmp_path))
     none = table("livecodebench", keep={"column": "contest_date", "between": ["2026", "2027"]})
-    with pytest.raises(ConfigError, match="part 'part': of its rows none is taken; correct `keep`"):
+    with pytest.raises(ConfigError, match="part 'part': no row is kept; correct `keep`"):
         read_rows("part", none, "test", str(tmp_path))
 
 
 def test_a_layout_has_its_own_columns():
-    with pytest.raises(ConfigError, match="answer and problem: layout 'apps' has columns of its own; leave them out"):
+    with pytest.raises(ConfigError, match="answer and problem: layout 'apps' defines its columns; remove these keys"):
         parse(TableRows, {"source": "hub", "layout": "apps", "answer": "a", "problem": "p"}, "here")
     with pytest.raises(ConfigError, match="layout = 'taco'"):
         parse(TableRows, {"source": "hub", "layout": "taco"}, "here")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sfpo.config import Benchmark, Dataset, GeneratedRows, TableRows
 from sfpo.data import prepare
-from sfpo.data.cleaning import fault, normalized, surplus
+from sfpo.data.cleaning import duplicates_to_drop, invalid_reason, normalized
 from sfpo.data.prepare import main, proportional
 from sfpo.data.prompts import load_problems
 from sfpo.schema import ConfigError
@@ -139,7 +139,9 @@ def test_a_table_that_repeats_generated_validation_rows_loses_them(tmp_path):
 
 def test_too_few_rows_to_hold_out(tmp_path):
     write_mirror(tmp_path, "a.jsonl", ("1", "p", "1"), ("2", "q", "2"))
-    with pytest.raises(ConfigError, match=r"part 'a': 2 of its 2 usable rows would be validation rows; lower validation_rows"):
+    with pytest.raises(
+        ConfigError, match=r"part 'a': 2 of its 2 valid rows would be held out for validation; lower validation_rows"
+    ):
         prepare_dataset(tmp_path, {"a": table("a.jsonl")}, 2, tmp_path)
     assert not (tmp_path / "report.json").exists()
 
@@ -152,7 +154,7 @@ def test_a_benchmark_keeps_its_rows_and_reports_repeats(tmp_path):
     assert report["kept"] == 3
     assert report["parts"] == {"bench": {"read": 4, "kept": 3}}
     assert report["excluded"] == {"empty gold": {"count": 1, "ids": ["bench/3"]}}
-    assert report["repeats"] == [["bench/1", "bench/2"]]
+    assert report["duplicate_groups"] == [["bench/1", "bench/2"]]
 
 
 def test_a_generated_benchmark_comes_from_the_test_split(tmp_path):
@@ -163,7 +165,7 @@ def test_a_generated_benchmark_comes_from_the_test_split(tmp_path):
 
 def test_a_benchmark_without_a_usable_row(tmp_path):
     write_mirror(tmp_path, "a.jsonl", ("1", "p", ""))
-    with pytest.raises(ConfigError, match=r"benchmark 'bench': none of its 1 rows can be used: \{'empty gold': 1\}"):
+    with pytest.raises(ConfigError, match=r"benchmark 'bench': none of its 1 rows is valid: \{'empty gold': 1\}"):
         prepare_benchmark(tmp_path, table("a.jsonl"), tmp_path)
 
 
@@ -231,9 +233,9 @@ def test_programs_are_held_to_their_tests(tmp_path, params):
     settings = BenchmarkSettings(name="loops", benchmark=params.benchmarks["loops"], data_mirror=None)
     assert prepare.prepare_benchmark(settings, tmp_path)["kept"] == 100
     row = load_problems(tmp_path / "problems.parquet")[0]
-    assert fault(row, grader="code") is None
-    assert fault(dataclasses.replace(row, answer=("{}",)), grader="code") == "faulty tests"
+    assert invalid_reason(row, grader="code") is None
+    assert invalid_reason(dataclasses.replace(row, answer=("{}",)), grader="code") == "faulty tests"
     # The same words with other tests are no copy of it: neither can be trusted.
     other = dataclasses.replace(row, id="other", answer=(row.answer[0].replace("1", "2"),))
-    assert surplus([row, other], "code") == {row.id: "conflicting golds", "other": "conflicting golds"}
-    assert surplus([row, dataclasses.replace(row, id="other")], "code") == {"other": "duplicate"}
+    assert duplicates_to_drop([row, other], "code") == {row.id: "conflicting golds", "other": "conflicting golds"}
+    assert duplicates_to_drop([row, dataclasses.replace(row, id="other")], "code") == {"other": "duplicate"}

@@ -172,7 +172,7 @@ def test_the_rows_never_change():
 def test_too_large_a_count_is_told_with_what_there_is():
     count = available("loops", "test")
     assert len(generate("loops", "test", count)) == count
-    with pytest.raises(ConfigError, match=f"task 'loops' has {count} test problems, {count + 1} were asked for"):
+    with pytest.raises(ConfigError, match=f"task 'loops' has {count} test problems; {count + 1} were requested"):
         generate("loops", "test", count + 1)
 
 

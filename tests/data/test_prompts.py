@@ -46,10 +46,10 @@ def test_no_rows_at_all(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConfigError, match=r"none.parquet: no such file; `python -m sfpo.data.prepare` writes it anew"):
+    with pytest.raises(ConfigError, match=r"none.parquet: no such file; `python -m sfpo.data.prepare` writes it again"):
         load_problems(tmp_path / "none.parquet")
     (tmp_path / "bad.parquet").write_text("not parquet")
-    with pytest.raises(ConfigError, match=r"bad.parquet: not a sound parquet file"):
+    with pytest.raises(ConfigError, match=r"bad.parquet: not a valid parquet file"):
         load_problems(tmp_path / "bad.parquet")
     pq.write_table(pa.table({"id": ["a"], "question": ["q"]}), tmp_path / "other.parquet")
     with pytest.raises(ConfigError, match="its columns are id, question, not id, problem, answer, solution"):

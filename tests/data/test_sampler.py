@@ -44,5 +44,5 @@ def test_the_order_never_changes():
 
 @pytest.mark.parametrize(("num_prompts", "per_step", "step"), [(0, 4, 0), (4, 0, 0), (4, 4, -1)])
 def test_what_cannot_be_ordered(num_prompts, per_step, step):
-    with pytest.raises(ValueError, match=f"no order for {num_prompts} prompts, {per_step} a step, step {step}"):
+    with pytest.raises(ValueError, match=f"num_prompts = {num_prompts}, prompts_per_step = {per_step}, step = {step}: must be"):
         prompt_order(num_prompts, per_step, step, 0)

@@ -62,7 +62,7 @@ def test_the_check_finds_unknown_tasks_and_impossible_counts():
     check_mirror(GeneratedRows(source="generated", tasks={"sums": 100}), None, "test")
     with pytest.raises(ConfigError, match="no generated task 'products'"):
         check_mirror(GeneratedRows(source="generated", tasks={"products": 1}), None)
-    with pytest.raises(ConfigError, match=r"task 'sums' has .* test problems, 2000 were asked for"):
+    with pytest.raises(ConfigError, match=r"task 'sums' has .* test problems; 2000 were requested"):
         check_mirror(GeneratedRows(source="generated", tasks={"sums": 2000}), None, "test")
 
 
@@ -117,7 +117,7 @@ def test_a_broken_line_is_named_with_the_remedy(tmp_path):
     message = fault_of(tmp_path)
     assert message.startswith(f"{tmp_path}/rows.jsonl, line 2: not valid JSON (Invalid control character")
     assert message.endswith(
-        "put a sound copy there, correct `mirror` or `data_mirror`, or set data_mirror to null to download 'owner/name'"
+        "replace the file, correct `mirror` or `data_mirror`, or set data_mirror to null to download 'owner/name'"
     )
 
 
@@ -128,7 +128,7 @@ def test_bytes_that_are_no_text_are_a_broken_line(tmp_path):
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path):
     assert fault_of(tmp_path, table("eval/none.jsonl")) == (
-        f"{tmp_path}/eval/none.jsonl: no such file; put a sound copy there, correct `mirror` or `data_mirror`, "
+        f"{tmp_path}/eval/none.jsonl: no such file; replace the file, correct `mirror` or `data_mirror`, "
         "or set data_mirror to null to download 'owner/name'"
     )
 
@@ -143,21 +143,21 @@ def test_without_a_hub_id_no_download_is_offered(tmp_path):
     [
         ({"problem": "p", "gold": "1"}, "line 1: no column answer (there are: gold, problem)"),
         ({"answer": "1"}, "line 1: no column problem (there are: answer)"),
-        ([1, 2], "line 1: a list where an object is due"),
-        ('{"problem": "p", "answer": "1", "answer": "2"}', "line 1: the key 'answer' is there twice"),
-        ('{"problem": "p", "answer": "1", "more": {"a": 1, "a": 1}}', "line 1: the key 'a' is there twice"),
+        ([1, 2], "line 1: a list, where an object is expected"),
+        ('{"problem": "p", "answer": "1", "answer": "2"}', "line 1: duplicate key 'answer'"),
+        ('{"problem": "p", "answer": "1", "more": {"a": 1, "a": 1}}', "line 1: duplicate key 'a'"),
         (
             '{"problem": "p \\ud800 q", "answer": "1"}',
-            "line 1: the problem holds a lone surrogate (U+D800, character 2), which is no",
+            "line 1: the problem contains a lone surrogate (U+D800, character 2)",
         ),
-        ('{"problem": "p", "answer": "\\udfff"}', "line 1: the answer holds a lone surrogate (U+DFFF, character 0)"),
-        ('{"problem": "p", "answer": ["1", "\\udfff"]}', "line 1: the answer holds a lone surrogate"),
-        ('{"problem": "p", "answer": "1", "id": "\\ud834"}', "line 1: the id holds a lone surrogate"),
+        ('{"problem": "p", "answer": "\\udfff"}', "line 1: the answer contains a lone surrogate (U+DFFF, character 0)"),
+        ('{"problem": "p", "answer": ["1", "\\udfff"]}', "line 1: the answer contains a lone surrogate"),
+        ('{"problem": "p", "answer": "1", "id": "\\ud834"}', "line 1: the id contains a lone surrogate"),
         ("[" * 10**5, "line 1: not valid JSON"),
-        ({"problem": 5, "answer": "1"}, "line 1: the problem is of type int, not a text"),
+        ({"problem": 5, "answer": "1"}, "line 1: the problem is of type int, not a string"),
         (
             {"problem": "p", "answer": {"a": 1}},
-            "line 1: the answer is of type dict; allowed are a text, a number, or a list of them",
+            "line 1: the answer is of type dict; allowed are a string, a number, or a list of them",
         ),
         ({"problem": "p", "answer": True}, "line 1: the answer is of type bool"),
     ],
@@ -169,32 +169,32 @@ def test_faults_of_a_line(tmp_path, line, message):
 
 def test_an_id_that_is_there_twice(tmp_path):
     write_jsonl(tmp_path, {"id": "a/1", "problem": "p", "answer": "1"}, {"id": "b/1", "problem": "q", "answer": "2"})
-    assert "rows.jsonl, line 2: the id '1' (what follows the last '/') is there twice" in fault_of(tmp_path)
+    assert "rows.jsonl, line 2: the id '1' (the part after the last '/') occurs twice" in fault_of(tmp_path)
 
 
 @pytest.mark.parametrize("given", ['{"a": 1}', "true", '""', '"math/"', "[1]"])
 def test_an_id_that_is_none(tmp_path, given):
     (tmp_path / "x.jsonl").write_text(f'{{"problem": "p", "answer": "5", "id": {given}}}\n')
-    with pytest.raises(ConfigError, match=r"x\.jsonl, line 1: the id is .*; allowed are a number, or a text"):
+    with pytest.raises(ConfigError, match=r"x\.jsonl, line 1: the id is .*; allowed are a number, or a string"):
         read_rows("m", TableRows(source="hub", mirror="x.jsonl"), "test", str(tmp_path))
 
 
 def test_a_column_of_bytes_that_are_no_text(tmp_path):
     text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     pq.write_table(pa.table({"problem": ["p"], "answer": text}), tmp_path / "x.parquet")
-    with pytest.raises(ConfigError, match=r"x\.parquet, after row 0: not a sound parquet file .*0xff"):
+    with pytest.raises(ConfigError, match=r"x\.parquet, after row 0: not a valid parquet file .*0xff"):
         read_rows("m", TableRows(source="hub", mirror="x.parquet"), "test", str(tmp_path))
 
 
 def test_an_empty_file_is_named(tmp_path):
     write_jsonl(tmp_path)
-    assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file is empty; put a sound copy there")
+    assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file is empty; replace the file")
     (tmp_path / "rows.jsonl").write_text("\n  \n")
-    assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file holds no rows; put a sound copy there")
+    assert fault_of(tmp_path).startswith(f"{tmp_path}/rows.jsonl: the file has no rows; replace the file")
     (tmp_path / "rows.parquet").touch()
-    assert fault_of(tmp_path, table("rows.parquet")).startswith(f"{tmp_path}/rows.parquet: the file is empty; put")
+    assert fault_of(tmp_path, table("rows.parquet")).startswith(f"{tmp_path}/rows.parquet: the file is empty; replace")
     write_parquet(tmp_path, problem=pa.array([], pa.string()), answer=pa.array([], pa.string()))
-    assert fault_of(tmp_path, table("rows.parquet")).startswith(f"{tmp_path}/rows.parquet: the file holds no rows; put")
+    assert fault_of(tmp_path, table("rows.parquet")).startswith(f"{tmp_path}/rows.parquet: the file has no rows; replace")
 
 
 def test_blank_lines_are_no_rows(tmp_path):
@@ -213,7 +213,7 @@ def test_surrogates_in_pairs_are_text(tmp_path):
 def test_two_columns_of_one_name(tmp_path):
     columns = [pa.array(["p"]), pa.array(["1"]), pa.array(["2"])]
     pq.write_table(pa.Table.from_arrays(columns, ["problem", "answer", "answer"]), tmp_path / "rows.parquet")
-    assert "rows.parquet: two columns are called 'answer'; put a sound copy there" in fault_of(tmp_path, table("rows.parquet"))
+    assert "rows.parquet: duplicate column 'answer'; replace the file" in fault_of(tmp_path, table("rows.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,14 @@ def test_columns_that_are_no_answers(tmp_path, values, kind):
 
 def test_a_parquet_file_without_a_column(tmp_path):
     write_parquet(tmp_path, id=["1"], problem=["p"])
-    assert "rows.parquet: no column answer (there are: id, problem); put a sound" in fault_of(tmp_path, table("rows.parquet"))
+    assert "rows.parquet: no column answer (there are: id, problem); replace the file" in fault_of(
+        tmp_path, table("rows.parquet")
+    )
 
 
 def test_a_damaged_parquet_file(tmp_path):
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 nothing PAR1")
-    assert "rows.parquet: not a sound parquet file (" in fault_of(tmp_path, table("rows.parquet"))
+    assert "rows.parquet: not a valid parquet file (" in fault_of(tmp_path, table("rows.parquet"))
 
 
 def test_another_kind_of_file(tmp_path):
@@ -258,13 +260,13 @@ def test_another_kind_of_file(tmp_path):
 
 def test_a_mirror_folder_without_a_mirror_key(tmp_path):
     message = fault_of(tmp_path, table(mirror=None))
-    assert "the rows of owner/name have no `mirror` key: name their file under that folder" in message
+    assert "the rows of owner/name have no `mirror` key: give their file under that folder" in message
 
 
 def test_neither_hub_id_nor_mirror_folder():
     rows = TableRows(source="hub", mirror="rows.jsonl")
     for call in (check_mirror, lambda rows, mirror: read_rows("part", rows, "train", mirror)):
-        with pytest.raises(ConfigError, match=r"can come from a mirror alone: set data_mirror to the folder"):
+        with pytest.raises(ConfigError, match=r"can only be read from a mirror: set data_mirror to the folder"):
             call(rows, None)
 
 

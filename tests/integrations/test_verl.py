@@ -225,7 +225,7 @@ def test_bypass_mode_without_a_trigger_and_the_defaults_are_fine():
     ],
 )
 def test_an_engine_that_cannot_work_is_refused_when_it_is_built(small_checkpoint, settings, told):
-    with pytest.warns(UserWarning, match="rounded away"), pytest.raises(ValueError, match="^" + told):
+    with pytest.warns(UserWarning, match="lost to rounding"), pytest.raises(ValueError, match="^" + told):
         small.build(SlowFastTrainingWorker, small_checkpoint, **settings)
 
 

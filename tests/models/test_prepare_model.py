@@ -87,13 +87,13 @@ def test_a_failed_preparation_leaves_the_last_one(source, limits, tmp_path):
 
 def test_a_model_without_a_chat_template_is_refused(source, limits, tmp_path):
     (source / "chat_template.jinja").unlink()
-    with pytest.raises(ConfigError, match=r"no chat template.*put the template of its family there"):
+    with pytest.raises(ConfigError, match=r"no chat template.*add its family's template"):
         prepare(local(source, limits), tmp_path / "checkpoint")
 
 
 def test_a_model_in_pickle_alone_is_refused(source, limits, tmp_path):
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"source: holds no \.safetensors weights \(other weights: pytorch_model\.bin\)"):
+    with pytest.raises(ConfigError, match=r"source: has no \.safetensors weights \(other weights: pytorch_model\.bin\)"):
         prepare(local(source, limits), tmp_path / "checkpoint")
 
 
@@ -101,7 +101,7 @@ def test_a_missing_folder_and_one_without_a_model_are_named(limits, tmp_path):
     with pytest.raises(ConfigError, match="absent': no such folder"):
         prepare(local(tmp_path / "absent", limits), tmp_path / "checkpoint")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"empty: holds no config\.json"):
+    with pytest.raises(ConfigError, match=r"empty: has no config\.json"):
         prepare(local(tmp_path / "empty", limits), tmp_path / "checkpoint")
 
 
@@ -215,6 +215,6 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch, limits, tmp_path):
 
 def test_a_hub_model_in_pickle_alone_is_refused_before_the_download(hub, source, limits, tmp_path):
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"hub model 'owner/tiny': holds no \.safetensors weights"):
+    with pytest.raises(ConfigError, match=r"hub model 'owner/tiny': has no \.safetensors weights"):
         prepare(on_hub(limits), tmp_path / "checkpoint")
     assert list((tmp_path / ".checkpoint.partial").iterdir()) == []

@@ -72,7 +72,7 @@ def test_values_reach_the_template_as_they_are(make, value, text):
 
 
 def test_options_of_a_template_that_is_none_are_refused(make):
-    with pytest.raises(ConfigError, match="model 'own': its chat template is no template"):
+    with pytest.raises(ConfigError, match="model 'own': its chat template is not a valid Jinja template"):
         make(TURNS + "{% if %}", enable_thinking=False)
 
 
@@ -87,9 +87,9 @@ def test_an_option_that_the_template_does_not_read_is_refused(make):
     ("template", "fault"),
     [
         (None, "model 'own': the tokenizer has no chat template"),
-        (TURNS.replace("{{ m['content'] }}", "{{ m['content'] | lower }}"), "does not give the user's text as it is"),
-        (TURNS.replace("{{ m['content'] }}", "{{ m['content'] | e }}"), "does not give the user's text as it is"),
-        (TURNS.replace("{{ m['content'] }}", ""), "does not give the user's text as it is"),
+        (TURNS.replace("{{ m['content'] }}", "{{ m['content'] | lower }}"), "changes the user's message"),
+        (TURNS.replace("{{ m['content'] }}", "{{ m['content'] | e }}"), "changes the user's message"),
+        (TURNS.replace("{{ m['content'] }}", ""), "changes the user's message"),
         ("{{ raise_exception('roles must alternate') }}", r"fails on a question and an answer \(roles must alternate\)"),
         (TURNS + "{{ messages[7].content.x }}", "fails on a question and an answer"),
         (TURNS + "{% if %}", "fails on a question and an answer"),
@@ -122,5 +122,5 @@ def test_a_template_that_writes_the_first_token_leaves_it_at_one(checkpoint):
 
 
 def test_quantized_weights_are_refused(make):
-    with pytest.raises(ConfigError, match=r"model 'own': quantized weights \(mxfp4\) are not trained"):
+    with pytest.raises(ConfigError, match=r"model 'own': quantized weights \(mxfp4\) cannot be trained"):
         make(TURNS, quantization={"quant_method": "mxfp4"})

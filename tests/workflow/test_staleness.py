@@ -142,7 +142,7 @@ def test_another_recipe_leaves_what_was_computed_and_going_back_costs_no_trainin
     assert "had finished with these settings" in log_of(clone)
     assert (clone / SFPO / "last/model.safetensors").read_bytes() == first
     listed = run(clone, "python", "-m", "sfpo.clean")
-    assert re.search(rf"{SFPO}/state/\w+: another recipe, \d+\.\d MiB", listed) and "1 folders that no recipe names" in listed
+    assert re.search(rf"{SFPO}/state/\w+: another recipe, \d+\.\d MiB", listed) and "1 folders that no suite uses" in listed
     run(clone, "python", "-m", "sfpo.clean", "--remove")
     assert len(list((clone / SFPO / "state").iterdir())) == 1 and "0 folders" in run(clone, "python", "-m", "sfpo.clean")
 

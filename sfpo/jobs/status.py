@@ -1,4 +1,4 @@
-"""What is on disk, beside what params.yaml asks for: stale results, unfinished runs, and what has been spent on them."""
+"""Status of the results on disk relative to params.yaml: stale results, unfinished runs, and the time spent on them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SHOWN_CHANGES = 3
 
 @dataclass(frozen=True)
 class Done:
-    """What has been computed of a run under one recipe."""
+    """Progress of a run under one recipe."""
 
     steps: int
     hours: float
     recipe: dict[str, Any]
     has_state: bool = False
-    """It can be continued."""
+    """Whether there is a checkpoint to resume from."""
     finished: bool = False
-    """With all files of a run of so many steps."""
+    """Whether the run has finished, with all its files."""
     published: bool = False
-    """They are in their places: no other recipe's files are."""
+    """Whether its files are in the run's folder (else those of another recipe are)."""
 
 
 def done(settings: RunSettings, root: Path = Path(".")) -> dict[str, Done]:
-    """Recipe hash -> what has been computed in the run's folder. Damaged records count for nothing."""
+    """Recipe hash -> progress found in the run's folder. Corrupt records are ignored."""
     folder = root / "runs" / settings.run.path
     found: dict[str, Done] = {}
     for path in sorted(folder.glob("state/*/step_*/trainer.json")):
@@ -54,19 +54,19 @@ def done(settings: RunSettings, root: Path = Path(".")) -> dict[str, Done]:
 
 
 def require_enough_steps(runs: Iterable[RunSettings], root: Path = Path(".")) -> None:
-    """Raises ConfigError where a run has done more steps than are asked for: a result of fewer cannot be had from it."""
-    faults = []
+    """Raises ConfigError if a run has already done more steps than ``train.steps``: it cannot be cut back."""
+    errors = []
     for run in runs:
         own, asked = done(run, root).get(run.recipe_hash), run.recipe.train.steps
         if own is not None and own.steps > asked:
-            faults.append(f"train.steps = {asked}: runs/{run.run.path} has done {own.steps}")
-    if faults:
-        remedy = "Steps can be added to a run, not taken away: ask for at least as many, move the run's folder away, or use"
-        raise ConfigError("\n  ".join([*faults, f"{remedy} another suite (`extends` makes one from this)"]))
+            errors.append(f"train.steps = {asked}: runs/{run.run.path} has done {own.steps}")
+    if errors:
+        remedy = "train.steps can be raised, not lowered: set at least that many, move the run's folder, or use another suite"
+        raise ConfigError("\n  ".join([*errors, f"{remedy} (`extends` derives one from this)"]))
 
 
 def describe(settings: Mapping[str, JobSettings], root: Path = Path(".")) -> list[str]:
-    """A line for each result that is stale and each run that is unfinished, with what has been spent on it."""
+    """A line for each stale result and each unfinished run, with the time spent on it."""
     lines = []
     for path, one in settings.items():
         folder = str(Path(path).parent)
@@ -87,11 +87,11 @@ def _describe_run(folder: str, run: RunSettings, root: Path) -> list[str]:
             shown = "; ".join(islice(changes, SHOWN_CHANGES)) + more
             lines.append(f"  {'stale' if one.published else 'kept'}: {folder}: {spent} of another recipe ({shown})")
         elif one.steps < asked and not one.has_state:
-            lines.append(f"  begins anew: {folder}: {spent} cannot be continued to step {asked}: their state is not here")
+            lines.append(f"  restarts: {folder}: {spent} cannot be continued to step {asked}: there is no saved state")
         elif one.steps < asked or not one.finished:
             lines.append(f"  continues: {folder}: from {spent}, to step {asked}")
         elif not one.published:
-            lines.append(f"  finished before: {folder}: {spent}; the files are put in their places, and nothing is trained")
+            lines.append(f"  finished before: {folder}: {spent}; its files will be linked again, without training")
         elif reason := stale_reason(folder, run, root):
             lines.append(f"  stale: {folder}: {spent} ({reason})")
     return lines
