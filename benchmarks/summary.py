@@ -74,7 +74,8 @@ def summarize(folder: Path, benchmarks: Iterable[str], page: Path | None) -> Non
 
 
 def collect(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Headline -> its median; "spread": every figure with its range; "chosen": the settings that each side went with."""
+    """Headline -> its median; "spread": every figure with its range; "chosen": the configuration that was selected for each
+    side."""
     figures = {key: value for result in results.values() for key, value in result["figures"].items()}
     sides = {f"{name}/{side}": one for name, result in results.items() for side, one in result["sides"].items()}
     return {
@@ -112,7 +113,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
     for key, one in summary["spread"].items():
         if key not in HEADLINES:
             lines.append(f"| {key.replace('_', ' ')} | {one['median']:.4g} | {one['min']:.4g} to {one['max']:.4g} |")
-    lines += ["", "| side | went with |", "|:--|:--|"]
+    lines += ["", "| implementation | selected configuration |", "|:--|:--|"]
     for side, chosen in summary["chosen"].items():
         lines.append(f"| {side} | {', '.join(f'{key} {value}' for key, value in chosen.items() if key != 'work')} |")
     machine, packages = summary["machine"], summary["versions"]
