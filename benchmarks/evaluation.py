@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.arms import Arm, Options, Turns, take_turns
 from benchmarks.figures import Result, paired_ratio, result, spread
+from benchmarks.sides import Candidate, Options, Turns, take_turns
 from benchmarks.workload import TASK, THREADS, TINY, Work
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _evaluate(turns: Turns, work: Work, model: LM, templated: bool) -> None:
 
 def run(options: Options) -> Result:
     work = Work(*TINY, options.models)
-    peers = [Arm(hf, threads, {"work": work, "batch_size": size}) for threads in THREADS for size in HF_BATCH_SIZES]
-    measured = take_turns({"ours": [Arm(engine, threads, {"work": work}) for threads in THREADS], "hf": peers}, options)
+    peers = [Candidate(hf, threads, {"work": work, "batch_size": size}) for threads in THREADS for size in HF_BATCH_SIZES]
+    measured = take_turns({"ours": [Candidate(engine, threads, {"work": work}) for threads in THREADS], "hf": peers}, options)
     figures = {"evaluation_speedup_vs_hf": paired_ratio(measured["hf"].values(), measured["ours"].values())}
     for side, one in measured.items():
         figures[f"questions_per_second_{side}"] = spread([QUESTIONS / seconds for seconds in one.values()])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.arms import Measured
+from benchmarks.sides import Measured
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.arms import Arm, Figures, Measured, Options, Turns, take_turns
 from benchmarks.figures import Result, Spread, paired_ratio, result, spread
+from benchmarks.sides import Candidate, Figures, Measured, Options, Turns, take_turns
 from benchmarks.workload import ALL_CORES, GROUP, PROMPTS, TASK, TOKENS, EveryOtherRight, Work, prepare_data, work_of
 
 FAST_STEPS, ALPHA = 3, 0.8
@@ -125,8 +125,8 @@ def measure(
     work: Work, fast_steps: tuple[int, ...], peers: list[dict[str, Any]], threads: tuple[int, ...], options: Options
 ) -> dict[str, Measured]:
     """Both sides, each with the one of ``threads`` that suits it; for TRL also with the one of ``peers`` that does."""
-    own = [Arm(ours, count, {"work": work, "fast_steps": fast_steps}) for count in threads]
-    others = [Arm(trl, count, {"work": work, **settings}) for count in threads for settings in peers]
+    own = [Candidate(ours, count, {"work": work, "fast_steps": fast_steps}) for count in threads]
+    others = [Candidate(trl, count, {"work": work, **settings}) for count in threads for settings in peers]
     return take_turns({"ours": own, "trl": others}, options)
 
 

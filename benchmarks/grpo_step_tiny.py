@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.arms import Options
 from benchmarks.figures import Result, result, spread
 from benchmarks.grpo_step import FAST_STEPS, figures, measure
 from benchmarks.scaling import slope
+from benchmarks.sides import Options
 from benchmarks.workload import GROUP, PROMPTS, THREADS, TINY, Work
 
 ALL_FAST_STEPS = (1, FAST_STEPS, 7)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.arms import Arm, Options, Turns, alone, take_turns
 from benchmarks.figures import Result, paired_ratio, result, spread
 from benchmarks.memory import PAGES
+from benchmarks.sides import Candidate, Options, Turns, single_turn, take_turns
 from benchmarks.workload import THREADS
 
 VOCABULARY, WIDTH, POSITIONS, QUICK_POSITIONS = 152_000, 896, 2048, 64
@@ -50,11 +50,13 @@ def forms(turns: Turns, sliced: bool, positions: int) -> None:
 def run(options: Options) -> Result:
     positions = QUICK_POSITIONS if options.quick else POSITIONS
     settings = {name: {"sliced": name == "sliced", "positions": positions} for name in ("naive", "sliced")}
-    timed = take_turns({name: [Arm(forms, threads, one) for threads in THREADS] for name, one in settings.items()}, options)
+    timed = take_turns(
+        {name: [Candidate(forms, threads, one) for threads in THREADS] for name, one in settings.items()}, options
+    )
     peaks: dict[str, list[float]] = {name: [] for name in settings}
     for _ in range(options.repetitions):
         for name, one in settings.items():
-            peaks[name].append(alone(Arm(forms, 1, one, PAGES))["peak_mib"])
+            peaks[name].append(single_turn(Candidate(forms, 1, one, PAGES))["peak_mib"])
     figures = {
         "logprob_peak_over_naive": paired_ratio(peaks["sliced"], peaks["naive"]),
         "logprob_speed_over_naive": paired_ratio(timed["naive"].values(), timed["sliced"].values()),

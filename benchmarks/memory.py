@@ -1,16 +1,16 @@
 """How much more memory a step of SFPO takes than one of GRPO, in copies of the weights.
 
-Each arm is a fresh process, and its peak is the kernel's high-water mark of the resident set. That is exact to the page here:
-``MALLOC_MMAP_THRESHOLD_`` gives every tensor of 64 KiB and up pages of its own, which go back when it is freed, so that nothing
-but live tensors is resident. The engine is left out: it is the same for both.
+Each rule runs in a new process; its peak is the kernel's high-water mark of the resident set. That is exact to the page here:
+with ``MALLOC_MMAP_THRESHOLD_`` every tensor of 64 KiB or more has its own pages, which are returned when it is freed, so that
+only live tensors are resident. The engine is left out, since it is the same for both.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.arms import Arm, Options, Turns, alone
 from benchmarks.figures import Result, result, spread
+from benchmarks.sides import Candidate, Options, Turns, single_turn
 from benchmarks.workload import TOKENS, Work, given_batch, work_of
 
 COMPLETIONS, GROUP, PROMPT_TOKENS, FAST_STEPS = 8, 8, 32, 3
@@ -40,11 +40,11 @@ def peak(turns: Turns, work: Work, rule: str) -> None:
 
 def run(options: Options) -> Result:
     work = work_of(options)
-    arms = {rule: Arm(peak, 1, {"work": work, "rule": rule}, PAGES) for rule in ("grpo", "sfpo")}
-    peaks: dict[str, list[float]] = {rule: [] for rule in arms}
+    candidates = {rule: Candidate(peak, 1, {"work": work, "rule": rule}, PAGES) for rule in ("grpo", "sfpo")}
+    peaks: dict[str, list[float]] = {rule: [] for rule in candidates}
     for _ in range(options.repetitions):
-        for rule, arm in arms.items():
-            figures = alone(arm)
+        for rule, candidate in candidates.items():
+            figures = single_turn(candidate)
             peaks[rule].append(figures["peak_mib"])
     copies = [(sfpo - grpo) / figures["weights_mib"] for sfpo, grpo in zip(peaks["sfpo"], peaks["grpo"], strict=True)]
     found = {"sfpo_extra_weight_copies": spread(copies)}

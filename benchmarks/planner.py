@@ -17,9 +17,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.arms import Arm, Options, Turns, alone
 from benchmarks.figures import Result, Spread, result, spread
 from benchmarks.memory import PAGES
+from benchmarks.sides import Candidate, Options, Turns, single_turn
 from benchmarks.workload import given_batch
 from sfpo.config import Execution, Lora, ModelLimits, Sampler, Train, load_params
 
@@ -139,7 +139,7 @@ def run(options: Options) -> Result:
     for size, arm, checkpointing in product(list(SIZES)[:1] if options.quick else SIZES, ARMS, (False, True)):
         settings = {"size": size, "arm": arm, "checkpointing": checkpointing}
         name = f"{size}_{arm}{'_checkpointing' * checkpointing}"
-        turn = alone(Arm(peak, 1, settings, PAGES))
+        turn = single_turn(Candidate(peak, 1, settings, PAGES))
         ratios[name] = turn["planned_mib"] / turn["measured_mib"]
         figures |= {f"{key}_{name}": spread([turn[key]]) for key in ("planned_mib", "measured_mib")}
         figures[f"planned_over_measured_{name}"] = spread([ratios[name]])

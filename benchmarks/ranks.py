@@ -12,8 +12,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from benchmarks.arms import Arm, Measured, Options, Turns, take_turns
 from benchmarks.figures import Result, Spread, paired_ratio, result, spread
+from benchmarks.sides import Candidate, Measured, Options, Turns, take_turns
 from benchmarks.workload import Work, given_batch, ragged_lengths, work_of
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def run(options: Options) -> Result:
     figures: dict[str, Spread] = {}
     sides: dict[str, Measured] = {}
     for size in MICRO_BATCH_TOKENS:
-        arms = {
-            f"{ranks}_ranks_at_{size}_tokens": [Arm(ours, 1, {"work": work, "ranks": ranks, "micro_batch_tokens": size})]
+        candidates = {
+            f"{ranks}_ranks_at_{size}_tokens": [Candidate(ours, 1, {"work": work, "ranks": ranks, "micro_batch_tokens": size})]
             for ranks in (1, RANKS)
         }
-        measured = take_turns(arms, options)
+        measured = take_turns(candidates, options)
         one, two = (side.values() for side in measured.values())
         figures[f"two_ranks_over_one_at_{size}_tokens"] = paired_ratio(one, two)
         figures |= {

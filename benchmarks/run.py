@@ -13,7 +13,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.arms import Options
+from benchmarks.sides import Options
 from benchmarks.summary import summarize
 from sfpo.manifest import write_json
 from sfpo.provenance import hardware, versions

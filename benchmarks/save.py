@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.arms import Arm, Options, Turns, alone
 from benchmarks.figures import Result, result, spread
+from benchmarks.sides import Candidate, Options, Turns, single_turn
 from benchmarks.workload import Work, given_batch, work_of
 
 
@@ -58,7 +58,7 @@ def timed(work: Callable[[], None]) -> float:
 
 
 def run(options: Options) -> Result:
-    turns = [alone(Arm(saves, 1, {"work": work_of(options)})) for _ in range(options.repetitions)]
+    turns = [single_turn(Candidate(saves, 1, {"work": work_of(options)})) for _ in range(options.repetitions)]
     found = {
         "save_over_plain_write": spread([turn["save"] / turn["plain"] for turn in turns]),
         "save_wait_over_plain_write": spread([turn["wait"] / turn["plain"] for turn in turns]),

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.arms import Arm, Options, Turns, take_turns
 from benchmarks.figures import Result, result, spread
+from benchmarks.sides import Candidate, Options, Turns, take_turns
 from benchmarks.workload import ALL_CORES, TOKENS, Work, given_batch, work_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def slope(turn: dict[str, float], group: str) -> float:
 
 def run(options: Options) -> Result:
     work = work_of(options)
-    measured = take_turns({"ours": [Arm(sizes, ALL_CORES, {"work": work})]}, options)
+    measured = take_turns({"ours": [Candidate(sizes, ALL_CORES, {"work": work})]}, options)
     groups = ("tokens", "group_size", "model_size")
     figures = {
         f"update_cost_slope_{group}": spread([slope(turn, group) for turn in measured["ours"].turns]) for group in groups

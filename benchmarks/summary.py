@@ -74,7 +74,8 @@ def summarize(folder: Path, benchmarks: Iterable[str], page: Path | None) -> Non
 
 
 def collect(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Headline -> its median; "spread": every figure with its range; "chosen": the settings that each side went with."""
+    """Headline -> its median; "spread": every figure with its range; "chosen": the configuration that was selected for each
+    side."""
     figures = {key: value for result in results.values() for key, value in result["figures"].items()}
     sides = {f"{name}/{side}": one for name, result in results.items() for side, one in result["sides"].items()}
     return {

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.arms import Turns
+from benchmarks.sides import Turns
 
 STEPS = 10_000
 """More than any benchmark asks for: the turns end the training."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.arms import Arm, Options, Turns, take_turns
 from benchmarks.figures import Result, paired_ratio, result, spread
+from benchmarks.sides import Candidate, Options, Turns, take_turns
 from benchmarks.workload import ALL_CORES, Work, given_batch, ragged_lengths, work_of
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def run(options: Options) -> Result:
     work = work_of(options)
     figures, sides = {}, {}
     for name, ragged in (("ragged", True), ("equal", False)):
-        peers = [Arm(trl, ALL_CORES, {"work": work, "ragged": ragged, **settings}) for settings in PEERS]
-        own = [Arm(ours, ALL_CORES, {"work": work, "ragged": ragged})]
+        peers = [Candidate(trl, ALL_CORES, {"work": work, "ragged": ragged, **settings}) for settings in PEERS]
+        own = [Candidate(ours, ALL_CORES, {"work": work, "ragged": ragged})]
         measured = take_turns({"ours": own, "trl": peers}, options)
         tokens = sum(batch_of(work, ragged).lengths)
         figures[f"update_speedup_vs_trl_{name}"] = paired_ratio(measured["trl"].values(), measured["ours"].values())

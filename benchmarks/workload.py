@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.arms import Options
+from benchmarks.sides import Options
 from sfpo.config import Dataset, ModelLimits, Suite, load_params
 from sfpo.jobs import resolve
 from sfpo.ranks import SINGLE_PROCESS, Ranks

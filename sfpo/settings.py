@@ -30,7 +30,6 @@ from sfpo.config import (
     ModelLimits,
     Name,
     Objective,
-    PretrainedModel,
     Sampler,
     ScratchModel,
     Train,
@@ -120,8 +119,7 @@ class ModelSettings(JobSettings):
             return {"model": self.model.model_dump(mode="json"), **learned}
         if self.model.warm_up:  # the token limits decide which examples are used
             return {"model": self.model.model_dump(mode="json", exclude={"path"}), "contents": self.contents, **learned}
-        of_prompts = set(PretrainedModel.model_fields) - {"chat_template_options"}
-        model = self.model.model_dump(mode="json", exclude={*of_prompts, "path"})
+        model = self.model.model_dump(mode="json", exclude={*ModelLimits.model_fields, "warm_up", "seed", "path"})
         return {"model": model, "contents": self.contents}
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.arms import Arm, ArmFailed, Options, Turns, take_turns
 from benchmarks.figures import paired_ratio
 from benchmarks.gpu_check import GOOD, LEFT_OUT, LIMITS, SLOW, WRONG, judge, page, requirements, run
 from benchmarks.grpo_step import over_ideal
 from benchmarks.run import BENCHMARKS
 from benchmarks.scaling import slope
+from benchmarks.sides import Candidate, CandidateFailed, Options, Turns, take_turns
 from benchmarks.summary import BEGIN, END, HEADLINES, summarize
 from benchmarks.workload import given_batch, ragged_lengths
 
@@ -31,8 +31,8 @@ def count(turns: Turns, seconds: float, fail: bool = False) -> None:
 
 def test_the_sides_take_turns_and_the_fastest_candidate_goes_on():
     sides = {
-        "one": [Arm(count, threads, {"seconds": seconds}) for threads, seconds in ((1, 3.0), (2, 2.0))],
-        "other": [Arm(count, 1, {"seconds": 4.0})],
+        "one": [Candidate(count, threads, {"seconds": seconds}) for threads, seconds in ((1, 3.0), (2, 2.0))],
+        "other": [Candidate(count, 1, {"seconds": 4.0})],
     }
     measured = take_turns(sides, Options("", repetitions=2, patience=0.0))
     assert measured["one"].chosen == {"threads": 2, "seconds": 2.0} and len(measured["one"].trials) == 2
@@ -43,8 +43,8 @@ def test_the_sides_take_turns_and_the_fastest_candidate_goes_on():
 
 
 def test_an_arm_that_dies_is_named():
-    with pytest.raises(ArmFailed, match="count"):
-        take_turns({"one": [Arm(count, 1, {"seconds": 1.0, "fail": True})]}, Options("", repetitions=1, patience=0.0))
+    with pytest.raises(CandidateFailed, match="count"):
+        take_turns({"one": [Candidate(count, 1, {"seconds": 1.0, "fail": True})]}, Options("", repetitions=1, patience=0.0))
 
 
 def test_an_sfpo_step_of_four_updates_and_nothing_else_is_ideal():

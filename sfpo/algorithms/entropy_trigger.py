@@ -8,7 +8,7 @@ code does. The paper tests after step s for the next step; the code tests before
 the same moment.
 
 Departure from the paper: no test before the window is full (the code's rule; the paper is silent, and with two entropies
-|Z| is 1 whatever they are).
+|Z| is always 1).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class EntropyTrigger:
         return self.fired_at is not None
 
     def observe(self, entropy: float) -> None:
-        """Take the entropy (nats a token) of the step that ends now; may latch from the next step on."""
+        """Record the entropy (nats per token) of the step that has just ended; the trigger may fire from the next step on."""
         self._steps += 1
         self._entropies.append(entropy)
         if len(self._entropies) < self.window:

@@ -1,9 +1,9 @@
-"""Log-probabilities and entropies of tokens under a policy, without ever holding the logits of all positions.
+"""Log-probabilities and entropies of tokens under a policy, without materializing the logits of all positions.
 
-At a vocabulary of 152,000 the float32 logits of 4,096 positions are 2.5 GB, and autograd would keep several tensors of that
-size. Here the output layer runs over a slice of the vocabulary at a time, forward and again backward: the idea of Cut
-Cross-Entropy (arXiv 2411.09009), with the entropy beside it. (Slices of positions, as in Liger Kernel, add up the whole weight
-gradient once a slice: measured three times slower here.)
+At a vocabulary of 152,000 the float32 logits of 4,096 positions take 2.5 GB, and autograd would keep several tensors of that
+size. Here the output layer is computed for one slice of the vocabulary at a time, in the forward and again in the backward
+pass, as in Cut Cross-Entropy (arXiv 2411.09009), together with the entropy. (Slices of positions, as in Liger Kernel,
+accumulate the full weight gradient once per slice, which was three times slower here.)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}
-"""Positions x vocabulary in one slice: 8 MiB of float32 stay in a CPU's caches (2**23 takes 1.3 times as long); a GPU
-wants large products."""
+"""Positions x vocabulary per slice: on a CPU 8 MiB of float32 fit into the caches (2**23 is 1.3 times slower); a GPU needs
+large matrix products."""
 
 
 def token_logprobs(
@@ -29,16 +29,16 @@ def token_logprobs(
     with_entropy: bool = True,
     logits_at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each token, and the entropy of the distribution that it was drawn from, both in nats.
+    """Log-probability of each token, and the entropy of the distribution that it was sampled from, both in nats.
 
-    The distribution is softmax(hidden @ output_weight^T / temperature): the one that the sampler draws from at top_p 1.
+    The distribution is softmax(hidden @ output_weight^T / temperature): that of the sampler at top_p 1.
 
     Args:
-        hidden: [N, width], of the positions that predict the tokens. The matrix product runs in its data type.
+        hidden: [N, width], hidden states of the positions that predict the tokens; the matrix product is in their data type.
         output_weight: [vocabulary, width].
         tokens: [N] token ids.
-        with_entropy: False: the entropy comes back as zeros, and its cost is saved.
-        logits_at_once: bound on the logits held at one time; None: that of LOGITS_AT_ONCE.
+        with_entropy: False: zeros are returned for the entropy, which saves time.
+        logits_at_once: largest number of logits in memory at a time; None: LOGITS_AT_ONCE.
 
     Returns:
         (logprobs [N], entropy [N]), float32 (float64 stays float64); gradients flow through both.
@@ -56,17 +56,17 @@ def token_logprobs_through(
     vocabulary: int,
     logits_at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As ``token_logprobs``, for an output layer that is more than a matrix product (a bias, a soft cap, a scale).
+    """As ``token_logprobs``, for an output layer that is more than a matrix product (with a bias, soft cap or scale).
 
-    Slices of positions, computed again in the backward pass: the logits of one slice are all that is held.
+    It runs on slices of positions, recomputed in the backward pass, so that only one slice's logits are in memory.
 
     Args:
         head: [n, width] -> logits [n, vocabulary].
         hidden: [N, width].
-        logits_at_once: bound on the logits held at one time; None: eight times that of LOGITS_AT_ONCE, since each slice adds
-            up the whole gradient of the output layer.
+        logits_at_once: largest number of logits in memory at a time; None: eight times LOGITS_AT_ONCE, since each slice
+            accumulates the full gradient of the output layer.
     """
-    if not len(tokens):  # a rank that has none of them: its output layer has a gradient of zeros, as the others wait for it
+    if not len(tokens):  # a rank without tokens: its output layer needs a zero gradient, for the collectives with other ranks
         one, zero = hidden.new_zeros(1, hidden.shape[-1]), tokens.new_zeros(1)
         logprobs, entropy = token_logprobs_through(head, torch.cat([hidden, one]), zero, temperature, vocabulary)
         return logprobs[:0], entropy[:0]
@@ -86,9 +86,9 @@ def token_logprobs_through(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """With z the logits over the temperature: d logp/dz = onehot - p; dH/dz = -p (log p + H).
+    """With z the logits divided by the temperature: d logp/dz = onehot - p; dH/dz = -p (log p + H).
 
-    Slices add up by the chain rule of entropy: H = sum over slices of w H(slice) - w log w, with w a slice's probability.
+    Slices are combined by the chain rule of entropy: H = sum over slices of w H(slice) - w log w, with w a slice's probability.
     """
 
     @staticmethod
@@ -119,7 +119,7 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.temperature, ctx.columns = temperature, columns
         if not with_entropy:
             ctx.mark_non_differentiable(entropy)
-        ctx.set_materialize_grads(False)  # an entropy that is only looked at costs nothing in the backward pass
+        ctx.set_materialize_grads(False)  # an entropy without gradient costs nothing in the backward pass
         return chosen - normalizer, entropy
 
     @staticmethod
@@ -145,7 +145,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _slices(output_weight: Tensor, columns: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of the vocabulary, each with its rows of the output layer in the data type of the product."""
+    """Slices of the vocabulary, each with its rows of the output weight, in data type ``dtype``."""
     for start in range(0, len(output_weight), columns):
         part = slice(start, min(start + columns, len(output_weight)))
         yield part, output_weight[part].to(dtype)
@@ -157,7 +157,8 @@ def _logits(hidden: Tensor, weight: Tensor, temperature: float, dtype: torch.dty
 
 
 def _within(tokens: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-    """Column of each token in the slice ([N, 1], some column where it is in another slice), and whether it is in it ([N])."""
+    """Column of each token in the slice ([N, 1], arbitrary if the token is in another slice), and whether it is in the slice
+    ([N])."""
     place = tokens - part.start
     size = part.stop - part.start
     return place.clamp(0, size - 1)[:, None], (place >= 0) & (place < size)

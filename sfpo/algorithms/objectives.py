@@ -1,6 +1,6 @@
 """The policy loss of one batch: clipped importance ratios times advantages (paper, Section 3; GRPO, arXiv 2402.03300).
 
-One function; DAPO, Dr.GRPO and GSPO are values of its settings. Completions come end to end without padding.
+One function; DAPO, Dr.GRPO and GSPO are combinations of its settings. Completions are concatenated without padding.
 
 Departures from the paper: the KL and entropy terms have coefficient 0 by default, as in the authors' scripts for KL (their
 verl snapshot carries an entropy bonus of 0.001; set ``entropy_coefficient`` for it).
@@ -15,9 +15,9 @@ from sfpo.config import Objective
 
 
 def token_weights(aggregation: str, lengths: Tensor, max_completion_tokens: int) -> Tensor:
-    """[N] float64 weight of each token's loss; the weights of a mini-batch hold its whole denominator.
+    """[N] float64 weight of each token's loss, including the denominator of the whole mini-batch.
 
-    They are fixed before the mini-batch is cut into micro-batches, so that any cut gives the same gradient.
+    They are computed before the mini-batch is split into micro-batches, so that every split gives the same gradient.
 
     Args:
         aggregation: sequence_mean 1/(B len_i), token_mean 1/N, constant 1/(B max_completion_tokens).
@@ -44,22 +44,23 @@ def policy_loss(
     weights: Tensor,
     sampler_logprobs: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum of token losses: add over the micro-batches of a mini-batch for its loss.
+    """Weighted sum of token losses. The loss of a mini-batch is the sum over its micro-batches.
 
     Args:
         logprobs: [N] under the current policy, with gradient.
-        old_logprobs: [N] under the policy that made the rollouts.
+        old_logprobs: [N] under the policy that sampled the rollouts.
         entropy: [N] of the current policy, nats.
         advantages: [B].
-        lengths: [B] tokens of each completion; their sum is N.
+        lengths: [B] number of tokens of each completion; they sum to N.
         weights: [N] from ``token_weights``.
-        sampler_logprobs: [N] as the sampler saw the tokens; needed for ``sampler_correction_cap`` alone.
+        sampler_logprobs: [N] under the sampler; only needed for ``sampler_correction_cap``.
 
     Returns:
-        (loss, statistics): scalar loss to minimize, and detached [N] tensors ``ratio`` and ``clipped`` (bool: the clip binds).
+        (loss, statistics): scalar loss to minimize, and detached [N] tensors ``ratio`` and ``clipped`` (bool: whether clipping
+        changes the loss).
 
     Raises:
-        ValueError: ``sampler_correction_cap`` is set and the sampler's log-probs are not known.
+        ValueError: ``sampler_correction_cap`` is set and ``sampler_logprobs`` is None.
     """
     log_ratio = logprobs - old_logprobs
     if objective.ratio == "sequence":
@@ -83,15 +84,15 @@ def policy_loss(
 
 
 def _sampler_correction(old_logprobs: Tensor, sampler_logprobs: Tensor | None, cap: float) -> Tensor:
-    """[N]: truncated importance weight of the policy against the engine that sampled for it, min(pi_old / pi_sampler, cap)
+    """[N]: truncated importance weight of the policy relative to the sampler, min(pi_old / pi_sampler, cap)
     (https://fengyao.notion.site/off-policy-rl; as in TRL's vllm_importance_sampling_correction, mode token_truncate)."""
     if sampler_logprobs is None:
-        raise ValueError("sampler_correction_cap: the batch does not hold the sampler's log-probs; give them or set null")
+        raise ValueError("sampler_correction_cap: the batch has no sampler log-probs; provide them or set null")
     return (old_logprobs - sampler_logprobs).exp().clamp(max=cap)
 
 
 def _completion_mean(values: Tensor, lengths: Tensor) -> Tensor:
-    """[N] -> [N]: each token gets the mean over its completion."""
+    """[N] -> [N]: the mean over the completion of each token."""
     owner = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths)
     sums = torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, owner, values)
     return (sums / lengths)[owner]

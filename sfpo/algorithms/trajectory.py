@@ -1,4 +1,4 @@
-"""The path of the weights through one step of a rule, and the plane that holds most of it (paper, Figure 1)."""
+"""The trajectory of the weights in one step of a rule, and its projection onto a plane (paper, Figure 1)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sfpo.algorithms.weights import displacement_, local, move_, snapshot
 from sfpo.types import TrainBatch
 
 Move = Literal["start", "pass", "reposition"]
-"""What led to a point: nothing yet; a pass over the batch; the rule moved the weights without one."""
+"""How a point was reached: the start; a pass over the batch; a change of the weights without a pass."""
 MIN_SHARE = 1e-9
-"""A second direction with less of the movement than this is rounding."""
+"""A second principal direction with a smaller variance, relative to the first, is rounding error."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place on the path."""
+    """One point of the trajectory."""
 
     move: Move
     weights: list[Tensor]
@@ -29,10 +29,10 @@ class Point:
 
 
 class Recorder:
-    """A policy that keeps a copy of its weights wherever a rule leaves them: before and after each pass.
+    """Wraps a policy and records its weights before and after each pass.
 
     Args:
-        policy: the rule moves this one.
+        policy: the policy that the rule updates.
     """
 
     def __init__(self, policy: Any) -> None:
@@ -41,7 +41,7 @@ class Recorder:
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """For rules that put the optimizer's state back."""
+        """The policy's optimizer, for rules that restore its state."""
         return self._policy.optimizer
 
     def parameters(self) -> list[Tensor]:
@@ -53,21 +53,21 @@ class Recorder:
         return self._policy.mini_batches(batch)
 
     def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
-        """As the policy's; what moved the weights since the last pass is a point of its own."""
+        """As the policy's; a change of the weights since the last pass is recorded as a separate point."""
         self.look()
         update = self._policy.descend(batch, observe)
         self.points.append(Point("pass", snapshot(self._policy.parameters())))
         return update
 
     def look(self) -> None:
-        """Keep a point if the weights are not where the last pass left them."""
+        """Record a point if the weights have changed since the last one."""
         now = snapshot(self._policy.parameters())
         if any(not torch.equal(ours, theirs) for ours, theirs in zip(now, self.points[-1].weights, strict=True)):
             self.points.append(Point("reposition", now))
 
 
 def record_step(rule: UpdateRule, policy: Policy, batch: TrainBatch) -> tuple[list[Point], StepReport]:
-    """Take one step of the rule; returns the points that the weights passed, the first of them where they began."""
+    """Take one step of the rule; returns the trajectory, beginning with the start, and the report of the step."""
     recorder = Recorder(policy)
     report = rule.step(recorder, batch)
     recorder.look()
@@ -76,27 +76,27 @@ def record_step(rule: UpdateRule, policy: Policy, batch: TrainBatch) -> tuple[li
 
 @dataclass(frozen=True)
 class Plane:
-    """The plane through ``origin`` that holds most of the displacements of some points from it: their first two principal
-    directions, not centred, so that the origin is in the plane."""
+    """The plane through ``origin`` spanned by the first two principal directions of the points' displacements from it (without
+    centring, so that the origin is in the plane)."""
 
     origin: list[Tensor]
     axes: tuple[list[Tensor], list[Tensor]]
-    """Two orthonormal directions (this rank's shards). The last point lies to the right, and the farthest from the first
-    direction above it. Where all points lie on one line, the second is 0."""
+    """Two orthonormal directions (this rank's shards). Signs are such that the last point has a positive first coordinate, and
+    the point farthest from the first axis a positive second one. If all points are on a line, the second direction is 0."""
     coordinates: Tensor
-    """[points, 2] float64: where each point falls in the plane, in units of the weights (Euclidean)."""
+    """[points, 2] float64: coordinates of the projected points, in units of the weights (Euclidean)."""
     share: float
-    """Of the squared displacements, in the plane; at most 1."""
+    """Fraction of the squared displacements that is in the plane; at most 1."""
 
     @classmethod
     def through(cls, origin: list[Tensor], points: list[list[Tensor]], sum_: Callable[[Tensor], Tensor]) -> Plane:
         """The plane of these points.
 
         Args:
-            sum_: adds a tensor up over the ranks that hold the weights together, in place, and returns it.
+            sum_: sums a tensor in place over the ranks that share the weights, and returns it.
 
         Raises:
-            ValueError: no point is away from the origin.
+            ValueError: all points are at the origin.
         """
         moved = [displacement_(point, [tensor.clone() for tensor in origin]) for point in points]
         gram = torch.zeros(len(moved), len(moved), dtype=torch.float64, device=origin[0].device)
@@ -106,7 +106,7 @@ class Plane:
         squares, directions = torch.linalg.eigh(sum_(gram).cpu())  # ascending
         largest, vectors = squares[-2:].flip(0), directions[:, -2:].flip(1)
         if largest[0] <= 0:
-            raise ValueError("no point is away from the origin: nothing moved")
+            raise ValueError("all points are at the origin: the weights did not change")
         scales = torch.where(largest > MIN_SHARE * largest[0], largest, torch.inf)
         coordinates = vectors * torch.where(scales.isinf(), 0.0, largest).sqrt()
         farthest = coordinates[:, 1].abs().argmax()
@@ -122,7 +122,7 @@ class Plane:
 
     @torch.no_grad()
     def place_(self, parameters: Iterable[Tensor], x: float, y: float) -> None:
-        """Put the weights at a point of the plane, in place."""
+        """Set the weights to a point of the plane, in place."""
         weights = list(parameters)
         put_(weights, self.origin)
         move_(weights, self.axes[0], x)

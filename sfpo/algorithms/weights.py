@@ -1,7 +1,7 @@
-"""Operations on a policy's weights as a whole: what SFPO adds to a trainer.
+"""Operations on all weights of a policy: snapshot, reposition, gradient norms.
 
-All act in place or on one extra copy, parameter by parameter through torch's foreach kernels. Of sharded parameters (DTensor)
-each rank touches its own shard alone, without a word to the others; norms of gradients are what ranks add up.
+They act in place or on one extra copy, with torch's foreach kernels. Of sharded parameters (DTensor) each rank handles only its
+own shard, without communication; only gradient norms are reduced over ranks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def _sharded(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether it is a DTensor, told without importing the class: with it comes sympy, on every check of params.yaml."""
+    """Whether it is a DTensor. The class is not imported, since that imports sympy, which would slow every check of
+    params.yaml."""
     return hasattr(tensor, "full_tensor")
 
 
@@ -32,7 +33,7 @@ def snapshot(parameters: Iterable[Tensor], on_host: bool = False) -> list[Tensor
     """A copy of the weights (theta^{s,0}); the one extra copy that SFPO needs.
 
     Args:
-        on_host: keep it in the host's memory, none of it on the device.
+        on_host: keep it in host memory instead of on the device.
     """
     if on_host:
         return [local(parameter.detach()).to("cpu", copy=True) for parameter in parameters]
@@ -83,16 +84,16 @@ def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     """A copy of every gradient.
 
     Raises:
-        ValueError: a weight has none.
+        ValueError: a weight has no gradient.
     """
     return [local(_gradient(parameter).detach()).clone() for parameter in parameters]
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> float:
-    """Euclidean norm of all gradients as one vector, over all ranks.
+    """Global norm (L2) of all gradients, over all ranks.
 
     Raises:
-        ValueError: a weight has none.
+        ValueError: a weight has no gradient.
     """
     return _number(torch.nn.utils.get_total_norm([_gradient(parameter) for parameter in parameters]))
 
@@ -104,7 +105,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def clip_gradients_(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients down, in place, to a Euclidean norm of at most ``max_norm``; returns the norm that they had."""
+    """Clip the global norm (L2) of all gradients to ``max_norm``, in place; returns the norm before clipping."""
     return _number(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
 
 
@@ -116,13 +117,14 @@ def optimizer_snapshot(policy: object) -> dict[str, Any]:
     """A copy of the state of ``policy.optimizer`` (for AdamW two more copies of the weights).
 
     Raises:
-        TypeError: the policy does not show its optimizer.
+        TypeError: the policy has no attribute ``optimizer``.
     """
     return copy.deepcopy(_optimizer(policy).state_dict())
 
 
 def restore_optimizer_(policy: object, state: dict[str, Any]) -> None:
-    """Put the optimizer's state back to ``optimizer_snapshot``'s; the learning rate of the step is in it and does not move."""
+    """Restore the optimizer's state from ``optimizer_snapshot``; the learning rate of the step is part of it and does not
+    change."""
     _optimizer(policy).load_state_dict(state)
 
 

@@ -122,5 +122,5 @@ def test_truncated_importance_sampling_by_hand():
     assert loss.item() == pytest.approx(-1.5 / 2 + 2 * (1 + math.exp(-1) + 1.5) / 6)
     # A sampler that agrees changes nothing; one that is not known is told.
     assert policy_loss(*arguments, sampler_logprobs=old)[0].item() == pytest.approx(-1 / 2 + 2 / 2)
-    with pytest.raises(ValueError, match="sampler_correction_cap: the batch does not hold the sampler's log-probs"):
+    with pytest.raises(ValueError, match="sampler_correction_cap: the batch has no sampler log-probs"):
         policy_loss(*arguments)

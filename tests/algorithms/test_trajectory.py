@@ -94,5 +94,5 @@ def test_points_on_a_line_have_no_second_direction():
     weights = torch.ones(2)
     plane.place_([weights], 5.0, 7.0)
     assert torch.allclose(weights, torch.tensor([3.0, 4.0]))
-    with pytest.raises(ValueError, match="nothing moved"):
+    with pytest.raises(ValueError, match="the weights did not change"):
         Plane.through([torch.zeros(2)], [[torch.zeros(2)], [torch.zeros(2)]], lambda tensor: tensor)

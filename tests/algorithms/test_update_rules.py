@@ -120,7 +120,7 @@ def test_every_rule_file_makes_a_rule():
         ("sfpo", {"num_fast_steps": 2.5}, "num_fast_steps = 2.5"),
         ("sfpo", {"entropy_trigger": {"form": "both"}}, "entropy_trigger.form = 'both'"),
         ("grpo_k", {"num_fast_steps": 0}, "num_fast_steps = 0"),
-        ("lookahead", {"alpha": 0.0}, "alpha = 0.0: lookahead would never move"),
+        ("lookahead", {"alpha": 0.0}, "alpha = 0.0: the weights would never change"),
         ("extragradient", {"optimizer_state": "drop"}, "optimizer_state = 'drop': allowed are keep, restore"),
         ("gxpo", {"num_fast_steps": 1}, "num_fast_steps = 1"),
         ("gxpo", {"ema_decay": 1.0}, "ema_decay = 1.0"),
@@ -192,7 +192,7 @@ def test_what_the_first_pass_finds_out_reaches_the_others_and_the_report(name, o
 
 def test_old_log_probs_are_not_known_before_the_first_pass():
     passes = Passes(FindsOut(), dataclasses.replace(batch(), old=None))
-    with pytest.raises(RuntimeError, match="no pass was taken"):
+    with pytest.raises(RuntimeError, match="no pass yet"):
         passes.old  # noqa: B018
 
 

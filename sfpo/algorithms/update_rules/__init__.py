@@ -1,9 +1,9 @@
-"""Update rules: what to do with one batch of rollouts. One rule, one file, one class; the file's name is the rule's name.
+"""Update rules: the updates on one batch of rollouts. One file and one class per rule; the file's name is the rule's name.
 
     rule = make_update_rule("sfpo", num_fast_steps=3, alpha=0.8)
     report = rule.step(policy, batch)
 
-A rule added as a new file here can be named in params.yaml at once.
+A rule added as a new file here can be used in params.yaml without further registration.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = [
 
 
 def rule_names() -> list[str]:
-    """The rules that can be named: every module of this package."""
+    """Names of all rules: every module of this package."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
 def make_update_rule(name: str, execution: Mapping[str, Any] | None = None, **settings: Any) -> UpdateRule[GradientPolicy]:
-    """The rule called ``name`` with its settings, for a policy that shows all that any rule asks for.
+    """The rule ``name`` with its settings, for a policy that implements ``GradientPolicy``, as required by some rules.
 
     Args:
-        execution: settings of how it is computed, by name; those that the rule does not have are passed over.
+        execution: execution settings by name; those that the rule does not have are ignored.
 
     Raises:
-        ValueError: there is no such rule or setting, or a value is impossible; the message names what is allowed.
+        ValueError: there is no such rule or setting, or a value is invalid; the message names what is allowed.
     """
     rule_class = _rule_class(name)
     known = {field.name: field.metadata.get(EXECUTION, False) for field in fields(rule_class) if field.init}
@@ -54,16 +54,16 @@ def make_update_rule(name: str, execution: Mapping[str, Any] | None = None, **se
 
 
 def complete_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a rule that decide its result, defaults included.
+    """All settings of a rule that affect its result, including defaults.
 
     Raises:
-        ValueError: as ``make_update_rule``; or a setting is one of how the rule is computed, which is the suite's.
+        ValueError: as ``make_update_rule``; or a setting is an execution setting, which belongs to the suite.
     """
     rule = make_update_rule(name, **settings)
     computing = [field.name for field in fields(rule) if field.metadata.get(EXECUTION)]
     for setting in settings:
         if setting in computing:
-            raise ValueError(f"{setting}: says how the rule is computed; set it in the suite's `execution`")
+            raise ValueError(f"{setting}: an execution setting; set it in the suite's `execution`")
     return {field.name: getattr(rule, field.name) for field in fields(rule) if field.init and field.name not in computing}
 
 

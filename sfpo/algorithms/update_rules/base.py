@@ -1,4 +1,4 @@
-"""What an update rule asks of a policy, and what it tells the trainer."""
+"""Interfaces of update rules: the policy that they update, and the report to the trainer."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from sfpo.types import OldPolicy, TrainBatch
 UpdateMetrics = dict[str, float]
 OPTIMIZER_STATES = ("keep", "restore")
 EXECUTION = "execution"
-"""Key in the metadata of a rule's field that says how the rule is computed and decides no result."""
+"""Metadata key of those fields of a rule that are execution settings, which do not affect its result."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one pass over a batch did."""
+    """The result of one pass over a batch."""
 
     metrics: UpdateMetrics
     old: OldPolicy
-    """The batch's own; of a batch that has none, what this pass found before it moved a weight."""
+    """``batch.old``; if the batch has none, computed by this pass before it changed the weights."""
 
 
 class Policy(Protocol):
-    """Anything that holds weights and can take one update on a batch. ``optimizer_state: restore`` asks for an attribute
-    ``optimizer`` too, a torch optimizer."""
+    """A policy that can be updated on a batch. ``optimizer_state: restore`` also requires an attribute ``optimizer``, a torch
+    optimizer."""
 
     def parameters(self) -> Iterable[Tensor]:
         """The trainable weights, always in the same order."""
 
     def descend(self, batch: TrainBatch) -> Update:
-        """One update: a whole pass over the batch in mini-batches, an optimizer step each."""
+        """One update: a pass over the whole batch in mini-batches, with one optimizer step each."""
 
 
 class GradientPolicy(Policy, Protocol):
-    """A policy that shows its gradients, for rules that extrapolate them."""
+    """A policy that gives access to its gradients, for rules that extrapolate them."""
 
     def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
-        """The batch in the parts on which ``descend`` takes one optimizer step each."""
+        """The mini-batches of the batch: ``descend`` takes one optimizer step on each."""
 
     def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
-        """As ``Policy.descend``; calls ``observe`` before each optimizer step, when every weight's ``grad`` is the loss's, and
-        not clipped yet."""
+        """As ``Policy.descend``; calls ``observe`` before each optimizer step, when the gradients are complete and not yet
+        clipped."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What happened in one step of a rule."""
+    """Report of one step of a rule."""
 
     updates: list[UpdateMetrics]
     """Metrics of each pass over the batch, in order."""
     old: OldPolicy
-    """What the ratios of all passes were measured against."""
+    """Old log-probs, the denominator of the ratios in all passes."""
     alpha: float | None = None
     """Reposition factor in force; None for rules without one."""
     slow_fast: bool = False
-    """The fast trajectory (stage I) was taken in this step."""
+    """Whether this step had a fast trajectory (stage I)."""
     trigger_fired: bool = False
-    """The entropy trigger had fired before this step."""
+    """Whether the entropy trigger had fired before this step."""
     entropy_zscore: float | None = None
     passes: float | None = None
-    """Passes over the batch, where some mini-batches took fewer than others; None: as many as ``updates``."""
+    """Mean number of passes over the mini-batches, if it differs between them; None: ``len(updates)``."""
 
     @property
     def backward_passes(self) -> float:
@@ -76,18 +76,18 @@ P = TypeVar("P", bound=Policy, contravariant=True)
 
 @dataclass
 class UpdateRule(ABC, Generic[P]):
-    """Base of all rules, each for policies that show what it asks for: a dataclass whose fields are the settings, checked on
-    construction."""
+    """Base class of rules for policies of type P: a dataclass whose fields are the settings, validated on construction."""
 
     @abstractmethod
     def step(self, policy: P, batch: TrainBatch) -> StepReport:
-        """Improve ``policy`` on one batch of rollouts."""
+        """Update ``policy`` on one batch of rollouts."""
 
     def weight_copies(self, on_gpu: bool) -> int:
-        """Copies of all weights that the rule keeps during an update, beside the policy's own, gradients and moments.
+        """Number of copies of all weights that the rule keeps during an update, without the policy's weights, gradients and
+        moments.
 
         Args:
-            on_gpu: counts those on the device alone; else those in the host's memory too.
+            on_gpu: count only copies on the device; else those in host memory too.
         """
         return 0
 
@@ -97,31 +97,31 @@ class UpdateRule(ABC, Generic[P]):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """State that outlives a step, as plain JSON values."""
+        """State to be saved between steps, as plain JSON values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``."""
+        """Restore ``state``."""
 
 
 class Passes:
-    """The passes of one step: each is an update on the batch, and ``old`` is what all measure their ratios against."""
+    """The passes of one step, each an update on the same batch with the same old log-probs ``old``."""
 
     def __init__(self, policy: Policy, batch: TrainBatch) -> None:
         self._policy, self._batch = policy, batch
         self.updates: list[UpdateMetrics] = []
 
     def descend(self) -> None:
-        """One more update. The first finds out ``old`` where the batch has none."""
+        """One more update. The first one computes ``old`` if the batch has none."""
         update = self._policy.descend(self._batch)
         self._batch = self._batch.with_old(update.old)
         self.updates.append(update.metrics)
 
     @property
     def old(self) -> OldPolicy:
-        """Raises RuntimeError where the batch has none and there was no pass."""
+        """Raises RuntimeError if the batch has none and there was no pass yet."""
         if self._batch.old is None:
-            raise RuntimeError("no pass was taken: the old log-probs of the batch are not known")
+            raise RuntimeError("no pass yet: the old log-probs of the batch are not known")
         return self._batch.old
 
 

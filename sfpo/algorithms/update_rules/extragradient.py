@@ -1,10 +1,11 @@
-"""Extragradient-GRPO: a predictor update, then a corrector taken from the start point with what it looks like there.
+"""Extragradient-GRPO: a predictor update, then a corrector: the update computed at the predicted point, applied at the start
+point.
 
 Korpelevich (1976): theta' = theta - eta g(theta); theta+ = theta - eta g(theta').
 
 Departures from it: an update is what ``policy.descend`` does, a pass in mini-batches with clipping and an adaptive optimizer,
-so the corrector is the displacement of a pass taken at theta', applied at theta. With SGD and one mini-batch this is
-Korpelevich's step exactly; with AdamW, weight decay acts at theta' rather than theta.
+so the corrector is the displacement of a pass started at theta', applied at theta. With SGD and one mini-batch this equals
+Korpelevich's step; with AdamW, weight decay acts at theta' instead of theta.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Extragradient(UpdateRule[Policy]):
     """Predictor and corrector.
 
     Args:
-        num_fast_steps: updates of the predictor; 1 is extragradient proper.
+        num_fast_steps: number of updates of the predictor; 1 is the original extragradient method.
         optimizer_state: "keep" the moments of the predictor, or "restore" those of the start before the corrector.
 
     Raises:
@@ -51,8 +52,8 @@ class Extragradient(UpdateRule[Policy]):
         prediction = displacement_(policy.parameters(), start)  # theta' - theta
         if moments is not None:
             restore_optimizer_(policy, moments)
-        passes.descend()  # corrector, as seen from theta'
-        move_(policy.parameters(), prediction, -1.0)  # and taken from theta
+        passes.descend()  # corrector: update at theta'
+        move_(policy.parameters(), prediction, -1.0)  # applied at theta
         return StepReport(passes.updates, passes.old)
 
     def weight_copies(self, on_gpu: bool) -> int:

@@ -1,6 +1,6 @@
-"""GRPO (arXiv 2402.03300): one update on each batch of rollouts. Stage III of SFPO alone.
+"""GRPO (arXiv 2402.03300): one update on each batch of rollouts. Only stage III of SFPO.
 
-An arm's ``learning_rate_scale`` of 1 + alpha K makes it the control that moves as far per rollout as SFPO.
+With an arm's ``learning_rate_scale`` at 1 + alpha K it is a control with the same step length per rollout as SFPO.
 """
 
 from __future__ import annotations

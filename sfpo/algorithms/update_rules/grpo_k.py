@@ -1,6 +1,6 @@
 """GRPO-K: K + 1 updates on each batch of rollouts and no reposition. Stages I and III of SFPO; the usual way to reuse rollouts.
 
-Takes as many backward passes as SFPO with the same K, so that SFPO against GRPO-K shows what the reposition is worth.
+It has the same number of backward passes as SFPO with the same K, so comparing the two isolates the effect of the reposition.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
 For each mini-batch, weight by weight, with Opt one optimizer step:
 
     g0 = grad L(theta0), theta1 = Opt(theta0, g0);  g1 = grad L(theta1), theta2 = Opt(theta1, g1)
-    r  = clip(g1 / g0, -2, 3)                     how the gradient changed in one step; 1 where that says nothing
+    r  = clip(g1 / g0, -2, 3)                     change of the gradient in one step; 1 where it is undefined
     q  = clip(S_K(r) / S_2(r), 1, K/2 + 1)        S_n(r) = 1 + r + ... + r^(n-1): K steps as a multiple of these two
     theta~ = theta0 + alpha q (theta2 - theta0);  theta+ = Opt(theta~, grad L(theta~))
 
-Three backward passes whatever K. Where |Z| of the correction's gradient norm, against a running mean and variance of it,
-reaches the threshold, the next mini-batch takes one plain update (GRPO), whose gradient norm goes on feeding the average.
+Three backward passes for any K. If |Z|, the z-score of the correction's gradient norm relative to its running mean and
+variance, reaches the threshold, the next mini-batch takes a single update (GRPO), whose gradient norm also updates the running
+statistics.
 
-Departures from the paper: the constants that we could not confirm are settings (``fallback_threshold``, ``ema_decay``) or
-stand below (``INACTIVE``); the fallback lasts as long as |Z| is over the threshold, it does not latch.
+Departures from the paper: constants that we could not confirm are settings (``fallback_threshold``, ``ema_decay``) or defined
+below (``INACTIVE``); the fallback ends when |Z| is below the threshold again, it does not latch.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from sfpo.algorithms.weights import gradient_norm, gradients, local, snapshot
 from sfpo.types import TrainBatch
 
 INACTIVE = 1e-12
-"""A gradient of at most this size says nothing of its change."""
+"""Gradients with at most this absolute value count as zero: their ratio is undefined."""
 RATIO_RANGE = (-2.0, 3.0)
 MIN_OBSERVED_NORMS = 10
-"""No test before the running mean and variance have seen so many gradient norms."""
+"""Number of gradient norms in the running statistics before the fallback is possible."""
 
 
 @dataclass
 class GXPO(UpdateRule[GradientPolicy]):
-    """Gradient extrapolation in place of K - 2 of the fast updates.
+    """Gradient extrapolation instead of K - 2 of the fast updates.
 
     Args:
         num_fast_steps: K, length of the virtual trajectory; at least 2.
@@ -65,7 +66,7 @@ class GXPO(UpdateRule[GradientPolicy]):
     def __post_init__(self) -> None:
         check_fast_steps(self.num_fast_steps)
         if self.num_fast_steps < 2:
-            raise ValueError(f"num_fast_steps = {self.num_fast_steps!r}: GXPO takes two fast steps, K must be at least 2")
+            raise ValueError(f"num_fast_steps = {self.num_fast_steps!r}: GXPO takes two fast steps, so K must be at least 2")
         check_alpha(self.alpha)
         if self.fallback_threshold is not None and not self.fallback_threshold > 0:
             raise ValueError(f"fallback_threshold = {self.fallback_threshold!r}: must be over 0, or null")
@@ -75,10 +76,10 @@ class GXPO(UpdateRule[GradientPolicy]):
 
     def step(self, policy: GradientPolicy, batch: TrainBatch) -> StepReport:
         passes = [self._step_mini_batch(policy, mini) for mini in policy.mini_batches(batch)]
-        # Mini-batches that fell back took the last of the three updates alone.
+        # Mini-batches in fallback took only the last of the three updates.
         updates = [_means([one[-place].metrics for one in passes if len(one) >= place]) for place in (3, 2, 1)]
         mean_passes = sum(len(one) for one in passes) / len(passes)
-        old = batch.old or passes[0][0].old  # a batch without is one mini-batch
+        old = batch.old or passes[0][0].old  # a batch without old log-probs is one mini-batch
         return StepReport([update for update in updates if update], old, self.alpha, passes=mean_passes)
 
     def _step_mini_batch(self, policy: GradientPolicy, mini: TrainBatch) -> list[Update]:
@@ -106,7 +107,8 @@ class GXPO(UpdateRule[GradientPolicy]):
         return abs(self._norms["zscore"]) >= self.fallback_threshold
 
     def _observe(self, parameters: list[Tensor]) -> None:
-        """Take the norm of the correction's gradient: its z-score against the norms before it, then their mean and variance."""
+        """Compute the z-score of the correction's gradient norm relative to earlier ones, then update their mean and
+        variance."""
         norm = gradient_norm(parameters)
         mean, variance = self._norms["mean"], self._norms["variance"]
         decay = self.ema_decay if self._norms["count"] else 0.0
@@ -126,10 +128,10 @@ class GXPO(UpdateRule[GradientPolicy]):
 
 @torch.no_grad()
 def extrapolation(first: Tensor, second: Tensor, num_fast_steps: int) -> Tensor:
-    """q, weight by weight: how far K steps lead, as a multiple of the two steps taken.
+    """q for each weight: displacement of K steps as a multiple of that of the two steps taken.
 
     On a quadratic with a diagonal Hessian under SGD the gradient shrinks by the same r at each step, so that
-    theta_K - theta0 = S_K(r)/S_2(r) (theta_2 - theta0) exactly, as long as q stays inside its range.
+    theta_K - theta0 = S_K(r)/S_2(r) (theta_2 - theta0) exactly, unless q is clipped.
 
     Args:
         first: gradient g0, any shape.
@@ -148,7 +150,7 @@ def extrapolation(first: Tensor, second: Tensor, num_fast_steps: int) -> Tensor:
 
 
 def _means(updates: list[UpdateMetrics]) -> UpdateMetrics:
-    """Means of each metric; of a largest value, the largest."""
+    """Mean of each metric; for metrics that are maxima (``_max``), the maximum."""
     total: Counter[str] = Counter()
     for update in updates:
         total.update(update)

@@ -1,8 +1,9 @@
-"""Lookahead-GRPO: K fast updates, then a step of size alpha from the start toward where they led. Stages I and II of SFPO.
+"""Lookahead-GRPO: K fast updates, then a slow step of size alpha from the start toward their end point. Stages I and II of
+SFPO.
 
 The rule of Lookahead Optimizer (Zhang et al. 2019, arXiv 1907.08610, Algorithm 1) on GRPO's updates.
 
-Departures from it: all K fast updates see one batch of rollouts, as in SFPO; the paper of Lookahead takes a new batch for each.
+Departures from it: all K fast updates use one batch of rollouts, as in SFPO; Lookahead uses a new batch for each.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Lookahead(UpdateRule[Policy]):
 
     Args:
         num_fast_steps: K, at least 1.
-        alpha: size of the slow step, in (0, 1]. At 0 nothing would ever be learned.
+        alpha: size of the slow step, in (0, 1]. At 0 the weights would never change.
         optimizer_state: "keep" the moments of the fast updates, or "restore" those of the start.
 
     Raises:
@@ -43,7 +44,7 @@ class Lookahead(UpdateRule[Policy]):
         check_fast_steps(self.num_fast_steps)
         check_alpha(self.alpha)
         if self.alpha == 0.0:
-            raise ValueError("alpha = 0.0: lookahead would never move; it must lie in (0, 1]")
+            raise ValueError("alpha = 0.0: the weights would never change; it must be in (0, 1]")
         check_optimizer_state(self.optimizer_state)
 
     def step(self, policy: Policy, batch: TrainBatch) -> StepReport:

@@ -1,9 +1,9 @@
 """Slow-Fast Policy Optimization (arXiv 2510.04072, Algorithm 1).
 
 Departures from the paper: none in the update. As in the authors' code, one update is a whole pass over the batch in
-mini-batches, Adam's moments are not repositioned (``optimizer_state: restore`` puts them back to the start's instead),
-and the learning rate moves once a step. The paper resets alpha to 0 when the trigger fires; of its ablation with a linear
-decay it does not print the length, which is a setting here (``alpha_decay_steps``).
+mini-batches, Adam's moments are not repositioned (``optimizer_state: restore`` resets them to those at the start),
+and the learning rate changes once per step. The paper sets alpha to 0 when the trigger fires; the length of the linear decay in
+its ablation is not given and is a setting here (``alpha_decay_steps``).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class SFPO(UpdateRule[Policy]):
     Args:
         num_fast_steps: K, updates of the fast trajectory; at least 1.
         alpha: reposition factor in [0, 1]. 0 skips stages I and II: the step is a GRPO step.
-        entropy_trigger: settings of ``EntropyTrigger``, which sets alpha to 0 for good; None: no entropy control.
+        entropy_trigger: settings of ``EntropyTrigger``, which permanently sets alpha to 0; None: no entropy control.
         reposition: False leaves out stage II (ablation).
-        slow_correction: False leaves out stage III where stage I ran (ablation).
-        alpha_decay_steps: instead of the reset, alpha falls linearly to 0 over so many steps from where the trigger fires,
-            or from the first step on where there is no trigger (ablation).
-        snapshot_on_host: keep theta^{s,0} in the host's memory: nothing extra on the device, for two transfers a step.
+        slow_correction: False leaves out stage III in steps with stage I (ablation).
+        alpha_decay_steps: number of steps over which alpha decays linearly to 0, instead of at once, after the trigger has
+            fired, or from the first step if there is no trigger (ablation).
+        snapshot_on_host: keep theta^{s,0} in host memory: no extra device memory, but two transfers per step.
         optimizer_state: "keep" the moments of the fast updates, or "restore" those of the start at the reposition.
 
     Raises:
@@ -90,7 +90,7 @@ class SFPO(UpdateRule[Policy]):
         return StepReport(passes.updates, passes.old, alpha, fast, fired, zscore)
 
     def _alpha(self, fired: bool) -> float:
-        """Reposition factor of this step: alpha_0, and 0 or a linear fall to it once the trigger has fired."""
+        """Reposition factor of this step: alpha, and after the trigger has fired 0 or a linear decay to 0."""
         if self.alpha_decay_steps is None:
             return 0.0 if fired else self.alpha
         self._decayed_steps += fired or self._trigger is None

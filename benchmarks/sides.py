@@ -1,7 +1,9 @@
-"""The sides of a comparison: each in a process of its own, taking turns, so that a drift of the machine meets all of them.
+"""The sides of a comparison (ours, TRL ...), each in its own process. They take turns, so that a drift of the machine affects
+all.
 
-A process has its threads fixed before torch and vLLM are loaded. Where a side has several candidates (numbers of threads,
-settings of a peer), each gets a trial, and the fastest goes on. Each turn waits for the machine to be idle.
+The number of threads of a process is set before torch and vLLM are loaded. If a side has several candidate configurations
+(numbers of threads, settings of a peer), each gets a trial, and the fastest is measured. Each turn waits until the machine is
+idle.
 """
 
 from __future__ import annotations
@@ -20,32 +22,33 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 Figures = dict[str, float]
-"""What one turn took: "seconds" decides trials; further keys as the benchmark likes."""
+"""Figures of one turn: "seconds", by which trials are compared, and others specific to the benchmark."""
 IDLE_SHARE, IDLE_SAMPLE_SECONDS = 0.9, 0.2
-"""A machine is idle while so much of its processor time is unused over so many seconds."""
+"""The machine is idle if at least this share of its CPU time was unused over this many seconds."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every benchmark is given."""
+    """Options of all benchmarks."""
 
     models: str
     """Folder of the prepared checkpoints: <models>/<suite>/<model>/checkpoint."""
     repetitions: int = 5
     patience: float = 60.0
-    """Seconds that a turn waits at most for the machine to be idle; then it starts all the same, and its load is told."""
+    """Largest number of seconds that a turn waits for the machine to be idle; it then starts anyway, and the load is
+    reported."""
     quick: bool = False
-    """To see that all runs: the tiny model, the first candidate of each side, small sizes. The figures say nothing."""
+    """A smoke test: the tiny model, the first candidate of each side, small sizes. The figures are meaningless."""
 
 
 class Turns:
-    """An arm's end of the line: wait for a turn, work, report."""
+    """The connection in a candidate's process: wait for a turn, do the work, report its figures."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def wait(self) -> bool:
-        """Until it is this arm's turn; False: there are no more."""
+        """Block until the next turn; False: there are no more."""
         return self._connection.recv()
 
     def report(self, figures: Figures) -> None:
@@ -53,8 +56,8 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to do the work: ``work(turns, **settings)`` in a fresh process."""
+class Candidate:
+    """A configuration of one side: ``work(turns, **settings)``, run in a new process."""
 
     work: Callable[..., None]
     threads: int
@@ -66,35 +69,36 @@ class Arm:
         return {"threads": self.threads, **plain}
 
 
-class ArmFailed(RuntimeError):
-    """An arm's process ended before its turn was over; its own error is on stderr."""
+class CandidateFailed(RuntimeError):
+    """A candidate's process died during its turn; its error is on stderr."""
 
 
 class _Running:
-    """An arm's process, from the other end of the line."""
+    """A candidate's process, as seen by the parent."""
 
-    def __init__(self, arm: Arm) -> None:
-        self.arm = arm
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, arm.work, arm.settings))
-        changes = {"OMP_NUM_THREADS": str(arm.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._process = context.Process(target=_serve, args=(theirs, candidate.work, candidate.settings))
+        changes = {"OMP_NUM_THREADS": str(candidate.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         before = dict(os.environ)
-        os.environ.update({**changes, **arm.environment})
+        os.environ.update({**changes, **candidate.environment})
         try:
             self._process.start()
         finally:
             os.environ.clear()
             os.environ.update(before)
-        theirs.close()  # so that the process's end is an end of file here
+        theirs.close()  # so that the end of the process is an end of file here
 
     def turn(self) -> Figures:
-        """Raises ArmFailed."""
+        """Raises CandidateFailed."""
         try:
             self._connection.send(True)
             return self._connection.recv()
         except (EOFError, OSError):
-            raise ArmFailed(f"{self.arm.work.__module__}.{self.arm.work.__name__} {self.arm.described()}") from None
+            work = self.candidate.work
+            raise CandidateFailed(f"{work.__module__}.{work.__name__} {self.candidate.described()}") from None
 
     def stop(self) -> None:
         if self._process.is_alive():
@@ -109,23 +113,23 @@ def _serve(connection: Connection, work: Callable[..., None], settings: dict[str
 
 @dataclass(frozen=True)
 class Measured:
-    """One side: the candidate that went on, what the trials of all took, and its turns."""
+    """One side: the selected candidate, the trials of all candidates, and the turns of the selected one."""
 
     chosen: dict[str, Any]
     trials: list[dict[str, Any]]
     turns: list[Figures]
-    """Each with "other_load": the share of the machine that was in use before it, by others."""
+    """Each with "other_load": the share of CPU time that other processes used before the turn."""
 
     def values(self, key: str = "seconds") -> list[float]:
         return [turn[key] for turn in self.turns]
 
 
-def take_turns(sides: Mapping[str, Sequence[Arm]], options: Options) -> dict[str, Measured]:
-    """Measure the sides A B A B ...: ``options.repetitions`` turns each, after one that does not count.
+def take_turns(sides: Mapping[str, Sequence[Candidate]], options: Options) -> dict[str, Measured]:
+    """Measure the sides in turns A B A B ...: ``options.repetitions`` turns each, after a warm-up turn.
 
     Raises:
-        ArmFailed: a process died.
-        ValueError: a side has no arm.
+        CandidateFailed: a process died.
+        ValueError: a side has no candidate.
     """
     running: dict[str, _Running] = {}
     trials: dict[str, list[dict[str, Any]]] = {}
@@ -139,28 +143,28 @@ def take_turns(sides: Mapping[str, Sequence[Arm]], options: Options) -> dict[str
                 turns[side].append(running[side].turn() | load)
                 seconds = turns[side][-1]["seconds"]
                 log.info("%s %d/%d: %.3f s", side, repetition + 1, options.repetitions, seconds)
-        return {side: Measured(running[side].arm.described(), trials[side], turns[side]) for side in sides}
+        return {side: Measured(running[side].candidate.described(), trials[side], turns[side]) for side in sides}
     finally:
         for process in running.values():
             process.stop()
 
 
-def _fastest(side: str, candidates: Sequence[Arm], options: Options) -> tuple[_Running, list[dict[str, Any]]]:
+def _fastest(side: str, candidates: Sequence[Candidate], options: Options) -> tuple[_Running, list[dict[str, Any]]]:
     best: _Running | None = None
     best_seconds, trials = float("inf"), []
-    for arm in candidates:
-        process = _Running(arm)
+    for candidate in candidates:
+        process = _Running(candidate)
         try:
             process.turn()  # warm up
             wait_until_idle(options.patience)
             seconds = process.turn()["seconds"] if len(candidates) > 1 else 0.0
-        except ArmFailed:
+        except CandidateFailed:
             for one in (process, best):
                 if one:
                     one.stop()
             raise
         if len(candidates) > 1:
-            trials.append({**arm.described(), "seconds": seconds})
+            trials.append({**candidate.described(), "seconds": seconds})
             log.info("%s, trial: %s", side, trials[-1])
         slower: _Running | None = process
         if seconds < best_seconds:
@@ -168,17 +172,17 @@ def _fastest(side: str, candidates: Sequence[Arm], options: Options) -> tuple[_R
         if slower:
             slower.stop()
     if best is None:
-        raise ValueError(f"{side}: there is no arm to choose from")
+        raise ValueError(f"{side}: there is no candidate")
     return best, trials
 
 
-def alone(arm: Arm) -> Figures:
-    """One turn in a fresh process: for peaks of memory.
+def single_turn(candidate: Candidate) -> Figures:
+    """One turn in a new process, for peak memory.
 
     Raises:
-        ArmFailed: the process died.
+        CandidateFailed: the process died.
     """
-    process = _Running(arm)
+    process = _Running(candidate)
     try:
         return process.turn()
     finally:
@@ -186,7 +190,7 @@ def alone(arm: Arm) -> Figures:
 
 
 def wait_until_idle(patience: float) -> float:
-    """Wait, ``patience`` seconds at most, for others to leave the machine alone; returns the share that they still use."""
+    """Wait up to ``patience`` seconds until the machine is idle; returns the share of CPU time that others still use."""
     deadline = time.monotonic() + patience
     while (load := _load()) > 1 - IDLE_SHARE and time.monotonic() < deadline:
         pass
@@ -194,7 +198,7 @@ def wait_until_idle(patience: float) -> float:
 
 
 def _load() -> float:
-    """Share of the machine's processor time in use, over a moment in which this process sleeps; 0 where Linux does not tell."""
+    """Share of the machine's CPU time in use, measured while this process sleeps; 0 without /proc/stat."""
     if not Path("/proc/stat").is_file():
         return 0.0
     total, idle = _times()
@@ -204,6 +208,6 @@ def _load() -> float:
 
 
 def _times() -> tuple[int, int]:
-    """(all, idle) jiffies since the start, over all cores."""
+    """(total, idle) jiffies since boot, over all cores."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return sum(fields), fields[3] + fields[4]  # idle, and waiting for a disk
