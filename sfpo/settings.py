@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -340,17 +339,3 @@ def settings_hash(settings: JobSettings) -> str:
 def _hash(content: dict[str, Any]) -> str:
     """The order of keys matters: that of a table's arms or a data set's parts is visible in the result."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
-    """``key: old -> new`` for every value that differs between two identities."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    elif old != new:
-        yield f"{key}: {_short(old)} -> {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -7,7 +7,7 @@ input has changed since; modification times do not matter.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +58,17 @@ def changed_input(record: Mapping[str, Any], root: Path = Path(".")) -> str | No
         if (root / path).is_file() and content_sha256(root / path) != digest:
             return f"{path} changed"
     return None
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """``key: old -> new`` for every value that differs between two identities."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield f"{key}: {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sfpo.schema import ConfigError
-from sfpo.settings import JobSettings, RunSettings, differences
-from sfpo.staleness import read_record, stale_reason
+from sfpo.settings import JobSettings, RunSettings
+from sfpo.staleness import differences, read_record, stale_reason
 
 SHOWN_CHANGES = 3
 

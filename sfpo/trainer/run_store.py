@@ -26,7 +26,8 @@ from sfpo.config import ROUNDING
 from sfpo.manifest import content_sha256, read_manifest, write_json
 from sfpo.ranks import Ranks
 from sfpo.schema import ConfigError
-from sfpo.settings import RunSettings, differences, settings_hash
+from sfpo.settings import RunSettings, settings_hash
+from sfpo.staleness import differences
 from sfpo.trainer.background import Background
 from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state, save_state
 from sfpo.trainer.metrics import JsonLines, PhaseClock
