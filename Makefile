@@ -60,8 +60,7 @@ venv $(ON_DEVICE): export PATH := $(CURDIR)/.venv-$(DEVICE)/bin:$(PATH)
 smoke: ## train GRPO and SFPO on the default suite, evaluate, draw the tables and figures (recorded by DVC)
 	dvc repro
 	@python -m eval.report.render results/tiny/items/table1/settings.json --headline
-	@echo "Report: results/tiny/report.html    Learning curves: results/tiny/figures/figure2.png    Completions: results/tiny/completions.html"
-	@echo "Next: docs/first-run.md explains the files; docs/your-model.md trains a model of yours"
+	@echo "Report:  results/tiny/report.html (all of it on one page), results/tiny/completions.html (what the policies wrote)"
 
 test: ## run the test suite, without slow tests
 	python -m pytest -m "not slow" $(IN_PARALLEL)
