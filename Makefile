@@ -47,7 +47,7 @@ LINK = @test -L .venv || test ! -e .venv || { echo ".venv is a folder, but shoul
 
 # Targets that compare with fixed numbers, or are too small for a GPU, always run on the CPU; the others on this machine's device.
 # Tests run one per process and thread; with more than four processes memory becomes the limit.
-IN_PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 ON_CPU := lint lock smoke test test-unit test-slow test-slurm test-browser docs families chaos arms paper-tiny
 ON_DEVICE := real real-benchmarks bench gpu-check

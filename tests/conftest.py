@@ -18,15 +18,6 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """With several processes (pytest -n) the tests of a file run in one of them, and so do those that share what takes long."""
-    for item in items:
-        shared = "the built pipeline" if item.get_closest_marker("pipeline") else None
-        shared = shared or ("the engine" if "vllm_engine" in item.fixturenames else None)
-        item.add_marker(pytest.mark.xdist_group(shared or item.location[0]))
-
-
 @pytest.fixture(scope="session")
 def params():
     return load_params(PROJECT / "params.yaml")
