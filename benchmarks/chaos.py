@@ -1,8 +1,8 @@
-"""Faults on real training jobs: ``python -m benchmarks.chaos`` (``make chaos``), in the project's folder.
+"""Fault injection in real training jobs: ``python -m benchmarks.chaos`` (``make chaos``), in the project's root folder.
 
-Each job is a process of its own (``python -m sfpo.train``) on the tiny model after a short warm-up. Whatever is done to it, its
-products must be those of a run that nobody disturbed, bit for bit, but for seconds and memory. Writes chaos.json and chaos.md;
-exits with 1 if a fault was not survived. Disk faults mount a tmpfs, which takes root.
+Each job is a separate process (``python -m sfpo.train``) on the tiny model after a short warm-up. After every fault its results
+must be bitwise equal to those of an undisturbed run, except for times and memory. Writes chaos.json and chaos.md; the exit
+status is 1 if a job did not recover. Disk faults mount a tmpfs, which requires root.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
 
 
 def outcome(fault: str, expected: str, act: Callable[[], str]) -> Outcome:
-    """Do it; whatever goes wrong is told in the table."""
+    """Inject a fault; any error is reported in the table."""
     try:
         return Outcome(fault, expected, act(), True)
     except Skipped as reason:
@@ -151,7 +151,7 @@ def main() -> None:
     write_text(results / "chaos.md", markdown(outcomes, kills, seconds))
     print((results / "chaos.md").read_text())
     if any(one.as_expected is False for one in outcomes):
-        sys.exit(f"not all faults were survived; the runs are in {folder}")
+        sys.exit(f"jobs did not recover from all faults; the runs are in {folder}")
     shutil.rmtree(folder)
 
 

@@ -1,9 +1,9 @@
-"""The faults of benchmarks.chaos: each is done to a job, which must then end as if nothing had been.
+"""The faults of benchmarks.chaos: each is injected into a job, which must then end with the results of an undisturbed run.
 
-Each function returns what was seen, in words.
+Each function returns a description of what happened.
 
 Raises:
-    Unexpected: a job did something else than it should.
+    Unexpected: a job did not behave as expected.
 """
 
 from __future__ import annotations

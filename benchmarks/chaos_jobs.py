@@ -1,4 +1,4 @@
-"""Training jobs that benchmarks.chaos does things to, and what they are compared with: runs that nobody disturbed."""
+"""Training jobs for the fault injection of benchmarks.chaos, and the undisturbed reference runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TOLD_CHARACTERS = 500
 
 
 class Unexpected(AssertionError):
-    """A job did something else than it should."""
+    """A job did not behave as expected."""
 
 
 def demand(holds: bool, otherwise: str) -> None:

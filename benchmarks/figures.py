@@ -1,4 +1,4 @@
-"""From turns to figures: medians with their range, and ratios of turns that stood next to each other."""
+"""Statistics of turns: medians with ranges, and ratios of consecutive turns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.sides import Measured
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure."""
+    """Median and range of a quantity."""
 
     median: float
     min: float
@@ -21,7 +21,7 @@ class Spread:
 
 
 Result = dict[str, Any]
-"""What a benchmark writes: "figures" (key -> Spread) and "sides" (what was measured of each)."""
+"""Result of a benchmark: "figures" (key -> Spread) and "sides" (the measurements of each)."""
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -29,7 +29,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Of the ratios of the k-th turns: a drift of the machine cancels."""
+    """Spread of the ratios of the k-th turns, in which a drift of the machine cancels."""
     return spread([one / other for one, other in zip(numerators, denominators, strict=True)])
 
 

@@ -1,11 +1,12 @@
-"""Does this machine's GPU train as it should: ``python -m benchmarks.gpu_check`` (or ``make gpu-check``).
+"""A ten-minute check that training works correctly on this machine's GPU: ``python -m benchmarks.gpu_check`` (``make
+gpu-check``).
 
-Ten minutes at most on one CUDA GPU, no network: a random model, generated problems. Each part is a process with a time limit of
-its own, what is most likely to be wrong first; a part that fails, hangs or dies takes no other with it, and keeps what it
-measured. Where vLLM is not installed transformers samples, and what needs vLLM is left out and said. Writes gpu_check.json,
-gpu_check.md (good, slow or wrong for each part, with what to do) and a log for each part.
+It takes at most ten minutes on one CUDA GPU and no network, with a random model and generated problems. Each part is a process
+with its own time limit; parts that are most likely to fail come first. If a part fails or hangs, the others still run, and its
+measurements so far are kept. Without vLLM, transformers samples, and the checks that need vLLM are reported as left out. Writes
+gpu_check.json, gpu_check.md (good, slow or wrong for each part, with a remedy) and a log for each part.
 
-``--requirements`` lists what to install beside torch, without vLLM: what to carry to a machine that has no network.
+``--requirements`` lists the packages needed in addition to torch, without vLLM, to copy to a machine without network.
 """
 
 from __future__ import annotations
@@ -32,21 +33,22 @@ from sfpo.preflight import Unfit, require_fit
 log = logging.getLogger(__name__)
 
 LIMITS = {"sharding": 90, "grpo": 105, "sfpo": 90, "attention": 35, "update": 105, "logprobs": 45, "memory": 70}
-"""Part -> seconds, on a GPU; in this order. With the model's preparation they stay below ten minutes."""
+"""Part -> time limit in seconds on a GPU, in the order of execution. Together with the preparation they are under ten
+minutes."""
 CPU_PATIENCE = 6
-"""On a CPU, where --quick's sizes say nothing of speed, a part has so many times its limit."""
+"""Factor on the time limits on a CPU, where only correctness is checked (--quick)."""
 IMPORTED = (
     *("transformers", "safetensors", "pydantic", "pyyaml", "numpy", "pandas", "pyarrow", "math-verify", "peft", "pebble"),
     *("xxhash", "huggingface-hub", "tqdm", "latex2sympy2-extended", "antlr4-python3-runtime"),
 )
-"""Distributions that the parts import, beside torch."""
+"""Distributions that the parts import, other than torch."""
 
 GOOD, SLOW, WRONG, LEFT_OUT = "good", "slow", "**wrong**", "left out"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A line of the page."""
+    """A row of the report."""
 
     what: str
     verdict: str
@@ -60,9 +62,9 @@ Lines = list[dict[str, Any]]
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write to")
-    parser.add_argument("--quick", action="store_true", help="a tiny model: does it run?")
+    parser.add_argument("--quick", action="store_true", help="smoke test with a tiny model")
     parser.add_argument("--part", choices=LIMITS, action="append", help="only this one (may be given several times)")
-    parser.add_argument("--requirements", action="store_true", help="list the packages to carry, and do nothing else")
+    parser.add_argument("--requirements", action="store_true", help="only list the required packages")
     arguments = parser.parse_args(argv)
     if arguments.requirements:
         print("\n".join(requirements()))
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def requirements() -> list[str]:
-    """name==version of ``IMPORTED`` and of all that they ask for, as installed here; torch and what it brings left out."""
+    """name==version of ``IMPORTED`` and their dependencies, as installed here, without torch and its dependencies."""
     found: dict[str, str] = {}
     waiting = list(IMPORTED)
     while waiting:
@@ -123,13 +125,13 @@ def check(size: Size, parts: list[str], logs: Path) -> dict[str, Any]:
 
 
 def run(part: str, folder: Path, quick: bool, logs: Path, limit: float) -> dict[str, Any]:
-    """A part in a process of its own; at its limit it is ended, and with it what it started."""
+    """Run a part in its own process; at its time limit it is killed, with its child processes."""
     command = [sys.executable, "-m", "benchmarks.gpu_parts", part, str(folder), *(["--quick"] if quick else [])]
     output, errors = logs / f"{part}.jsonl", logs / f"{part}.log"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
-    with output.open("w") as lines, errors.open("w") as told:
-        process = subprocess.Popen(command, stdout=lines, stderr=told, env=environment, start_new_session=True)
+    with output.open("w") as lines, errors.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=lines, stderr=stderr, env=environment, start_new_session=True)
         try:
             status: int | str = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -144,7 +146,7 @@ def run(part: str, folder: Path, quick: bool, logs: Path, limit: float) -> dict[
 
 
 def judge(found: dict[str, Any]) -> list[Verdict]:
-    """A line for each part, and for what a part was stopped at. On a CPU nothing is called slow."""
+    """A verdict on each part, and on each part that failed. On a CPU nothing is called slow."""
     on_gpu = bool(found["machine"]["gpus"])
     verdicts: list[Verdict] = []
     for part, one in found["parts"].items():
@@ -159,14 +161,17 @@ def judge(found: dict[str, Any]) -> list[Verdict]:
         verdicts.append(Verdict("vLLM: sleep, wake, memory, speed", LEFT_OUT, "vLLM is not installed", "install the lock"))
     if not on_gpu:
         verdicts = [v if v.verdict != SLOW else Verdict(v.what, GOOD, v.figures) for v in verdicts]
-        verdicts.append(Verdict("all that a GPU decides", LEFT_OUT, "there is no CUDA GPU: these are figures of a CPU"))
+        verdicts.append(Verdict("everything specific to GPUs", LEFT_OUT, "there is no CUDA GPU: these figures are from a CPU"))
     return verdicts
 
 
 def _sharding(lines: Lines) -> list[Verdict]:
     verdicts = [
         Verdict(
-            f"FSDP2 on {one['ranks']} ranks", WRONG, one["error"].strip().splitlines()[-1][:160], "NCCL_DEBUG=INFO tells more"
+            f"FSDP2 on {one['ranks']} ranks",
+            WRONG,
+            one["error"].strip().splitlines()[-1][:160],
+            "set NCCL_DEBUG=INFO",
         )
         for one in lines
         if "error" in one
@@ -175,8 +180,8 @@ def _sharding(lines: Lines) -> list[Verdict]:
         gaps = {one["case"]: one["gap"] for one in lines if one.get("ranks") == number and "gap" in one}
         over = {case: gap for case, gap in gaps.items() if not gap < (1e-2 if case.endswith("bfloat16") else 1e-3)}
         worst = max(gaps, key=gaps.__getitem__)
-        remedy = f"the sharded update is another one in {', '.join(over)}: do not train on several GPUs" if over else ""
-        figures = f"largest gap of a weight to one process {gaps[worst]:.1e} ({worst})"
+        remedy = f"the sharded update differs in {', '.join(over)}: do not train on several GPUs" if over else ""
+        figures = f"largest difference of a weight from one process {gaps[worst]:.1e} ({worst})"
         verdicts.append(Verdict(f"FSDP2 on {number} rank{'s' * (number > 1)}", WRONG if over else GOOD, figures, remedy))
     return verdicts
 
@@ -189,7 +194,7 @@ def _training(rule: str, lines: Lines) -> list[Verdict]:
             f"{rule}: log-probs of engine and policy",
             WRONG if stale else GOOD,
             f"mean gap {one['gap_before_sleep']:.1e} nats before the first sleep, {one['gap_after_wake']:.1e} after wake-ups",
-            "the engine samples from stale or other weights: compare vLLM's version with the lock's" if stale else "",
+            "the engine samples from outdated or wrong weights: install the locked version of vLLM" if stale else "",
         )
     ]
     if one["skipped"]:
@@ -204,7 +209,7 @@ def _cost_of_sfpo(parts: dict[str, Any]) -> list[Verdict]:
     ratio = sfpo["seconds_update"] / grpo["seconds_update"]
     figures = f"update {ratio:.2f} x GRPO's (K + 1 = 4 passes), step {sfpo['seconds_a_step'] / grpo['seconds_a_step']:.2f} x"
     slow = ratio > 4.6
-    return [Verdict("SFPO beside GRPO", SLOW if slow else GOOD, figures, "snapshot and reposition: see memory" if slow else "")]
+    return [Verdict("SFPO and GRPO", SLOW if slow else GOOD, figures, "snapshot and reposition: see memory" if slow else "")]
 
 
 def _attention(lines: Lines) -> list[Verdict]:
@@ -231,9 +236,9 @@ def _update(lines: Lines) -> list[Verdict]:
         slow = share < {"short": 0.3, "varied": 0.25, "long": 0.25}[one["lengths"]]
         figures = (
             f"{one['tokens_per_second']:,.0f} tokens/s, {one['teraflops']:.3g} TFLOP/s, {share:.0%} of a large product's "
-            f"{one['teraflops_of_a_product']:.3g}; {one['waits_of_the_host']} waits of the host; peak {one['peak_mib']:.0f} MiB"
+            f"{one['teraflops_of_a_product']:.3g}; {one['waits_of_the_host']} host syncs; peak {one['peak_mib']:.0f} MiB"
         )
-        remedy = "" if one["finite"] and not slow else "profile it: attention kernel, waits of the host, log-prob slices"
+        remedy = "" if one["finite"] and not slow else "profile it: attention kernel, host synchronizations, log-prob slices"
         verdict = WRONG if not one["finite"] else SLOW if slow else GOOD
         verdicts.append(Verdict(f"update, {one['lengths']} completions", verdict, figures, remedy))
     return verdicts
@@ -243,13 +248,13 @@ def _logprobs(lines: Lines) -> list[Verdict]:
     ran = {one["form"]: one for one in lines if "ms" in one}
     own = next((one for one in ran.values() if one.get("own")), None)
     if own is None:
-        return [Verdict("log-probs", WRONG, "the form in use did not run", "read gpu_check/logprobs.log")]
+        return [Verdict("log-probs", WRONG, "the implementation in use did not run", "read gpu_check/logprobs.log")]
     slices = {form: one for form, one in ran.items() if form.startswith("slices")}
     best = min(slices, key=lambda form: slices[form]["ms"])
     least = ran["products alone"]["ms"] if "products alone" in ran else own["ms"]
     wrong = any(not one["gap"] < 0.05 for one in slices.values())
     slow = own["ms"] > 1.15 * slices[best]["ms"]
-    figures = f"{own['ms']:.1f} ms ({own['form']}), best {slices[best]['ms']:.1f} ({best}), products alone {least:.1f}"
+    figures = f"{own['ms']:.1f} ms ({own['form']}), best {slices[best]['ms']:.1f} ({best}), matrix products only {least:.1f}"
     remedy = (
         "log-probs differ from the whole logits'"
         if wrong
@@ -269,7 +274,7 @@ def _memory(lines: Lines) -> list[Verdict]:
             figures += (
                 f"; {one['reserved_mib']:.0f} MiB stay reserved, {one['outside_the_allocator_mib']:.0f} outside the allocator"
             )
-        remedy = "fragments stay beside the engine: raise nothing, lower gpu_memory_utilization" if slow else ""
+        remedy = "memory fragmentation leaves less for the engine: lower gpu_memory_utilization" if slow else ""
         verdicts.append(Verdict(f"memory, allocator {one['allocator']}", SLOW if slow else GOOD, figures, remedy))
     return verdicts
 
@@ -286,16 +291,16 @@ JUDGES = {
 
 
 def page(found: dict[str, Any], verdicts: list[Verdict]) -> str:
-    """One page for a person."""
+    """The report in Markdown."""
     device = ", ".join(found["machine"]["gpus"]) or found["machine"]["cpu"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    quick = " (--quick: speeds say nothing)" if found["quick"] else ""
+    quick = " (--quick: speeds are meaningless)" if found["quick"] else ""
     lines = [
         f"# GPU check: {device}",
         "",
         f"{found['minutes']} minutes{quick}; sampled by {found['library']}; {versions}",
         "",
-        "| part | | measured | what to do |",
+        "| part | | measured | remedy |",
         "|:--|:--|:--|:--|",
         *(f"| {one.what} | {one.verdict} | {one.figures.replace('|', '/')} | {one.remedy} |" for one in verdicts),
         *_cost_table(found["parts"]),
@@ -304,7 +309,7 @@ def page(found: dict[str, Any], verdicts: list[Verdict]) -> str:
 
 
 def _cost_table(parts: dict[str, Any]) -> list[str]:
-    """Seconds and memory of a step of each rule: what Figure 8 of the paper shows."""
+    """Time and memory per step of each rule, as in Figure 8 of the paper."""
     steps = {rule: parts[rule]["lines"][0] for rule in ("grpo", "sfpo") if parts.get(rule, {}).get("lines")}
     if len(steps) < 2:
         return []

@@ -1,4 +1,4 @@
-"""The planned memory of an update over the measured one, for three model sizes in float32 on a CPU.
+"""Ratio of planned to measured memory of an update, for three model sizes in float32 on a CPU.
 
 Updates are taken in a fresh process on two micro-batches that are full to the last token. Measured is the kernel's high-water
 mark of the resident set over what was resident before the policy was made, with tensors on pages of their own (see

@@ -1,6 +1,6 @@
-"""Do the report's statistics keep their word? ``python -m benchmarks.report_statistics`` simulates suites of which the truth is
-known, and writes benchmarks/results/report_statistics.md: what intervals hold, how often equal arms are told apart, what ratios
-of costs are reported, beside the numbers of the statistics that the report had before. About 5 minutes on one core.
+"""Coverage and error rates of the report's statistics: ``python -m benchmarks.report_statistics`` simulates suites with known
+true values, and writes benchmarks/results/report_statistics.md: coverage of intervals, type I errors between equal arms,
+reported ratios of costs, and the same for earlier versions of the statistics. About 5 minutes on one core.
 
 A simulated suite: chance of a right answer = logistic(difficulty of the problem + shift of the seed + of seed and benchmark +
 of arm and problem + of run and problem), k = 4 samples. "sd": spread of a run's average over seeds, in points; the tiny suite
@@ -80,7 +80,7 @@ OLD_COVERAGE = {
 
 
 def coverage(trials: int) -> str:
-    """What the intervals of accuracies and gains hold, and how often equal arms are told apart."""
+    """Coverage of the intervals of accuracies and gains, and type I errors between equal arms."""
     rows = []
     for seeds in (3, 5, 8):
         cells: list[list[str]] = [[], [], [], [], []]

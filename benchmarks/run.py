@@ -39,16 +39,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--models", default="models", help="folder of the prepared checkpoints (default: models)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write to")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--only", choices=BENCHMARKS, nargs="+", default=BENCHMARKS, help="these benchmarks alone")
-    parser.add_argument("--quick", action="store_true", help="one repetition of everything, on the tiny model: does it run?")
+    parser.add_argument("--only", choices=BENCHMARKS, nargs="+", default=BENCHMARKS, help="run only these benchmarks")
+    parser.add_argument("--quick", action="store_true", help="smoke test: one repetition of everything on the tiny model")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options = Options(arguments.models, arguments.repetitions)
     if arguments.quick:
         options = Options(arguments.models, repetitions=1, patience=0.0, quick=True)
-    # The page holds the figures of whole runs alone.
+    # The page only has figures of complete runs.
     page = None if arguments.quick or arguments.only != BENCHMARKS else PAGE
-    # As they are before any file is written: a commit's results do not make it a changed one.
+    # Before any file is written, since result files would make the git tree dirty.
     machine = {key: value for key, value in hardware().items() if key != "threads"}  # each side has its own
     made_by = {"versions": {**versions(), "trl": metadata.version("trl")}, "machine": machine}
     for name in arguments.only:

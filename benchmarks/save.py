@@ -1,6 +1,6 @@
-"""What saving the state of a run takes, over a plain write of as many bytes: weights and both of Adam's moments.
+"""Time of saving a checkpoint (weights and both Adam moments), relative to a plain write of as many bytes.
 
-Both end on the disk (fsync). The state goes through torch.distributed.checkpoint, gets checksums, and is renamed to its place.
+Both include fsync. The state goes through torch.distributed.checkpoint, gets checksums, and is renamed to its place.
 On a GPU training waits only until the state is copied to the host's memory; that part is timed here too, with the copy made on
 a CPU.
 """
@@ -32,7 +32,7 @@ def saves(turns: Turns, work: Work) -> None:
     with tempfile.TemporaryDirectory(dir=".") as name:  # the disk that runs are saved to
         folder = Path(name)
         blocking, threaded = Background(threaded=False), Background(threaded=True)
-        save_state(policy, folder, 1, {}, blocking)  # the first save makes what later ones find made
+        save_state(policy, folder, 1, {}, blocking)  # warm-up: the first save has one-time costs
         content = b"".join(path.read_bytes() for path in sorted((folder / "step_000001").iterdir()))
         figures = {
             "plain": timed(lambda: write(folder / "plain", content)),

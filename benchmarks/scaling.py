@@ -1,6 +1,6 @@
 """How the time of one update grows with tokens, group size and model size: slopes of log time over log size.
 
-1 is proportional; under 1, a part of the update does not grow (the optimizer, for tokens).
+A slope of 1 is proportional growth; below 1, part of the cost is constant (for tokens: the optimizer).
 """
 
 from __future__ import annotations

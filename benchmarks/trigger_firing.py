@@ -1,7 +1,7 @@
-"""When the entropy trigger fires though nothing happens: ``python -m benchmarks.trigger_firing``, in the project's folder.
+"""False positives of the entropy trigger: ``python -m benchmarks.trigger_firing``, in the project's root folder.
 
-Entropies are independent normal numbers around a constant, so any firing is chance. The z-score does not depend on their mean
-and spread. Writes docs/figures/trigger_firing.png and .csv, and prints the table of docs/entropy-trigger.md.
+Entropies are independent normal numbers with constant mean, so the trigger fires by chance. The z-score does not depend on
+their mean and variance. Writes docs/figures/trigger_firing.png and .csv, and prints the table of docs/entropy-trigger.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One update alone, on given completions: forward, backward, clipping, one AdamW step. Ours against TRL's GRPOTrainer.
+"""A single update on given completions: forward, backward, clipping, one AdamW step. Ours against TRL's GRPOTrainer.
 
 TRL pads every prompt and completion to the longest of the batch; ours packs them, a prompt once for its group. The clock of
 either side starts when the batch is ready, so that neither generates, grades or takes old log-probs in it.

@@ -1,4 +1,4 @@
-"""What is computed: the suites' own models and settings, on prompts that need no download, with lengths that are given."""
+"""The workload of benchmarks: models and settings of the suites, on generated prompts and completions of given lengths."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Work:
 SMALL, TINY = ("small", "smollm2-135m"), ("tiny", "tiny-qwen2")
 ALL_CORES = len(os.sched_getaffinity(0))
 THREADS = tuple(sorted({1, ALL_CORES}))
-"""What a side may choose from."""
+"""Candidate numbers of threads of a side."""
 
 
 def work_of(options: Options) -> Work:

@@ -142,7 +142,7 @@ def test_a_gpu_on_which_all_is_well_is_good_throughout():
         ("sharding", {"gap": float("nan")}, "FSDP2 on 1 rank", WRONG),
         ("grpo", {"gap_after_wake": 0.4}, "GRPO: log-probs of engine and policy", WRONG),  # stale weights
         ("sfpo", {"skipped": 2}, "SFPO: updates", WRONG),
-        ("sfpo", {"seconds_update": 20.0}, "SFPO beside GRPO", SLOW),  # 5 times GRPO's, for 4 passes
+        ("sfpo", {"seconds_update": 20.0}, "SFPO and GRPO", SLOW),  # 5 times GRPO's, for 4 passes
         ("attention", {"ms": 1.5}, "attention, completions of 512", SLOW),  # of the mask
         ("attention", {"relative_gap": 0.5}, "attention, completions of 512", WRONG),
         ("update", {"share_of_a_product": 0.1}, "update, short completions", SLOW),

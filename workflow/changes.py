@@ -1,4 +1,4 @@
-"""How the workflow learns what is stale: by content, not by modification times."""
+"""Makes Snakemake rerun stale jobs by content, not by modification time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from sfpo.settings import JobSettings, settings_hash
 from sfpo.staleness import RECORDS, record_of, stale_reason
 
 MARKERS = Path(".snakemake/changed")
-"""Folder of the markers; Snakemake has its own files beside it, also for a dry run."""
+"""Folder of the markers, in Snakemake's folder, which also a dry run creates."""
 LATER_THAN_ANY = 4_102_444_800
 """Modification time of a marker: the year 2100."""
 FROZEN = "SFPO_PARAMS"
-"""Environment variable: params.yaml as it was when the workflow started, for jobs that read it on other machines."""
+"""Environment variable with the path of a copy of params.yaml from the start of the workflow, for jobs on other machines."""
 
 
 def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
-    """Folder of each product that is stale -> its marker; of each that is not there, or whose inputs are not current -> None.
-    All others are current.
+    """Folder of each stale result -> its marker file; of each result that is missing or has outdated inputs -> None. All other
+    results are current.
 
     Args:
-        settings: of every job, inputs before what is made from them.
+        settings: of every job, in topological order (inputs first).
 
-    A marker is an input that is newer than any product, so that Snakemake makes the product again. Its name says of what, and
-    differs for each version of the product and of the settings, since Snakemake passes over an input that the product had
-    before, and for each process, so that a dry run changes nothing for a workflow that is running.
+    A marker is an input that is newer than any output, so that Snakemake reruns the job. Its path contains the reason, a hash
+    of the result and its settings (Snakemake ignores an input that it has already seen for this output), and the process id (so
+    that a dry run does not affect a running workflow).
     """
     markers: dict[str, str | None] = {}
     for path, one in settings.items():
@@ -49,14 +49,14 @@ def mark_changed(settings: Mapping[str, JobSettings]) -> dict[str, str | None]:
 
 
 def date_back(markers: Iterable[str | None]) -> None:
-    """Once Snakemake has planned its jobs: it refuses an output that is older than one of the job's inputs."""
+    """Date the markers back after Snakemake has planned its jobs, since it rejects outputs that are older than an input."""
     for marker in markers:
         if marker is not None:
             os.utime(marker, (0, 0))
 
 
 def freeze(params: str) -> None:
-    """Keep a copy of params.yaml for the jobs of this workflow that read it themselves."""
+    """Keep a copy of params.yaml for jobs of this workflow that read it again (on a cluster)."""
     content = Path(params).read_bytes()
     kept = Path(".snakemake/params", f"{hashlib.sha256(content).hexdigest()[:12]}.yaml").absolute()
     if not kept.is_file():

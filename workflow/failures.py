@@ -1,4 +1,4 @@
-"""What is told when the workflow ends with failures: which jobs did not finish, and the last lines of their logs."""
+"""Report of a failed workflow: the unfinished jobs, and the last lines of their logs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 LAST_LINES = 3
 FINAL_FILE = {"runs": ("summary.json", "train"), "evaluations": ("results.json", "evaluate")}
-"""Top folder -> the file that a finished job has written last, and the name of its log."""
+"""Top folder -> the file that a job writes last, and the name of its log."""
 
 
 def unfinished(settings_paths: Iterable[str], root: Path = Path(".")) -> dict[str, Path]:
-    """Folder of each training or evaluation job that has not finished -> its log (which need not exist)."""
+    """Folder of each unfinished training or evaluation job -> its log (which may not exist)."""
     jobs = {}
     for path in settings_paths:
         top, *inner, _ = Path(path).parts
@@ -25,7 +25,7 @@ def unfinished(settings_paths: Iterable[str], root: Path = Path(".")) -> dict[st
 
 
 def failure_report(settings_paths: Iterable[str], root: Path = Path(".")) -> str:
-    """One paragraph a job: that it failed and with what last words, or that it never started."""
+    """A paragraph per unfinished job: the last lines of its log, or that it was not started."""
     lines = []
     for job, log in unfinished(settings_paths, root).items():
         words = (
@@ -41,7 +41,7 @@ def failure_report(settings_paths: Iterable[str], root: Path = Path(".")) -> str
 
 
 def render_what_is_there(report_settings: list[str]) -> None:
-    """Tables and figures of the finished part, in results/<suite>/partial/; the final ones stay as they were.
+    """Render tables and figures of the finished jobs to results/<suite>/partial/; the final ones are not changed.
 
     Args:
         report_settings: the settings files of all tables and figures.

@@ -1,15 +1,15 @@
-"""GPUs of its own for each job on one machine: ``python -m workflow.gpus 2 COMMAND ...`` runs COMMAND on two that are free.
+"""Assigns GPUs to jobs on one machine: ``python -m workflow.gpus 2 COMMAND ...`` runs COMMAND on two free GPUs.
 
-``snakemake --resources gpu=8`` counts GPUs and tells no job which are its own. Here a GPU is one lock file, held through a
-descriptor that COMMAND inherits: the kernel drops the lock when COMMAND ends, however it ends. COMMAND replaces this process,
-so that signals reach it and its exit status is the job's.
+``snakemake --resources gpu=8`` only counts GPUs and does not assign them to jobs. Here each GPU has a lock file, held by a file
+descriptor that COMMAND inherits: the kernel releases the lock when COMMAND ends in any way. COMMAND replaces this process, so
+that it receives signals and its exit status is that of the job.
 
-- The GPUs to choose from are those of CUDA_VISIBLE_DEVICES; without it, all that nvidia-smi lists.
-- With 0 GPUs COMMAND sees none. With `auto` it gets one where there is one, and else runs on the CPU.
-- In a Slurm job the choice is Slurm's, and CUDA_VISIBLE_DEVICES holds it. Only where an allocation has more GPUs than asked for
-  (`salloc --gpus=8`, then snakemake inside) are they divided, among the jobs of that allocation. Within a step of a Slurm job
-  COMMAND is made a step of its own (own_step), so that Slurm's signals reach it.
-- The locks are of one user on one machine; other users' jobs are not seen.
+- GPUs are chosen from CUDA_VISIBLE_DEVICES; if it is not set, from all that nvidia-smi lists.
+- With 0 GPUs they are hidden from COMMAND. With `auto` it gets one if the machine has GPUs, and otherwise runs on the CPU.
+- In a Slurm job Slurm assigns the GPUs by CUDA_VISIBLE_DEVICES. Only if an allocation has more GPUs than requested here
+  (`salloc --gpus=8`, then snakemake inside) are they divided among the jobs of that allocation. Within a step of a Slurm job
+  COMMAND is started as its own step (own_step), so that it receives Slurm's signals.
+- Locks are per user and machine; jobs of other users are not taken into account.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCKS = Path("/tmp") / f"sfpo-gpus-{os.getuid()}"
-"""Where this user's locks on this machine are. Not in $TMPDIR, which may be another for each job."""
+"""Folder of this user's locks on this machine. Not in $TMPDIR, which can differ between jobs."""
 POLL_SECONDS = 0.2
 AUTO = "auto"
 TURN = "turn.lock"
-"""Held while choosing, so that no two jobs each take half of what they need and wait for the other."""
+"""Lock held while choosing GPUs, to avoid a deadlock of two jobs that each hold half of the GPUs they need."""
 
 
 class NoSuchGpus(ValueError):
-    """More GPUs are asked for than there are."""
+    """More GPUs are requested than there are."""
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
@@ -59,16 +59,16 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 @contextmanager
 def own_gpus(asked: int | str, environment: Mapping[str, str] = os.environ, locks: Path = LOCKS) -> Iterator[dict[str, str]]:
-    """Hold GPUs, after waiting until so many are free; yields the environment for a process that uses them.
+    """Wait until the requested number of GPUs is free, and lock them; yields the environment for a process that uses them.
 
     Args:
-        asked: number of GPUs. 0: the process sees none; "auto": one where there is one.
+        asked: number of GPUs. 0: GPUs are hidden from the process; "auto": one if the machine has GPUs.
         environment: as in os.environ.
         locks: folder of the lock files.
 
     Raises:
-        NoSuchGpus: there are fewer than asked for in all.
-        PermissionError: the lock folder is another user's.
+        NoSuchGpus: there are fewer GPUs than requested.
+        PermissionError: the lock folder belongs to another user.
         subprocess.CalledProcessError: nvidia-smi fails.
     """
     own = dict(environment)
@@ -86,16 +86,16 @@ def own_gpus(asked: int | str, environment: Mapping[str, str] = os.environ, lock
         return
     if len(gpus) < count:
         source = "CUDA_VISIBLE_DEVICES" if listed else "nvidia-smi"
-        raise NoSuchGpus(f"{count} GPUs asked for; {source} has {len(gpus)}: {', '.join(gpus) or 'none'}")
+        raise NoSuchGpus(f"{count} GPUs requested; {source} has {len(gpus)}: {', '.join(gpus) or 'none'}")
     folder = locks / f"slurm-{allocation}" if allocation else locks  # GPUs may be numbered from 0 in each allocation
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} is another user's")
+        raise PermissionError(f"{folder} belongs to another user")
     taken = _take(count, gpus, folder)
     try:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
         if not listed:
-            own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's numbers; CUDA's own begin with the fastest GPU
+            own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # numbering of nvidia-smi; CUDA's default starts with the fastest GPU
         yield own
     finally:
         for descriptor in taken.values():
@@ -112,8 +112,8 @@ def _visible(environment: Mapping[str, str], asked: int | str) -> list[str]:
 
 
 def _take(count: int, gpus: Sequence[str], folder: Path) -> dict[str, int]:
-    """GPU -> descriptor of its lock, for ``count`` of them, or none while it waits."""
-    told = False
+    """GPU -> descriptor of its lock, for ``count`` GPUs. While waiting, it holds none."""
+    reported = False
     while True:
         turn = _lock(folder / TURN)
         try:
@@ -127,9 +127,9 @@ def _take(count: int, gpus: Sequence[str], folder: Path) -> dict[str, int]:
                 os.close(descriptor)
         finally:
             os.close(turn)
-        if not told:
+        if not reported:
             print(f"waiting for {count} of the GPUs {', '.join(gpus)} (locks in {folder})", file=sys.stderr, flush=True)
-            told = True
+            reported = True
         time.sleep(POLL_SECONDS)
 
 
@@ -154,12 +154,13 @@ def _lock(path: Path, flags: int = 0) -> int:
 
 
 def own_step(count: int, environment: Mapping[str, str], tasks: int = 1) -> list[str]:
-    """What makes a command in a step of a Slurm job a step of its own, ``tasks`` times, on the job's CPUs and GPUs; nothing
-    where that is not needed.
+    """The srun prefix that starts a command inside a step of a Slurm job as its own step of ``tasks`` tasks, on the job's CPUs
+    and GPUs; empty if that is not needed.
 
-    Snakemake's plugin runs Snakemake as the step, and the command below it. With proctrack/cgroup, which most clusters have,
-    Slurm sends SIGTERM to a step's own process alone: the command would not hear of preemption or of the time limit. With other
-    kinds it hears, and srun does too, which would then end the command before it has saved.
+    Snakemake's Slurm plugin runs Snakemake as the step, and the command as its child. With proctrack/cgroup, which most
+    clusters use, Slurm sends SIGTERM only to the main process of a step, so the command would not be notified of preemption or
+    the time limit. With other proctrack plugins it is notified, but so would be srun, which would end the command before it has
+    saved.
     """
     if "SLURM_STEP_ID" not in environment or (tasks == 1 and not _steps_alone_are_told(environment)):
         return []
@@ -176,12 +177,12 @@ def _steps_alone_are_told(environment: Mapping[str, str]) -> bool:
 
 def _count(word: str) -> int | str:
     if word != AUTO and not word.isdecimal():
-        raise argparse.ArgumentTypeError(f"{word}: a number of GPUs, or {AUTO}")
+        raise argparse.ArgumentTypeError(f"{word}: must be a number of GPUs, or {AUTO}")
     return word if word == AUTO else int(word)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Become the command, with GPUs of its own. Errors of ``own_gpus`` end it with status 1 and one line."""
+    """Replace this process by the command, with its GPUs. On errors of ``own_gpus``: exit status 1 and a one-line message."""
     parser = argparse.ArgumentParser(prog="python -m workflow.gpus", description=__doc__.splitlines()[0])
     parser.add_argument("--locks", type=Path, default=LOCKS, help="folder of the lock files (default: %(default)s)")
     parser.add_argument("--tasks", type=int, default=1, help="in a step of a Slurm job: start the command so many times")

@@ -1,9 +1,8 @@
 """A training job of several processes: ``python -m workflow.launch 8 sfpo.train SETTINGS ...`` runs the module in 8 of them.
 
-torchrun starts them, ends all of them when one dies, and names the first that failed. What is added: SIGTERM is passed on to
-every process, and they are left the time to save; torchrun itself would kill them half a minute later. In a Slurm step of
-several tasks each task starts its share of the processes, which meet at the first task's host. With one process the module is
-run in this one.
+torchrun starts them, ends all of them when one dies, and names the first that failed. In addition, SIGTERM is forwarded to
+every process, and they get time to save; torchrun itself would kill them after 30 s. In a Slurm step of several tasks each task
+starts its share of the processes, with the rendezvous on the host of the first task. A single process is run without torchrun.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SHUTDOWN_SECONDS = 40
-"""From the death of one process to the end of the others: the job ends within a minute."""
+"""Seconds from the death of one process until the others are killed, so that the job ends within a minute."""
 PORTS = range(20_000, 30_000)
-"""A job's own, by its number: below those that the kernel gives to others by itself."""
+"""Rendezvous ports, chosen by job id; below the kernel's ephemeral ports."""
 
 
 def torchrun_arguments(processes: int, environment: Mapping[str, str]) -> list[str]:
-    """How torchrun is told of all processes.
+    """torchrun's arguments for all processes of the job.
 
     Args:
-        processes: of the whole job.
-        environment: as in os.environ; Slurm's variables say how many tasks share the work.
+        processes: total number of the job.
+        environment: as in os.environ; the number of tasks is read from Slurm's variables.
 
     Raises:
         ValueError: the tasks cannot share the processes evenly.
     """
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     if processes % tasks:
-        raise ValueError(f"{processes} processes cannot be shared out among {tasks} tasks")
+        raise ValueError(f"{processes} processes cannot be divided evenly among {tasks} tasks")
     own = ["--nproc-per-node", str(processes // tasks), "--shutdown-timeout", str(SHUTDOWN_SECONDS)]
     signals = ["--signals-to-handle", "SIGINT,SIGHUP,SIGQUIT"]
     if tasks == 1:
@@ -47,29 +46,29 @@ def torchrun_arguments(processes: int, environment: Mapping[str, str]) -> list[s
 
 
 def pass_on(*_: object) -> None:
-    """SIGTERM to every child."""
+    """Signal handler: forward SIGTERM to all child processes."""
     for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         os.kill(int(child), signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.launch", description=__doc__.splitlines()[0])
-    parser.add_argument("processes", type=int, help="of the whole job")
-    parser.add_argument("module", help="what each of them runs")
+    parser.add_argument("processes", type=int, help="total number of processes of the job")
+    parser.add_argument("module", help="module that each process runs")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
-    told = parser.parse_args(argv)
-    if told.processes == 1:
-        sys.argv = [told.module, *told.arguments]
-        runpy.run_module(told.module, run_name="__main__", alter_sys=True)
+    parsed = parser.parse_args(argv)
+    if parsed.processes == 1:
+        sys.argv = [parsed.module, *parsed.arguments]
+        runpy.run_module(parsed.module, run_name="__main__", alter_sys=True)
         return
     from torch.distributed.run import main as torchrun
 
     try:
-        how = torchrun_arguments(told.processes, os.environ)
+        options = torchrun_arguments(parsed.processes, os.environ)
     except ValueError as error:
         sys.exit(f"workflow.launch: {error}")
     signal.signal(signal.SIGTERM, pass_on)
-    torchrun([*how, "-m", told.module, *told.arguments])
+    torchrun([*options, "-m", parsed.module, *parsed.arguments])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a person sees while the workflow runs: jobs done and left, what each running job is at, and when all will be done.
+"""Progress display of the workflow: finished and remaining jobs, the state of each running job, and the estimated time left.
 
-In a terminal it is one live display; elsewhere (a log file, CI) a plain line a minute. It listens to Snakemake's log events and
-reads the files that jobs write anyway, in a thread of its own: no job waits for it, and a fault in it ends the display only.
+In a terminal it is a live display; otherwise (log file, CI) it prints a summary every minute. It uses Snakemake's log events
+and the files that jobs write anyway, in a separate thread: jobs never wait for it, and an error in it ends only the display.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rich.text import Text
 from snakemake_interface_logger_plugins.common import LogEvent
 
 DURATIONS = Path(".snakemake/durations.json")
-"""Rule -> seconds that a job of it took lately."""
+"""Rule -> seconds that its last finished job took."""
 EVERY = 60.0
-"""Seconds between two plain lines."""
+"""Seconds between two summaries in plain text."""
 SHOWN_INSTEAD = (
     LogEvent.JOB_INFO,
     LogEvent.JOB_STARTED,
@@ -37,16 +37,16 @@ SHOWN_INSTEAD = (
     LogEvent.RUN_INFO,
     LogEvent.SHELLCMD,
 )
-"""Snakemake's own lines that say what the display says."""
+"""Snakemake's log events that the display replaces."""
 NO_NEWS = "Select jobs to execute..."
 """Logged at every turn of Snakemake's scheduler."""
 AGGREGATES = ("all", "prepare", "train", "evaluate", "report", "tables", "figures")
-"""Rules that only collect others: no work of their own."""
+"""Rules that only collect the outputs of others."""
 
 
 @dataclass
 class Job:
-    """A job that has been started."""
+    """A running job."""
 
     rule: str
     wildcards: Mapping[str, str]
@@ -54,18 +54,18 @@ class Job:
     log: list[str]
     started: float = field(default_factory=time.monotonic)
     first: tuple[float, int] | None = None
-    """When the display first saw a step of this training job, and which."""
+    """Time and number of the first step of this training job that the display has seen."""
 
     @property
     def name(self) -> str:
         return " ".join([self.rule.replace("_", " "), "/".join(map(str, self.wildcards.values()))]).strip()
 
     def state(self) -> tuple[str, float | None]:
-        """What it is at, in words, and its seconds left where they can be told."""
+        """Its state as text, and the estimated seconds left, if known."""
         try:
             folders = [Path(output).parent for output in self.output if output.startswith("runs/")]
             found = self._training(folders[0]) if folders else None
-        except (OSError, ValueError, KeyError):  # a file that is being written, or is gone
+        except (OSError, ValueError, KeyError):  # the file is being written or was removed
             found = None
         return found or (last_line(self.log), None)
 
@@ -85,12 +85,12 @@ class Job:
 
 
 class Progress(logging.Handler):
-    """Follows the jobs of one run of the workflow.
+    """Tracks the jobs of one run of the workflow.
 
     Args:
-        console: where it is shown.
-        durations: file of the seconds that jobs took before.
-        others: handlers that write to the same terminal.
+        console: output of the display.
+        durations: file with the durations of earlier jobs.
+        others: logging handlers that write to the same terminal.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Progress(logging.Handler):
         try:
             with self._lock:
                 self._follow(getattr(record, "event", None), record.__dict__)
-        except Exception:  # a display never fails a workflow
+        except Exception:  # an error of the display must not fail the workflow
             self.handleError(record)
 
     def _follow(self, event: Any, fields: Mapping[str, Any]) -> None:
@@ -147,7 +147,7 @@ class Progress(logging.Handler):
         self.durations_file.write_text(json.dumps(self.durations))
 
     def seconds_left(self, states: list[tuple[Job, str, float | None]]) -> float | None:
-        """Until all is done, from what jobs of each rule took before; None: a rule has never run to its end."""
+        """Estimated seconds until all jobs are done, from earlier durations of each rule; None: a rule has no duration yet."""
         waiting = Counter(self.planned)
         of_running = []
         for job, _, left in states:
@@ -177,7 +177,7 @@ class Progress(logging.Handler):
         )
 
     def plain(self) -> str:
-        """The state of all in lines for a log."""
+        """The summary in plain text, for a log."""
         states = self._states()
         lines = [f"    {job.name}: {words}" + (f", {clock(left)} left" if left else "") for job, words, left in states]
         return "\n".join([f"[{time.strftime('%H:%M:%S')}] {self.headline(states)}", *lines])
@@ -211,17 +211,17 @@ class Progress(logging.Handler):
                 while not self._over.wait(EVERY):
                     self.console.print(self.plain(), markup=False, highlight=False, soft_wrap=True)
         except Exception as fault:
-            logging.getLogger(__name__).warning("the display of progress ended: %r", fault)
+            logging.getLogger(__name__).warning("the progress display has stopped: %r", fault)
 
     def stop(self) -> None:
-        """Take the display away; what was printed stays."""
+        """Remove the display; printed messages stay."""
         self._over.set()
         if self._thread:
             self._thread.join(timeout=5)
 
 
 def follow() -> Progress:
-    """Attach a display to Snakemake's logger, in place of its own lines on jobs. Its errors and messages stay."""
+    """Attach a display to Snakemake's logger, replacing its messages on jobs but not its errors."""
     logger = logging.getLogger("snakemake.logging")
     others = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
     progress = Progress(others=others)
@@ -232,7 +232,7 @@ def follow() -> Progress:
 
 
 def last_line(paths: list[str], tail: int = 2**16) -> str:
-    """The last line of the first of these files that has one; a progress bar's redrawn line counts as lines."""
+    """The last line of the first of these files that has one (each redraw of a progress bar counts as a line)."""
     for path in paths:
         try:
             with Path(path).open("rb") as file:

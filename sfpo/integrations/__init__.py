@@ -1,1 +1,1 @@
-"""SFPO in other projects' trainers. Nothing else in sfpo imports these modules, which need what they integrate with."""
+"""SFPO for other trainers (TRL, verl). Each module requires its trainer; the rest of sfpo does not import them."""

@@ -3,21 +3,21 @@
     trainer = GRPOTrainer(..., args=GRPOConfig(num_iterations=4, lr_scheduler_type="constant", ...))
     trainer.add_callback(SlowFastCallback(num_fast_steps=3, alpha=0.8))
 
-A step of SFPO is (K + 1) * steps_per_generation / gradient_accumulation_steps of TRL's steps. Between its stages the weights
-are not yet the next policy: saves, evaluations and a stop asked for there wait for its end, so that no checkpoint needs a
-snapshot.
+A step of SFPO is (K + 1) * steps_per_generation / gradient_accumulation_steps of TRL's steps. Within it the weights are not yet
+the next policy: saves, evaluations and stops requested there are deferred to its end, so that checkpoints need no snapshot.
 
 Departures from the paper:
-- TRL fixes the number of passes when training starts. Where stages I and II are skipped (alpha 0, a fired trigger), the other K
-  passes still run forward and backward, and their gradients are dropped before the optimizer sees them: GRPO's numbers, in
-  SFPO's time. To save the time, start a plain GRPOTrainer from the checkpoint.
-- The entropy that the trigger sees is what the trainer logs in the first pass: a mean over micro-batches, under weights that
-  move in that pass if it has several optimizer steps. (The rule in sfpo/algorithms takes that of the policy that made the
-  rollouts.) The trigger's state is read from the trainer's log, which is part of every checkpoint.
-- A learning-rate schedule moves at every optimizer step, not once a step of SFPO; the paper's rate is constant.
+- TRL fixes the number of passes when training starts. If stages I and II are skipped (alpha 0, a fired trigger), the other K
+  passes still run forward and backward, and their gradients are discarded before the optimizer step: the result is that of
+  GRPO, at the cost of SFPO. To save the time, start a plain GRPOTrainer from the checkpoint.
+- The trigger uses the entropy that the trainer logs in the first pass: a mean over micro-batches, under weights that
+  move in that pass if it has several optimizer steps. (The rule in sfpo/algorithms uses that of the policy that sampled
+  the rollouts.) The trigger's state is read from the trainer's log, which is part of every checkpoint.
+- A learning-rate schedule advances at every optimizer step, not once per step of SFPO; the paper's rate is constant.
 
-The reposition is done in the weights' own type: load the model in float32 (with bf16=True for autocast), since bfloat16 rounds
-small moves away. docs/trl.md has the versions that ran, what is refused, and notes on ms-swift and Unsloth.
+The reposition is computed in the data type of the weights: load the model in float32 (with bf16=True for autocast), since in
+bfloat16 small changes are lost to rounding. docs/trl.md lists tested versions, unsupported settings, and notes on ms-swift and
+Unsloth.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sfpo.slow_fast import SlowFast
 log = logging.getLogger(__name__)
 
 WAITING = ("should_save", "should_evaluate", "should_training_stop")
-"""What waits for the end of a step of SFPO."""
+"""Trainer actions that are deferred to the end of a step of SFPO."""
 ENTROPY_KEYS = ("entropy", "entropy/mean")
 """Mean entropy of a token in the trainer's log: TRL's key, ms-swift's key."""
 
@@ -51,7 +51,7 @@ class SlowFastCallback(TrainerCallback):
             no entropy control.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: a setting is invalid.
     """
 
     def __init__(self, num_fast_steps: int = 3, alpha: float = 0.8, entropy_trigger: Mapping[str, Any] | None = None) -> None:
@@ -61,7 +61,8 @@ class SlowFastCallback(TrainerCallback):
         self.trigger = EntropyTrigger.from_settings(entropy_trigger)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **trainers: Any) -> None:
-        """Raises ValueError where the trainer's settings do not fit SFPO's, or its log lacks what the trigger has to know."""
+        """Raises ValueError where the trainer's settings do not fit SFPO's, or its log lacks the entropies that the trigger
+        needs."""
         self.updates_per_pass = self._check(args, state)
         self.updates_per_step = self.updates_per_pass * (self.num_fast_steps + 1)
         self.trigger = EntropyTrigger.from_settings(self.entropy_trigger)
@@ -78,7 +79,7 @@ class SlowFastCallback(TrainerCallback):
         if place == 0:
             self._passes = self._slow_fast.passes()
         if place == self.updates_per_pass and self.trigger is not None:
-            self._entropy(state, state.global_step - place)  # told now if it is missing, not K passes later
+            self._entropy(state, state.global_step - place)  # fail now if it is missing, not K passes later
         if place % self.updates_per_pass == 0:
             self._drop_gradients = next(self._passes, self) is self  # no pass is left: the slow-fast stages are skipped
 
@@ -104,7 +105,7 @@ class SlowFastCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step % self.updates_per_step:
-            log.warning("training stopped inside a step of SFPO: the weights are between its stages; take the last checkpoint")
+            log.warning("training stopped inside a step of SFPO: the weights are between its stages; use the last checkpoint")
 
     @property
     def trigger_fired_at(self) -> int | None:
@@ -112,14 +113,14 @@ class SlowFastCallback(TrainerCallback):
         return self.trigger.fired_at if self.trigger else None
 
     def cancel(self) -> None:
-        """Put the weights back to the start of a step of SFPO that an exception or a stop left early."""
+        """Restore the weights at the start of a step of SFPO that was left early by an exception or a stop."""
         self._slow_fast.cancel()
 
     def _entropy(self, state: TrainerState, first_update: int) -> float:
         """Mean of the entropies logged in the first pass of the step of SFPO that starts after optimizer step ``first_update``.
 
         Raises:
-            RuntimeError: none is there.
+            RuntimeError: there is none.
         """
         updates = range(first_update + 1, first_update + self.updates_per_pass + 1)
         records = [record for record in state.log_history if record.get("step") in updates]

@@ -4,12 +4,12 @@ update on each batch of rollouts, a reposition before the last. Nothing of verl 
     VERL_USE_EXTERNAL_MODULES=sfpo.integrations.verl python -m verl.trainer.main_ppo trainer.v1.trainer_mode=sfpo \\
         +trainer.v1.sfpo.num_fast_steps=3 +trainer.v1.sfpo.alpha=0.8 ...
 
-The driver says K and alpha with each batch and keeps the entropy trigger; the workers hold the snapshot. docs/verl.md has the
-whole command, what is refused, and what has run.
+The driver sends K and alpha with each batch and has the entropy trigger; the workers have the snapshot. docs/verl.md has the
+full command, unsupported settings, and tested versions.
 
-Departures from the paper: none in the update. The learning rate moves once a step, after the last epoch (verl's own habit); the
-entropy is that of the policy that made the rollouts, as verl computes it with the old log-probs. One of verl's metrics of the
-actor's update is a mean over all K + 1 epochs.
+Departures from the paper: none in the update. The learning rate changes once per step, after the last epoch, as usual in verl;
+the entropy is that of the policy that sampled the rollouts, as verl computes it with the old log-probs. One of verl's metrics
+of the actor's update is a mean over all K + 1 epochs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ STATE_FILE = "sfpo.json"
 
 
 class SlowFastTrainingWorker(TrainingWorker):
-    """Trains on a batch whose key ``slow_fast`` is {"num_fast_steps": K, "alpha": a} by SFPO; on any other as verl does."""
+    """Trains on a batch whose key ``slow_fast`` is {"num_fast_steps": K, "alpha": a} with SFPO; on other batches as verl
+    does."""
 
     _passes: Iterator[None] | None = None
 
@@ -73,13 +74,13 @@ class SlowFastTrainingWorker(TrainingWorker):
         """All updates on one batch of rollouts. An exception inside puts the weights back to the start.
 
         Raises:
-            ValueError: the batch says more than one epoch.
+            ValueError: the batch requests more than one epoch.
         """
         settings = tu.pop(data, key="slow_fast", default=None)
         if settings is None:
             return super().train_mini_batch(data)
         if tu.get(data, key="epochs", default=1) != 1:
-            raise ValueError(f"epochs = {tu.get(data, key='epochs')}: SFPO says how many passes there are; set ppo_epochs=1")
+            raise ValueError(f"epochs = {tu.get(data, key='epochs')}: SFPO sets the number of passes itself; set ppo_epochs=1")
         slow_fast = SlowFast(self.engine.optimizer, **settings)
         passes = slow_fast.num_fast_steps + 1 if slow_fast.alpha > 0.0 else 1
         tu.assign_non_tensor(data, epochs=passes)
@@ -89,8 +90,8 @@ class SlowFastTrainingWorker(TrainingWorker):
             output = super().train_mini_batch(data)
             if self._updates != passes * self._updates_per_pass or next(self._passes, self) is not self:
                 raise RuntimeError(
-                    f"{self._updates} updates in {passes} passes of {self._updates_per_pass}: verl {VERL} went over the batch "
-                    "in another way than SFPO knows"
+                    f"{self._updates} updates in {passes} passes of {self._updates_per_pass}: verl {VERL} used the batch "
+                    "in an unexpected way"
                 )
         except BaseException:
             slow_fast.cancel()
@@ -116,7 +117,7 @@ class SlowFastTrainingWorker(TrainingWorker):
 
 
 class SlowFastWorker(ActorRolloutRefWorker):
-    """verl's worker with an actor that knows SFPO."""
+    """verl's worker with an actor that trains with SFPO."""
 
     actor_worker_cls = SlowFastTrainingWorker
 
@@ -125,7 +126,7 @@ def read_settings(config: DictConfig) -> dict[str, Any]:
     """``trainer.v1.sfpo``: num_fast_steps (3), alpha (0.8), entropy_trigger (none), checked against the rest of the config.
 
     Raises:
-        ValueError: a key is unknown, a value impossible, or verl is set up in a way in which SFPO cannot work.
+        ValueError: a key is unknown, a value is invalid, or verl's configuration is not compatible with SFPO.
     """
     given = OmegaConf.to_container(OmegaConf.create(config.trainer.v1.get("sfpo", {}) or {}), resolve=True)
     if not isinstance(given, dict):
@@ -176,7 +177,7 @@ class SlowFastTrainer(PPOTrainerSync):
         self.num_fast_steps, self.alpha = settings["num_fast_steps"], settings["alpha"]
         self.trigger = EntropyTrigger.from_settings(settings["entropy_trigger"])
         with open_dict(config):
-            config.trainer.v1.trainer_mode = "sync"  # verl asks for this word wherever it tells synchronous from asynchronous
+            config.trainer.v1.trainer_mode = "sync"  # the value by which verl recognizes synchronous training
         super().__init__(config)
 
     def _init_resource_pool_mgr(self) -> None:
@@ -224,6 +225,6 @@ class SlowFastTrainer(PPOTrainerSync):
         if not (folder / STATE_FILE).is_file():
             raise FileNotFoundError(
                 f"{folder / STATE_FILE}: the entropy trigger's state is not in the checkpoint, which was saved without one; "
-                "leave out trainer.v1.sfpo.entropy_trigger, or start anew"
+                "remove trainer.v1.sfpo.entropy_trigger, or start a new run"
             )
         self.trigger.load_state_dict(json.loads((folder / STATE_FILE).read_text()))

@@ -130,7 +130,7 @@ def test_under_slurm_the_choice_is_slurms(start):
 
 def test_more_than_there_are_is_an_error_that_names_them(start):
     job = start(3, CUDA_VISIBLE_DEVICES="0,1")
-    assert job.communicate(timeout=LIMIT_SECONDS)[1] == "workflow.gpus: 3 GPUs asked for; CUDA_VISIBLE_DEVICES has 2: 0, 1\n"
+    assert job.communicate(timeout=LIMIT_SECONDS)[1] == "workflow.gpus: 3 GPUs requested; CUDA_VISIBLE_DEVICES has 2: 0, 1\n"
     assert job.returncode == 1
     assert start(-1).wait(LIMIT_SECONDS) == 2
 

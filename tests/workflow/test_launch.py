@@ -65,7 +65,7 @@ def test_tasks_of_a_slurm_step_share_the_processes_and_meet_where_srun_ran():
     pairs = dict(zip(told[::2], told[1::2], strict=True))
     assert pairs["--nproc-per-node"] == "8" and pairs["--nnodes"] == "2" and pairs["--node-rank"] == "1"
     assert pairs["--master-addr"] == "10.0.0.7" and pairs["--master-port"] == str(PORTS[31])
-    with pytest.raises(ValueError, match="15 processes cannot be shared out among 2 tasks"):
+    with pytest.raises(ValueError, match="15 processes cannot be divided evenly among 2 tasks"):
         torchrun_arguments(15, environment)
 
 
