@@ -42,7 +42,7 @@ def test_the_sides_take_turns_and_the_fastest_candidate_goes_on():
     assert (ratio.median, ratio.min, ratio.max, ratio.repetitions) == (2.0, 2.0, 2.0, 2)
 
 
-def test_an_arm_that_dies_is_named():
+def test_a_candidate_that_dies_is_named():
     with pytest.raises(CandidateFailed, match="count"):
         take_turns({"one": [Candidate(count, 1, {"seconds": 1.0, "fail": True})]}, Options("", repetitions=1, patience=0.0))
 
@@ -171,7 +171,7 @@ def test_a_part_that_was_stopped_is_wrong_and_keeps_what_it_had_measured():
 def test_a_cpu_is_never_slow_and_is_said_to_be_none():
     lines = lines_of_a_gpu()
     lines["update"][0]["share_of_a_product"] = 0.01
-    assert not_good(checked(lines, gpus=())) == {"all that a GPU decides": LEFT_OUT}
+    assert not_good(checked(lines, gpus=())) == {"everything specific to GPUs": LEFT_OUT}
 
 
 def test_a_part_over_its_limit_is_ended_with_all_that_it_started(tmp_path):
