@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from sfpo.config.suites import merged
+from sfpo.config.changes import merged
 from sfpo.schema import Schema
 
 S = TypeVar("S", bound=Schema)

@@ -5,6 +5,7 @@ per job (sfpo/settings.py). An unknown key or an invalid value raises ``ConfigEr
 is allowed. These modules do not import torch, so that they load fast.
 """
 
+from sfpo.config.changes import changed
 from sfpo.config.data import Benchmark, Dataset, GeneratedRows, KeptRows, Rows, TableRows
 from sfpo.config.execution import ROUNDING, Engine, Execution, JobResources, Resources
 from sfpo.config.methods import Arm, DynamicSampling, Objective, OverlongPenalty, at_rate
@@ -12,7 +13,7 @@ from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, Package
 from sfpo.config.names import Count, GraderName, Instruction, Name
 from sfpo.config.params import Params, load_params
 from sfpo.config.recipe import Lora, Optimizer, Packing, Reward, Sampler, Sampling, Train, Validation
-from sfpo.config.suites import CheckpointChoice, Evaluate, Item, Override, Suite, changed
+from sfpo.config.suites import CheckpointChoice, Evaluate, Item, Override, Suite
 
 __all__ = [
     "ROUNDING",

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
+from sfpo.config.changes import merged
 from sfpo.config.data import Benchmark, Dataset
 from sfpo.config.methods import Arm, Objective, at_rate
 from sfpo.config.models import Model
 from sfpo.config.names import Name
 from sfpo.config.plain_yaml import SECTIONS, PlainLoader, extended, undefined
-from sfpo.config.suites import LISTS, Suite, merged
+from sfpo.config.suites import LISTS, Suite
 from sfpo.schema import ConfigError, Schema, faults, parse
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sfpo.config.suites import merged
+from sfpo.config.changes import merged
 from sfpo.schema import ConfigError, nearest
 
 SECTIONS = ("suites", "arms", "objectives", "models", "datasets", "benchmarks")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from sfpo.config.changes import changed
 from sfpo.config.execution import Execution
 from sfpo.config.methods import Arm
 from sfpo.config.names import Count, Instruction, Name, Names, Whole
 from sfpo.config.recipe import Sampler, Sampling, Train
-from sfpo.schema import Schema, parse
-
-S = TypeVar("S", bound=Schema)
-
+from sfpo.schema import Schema
 
 CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_folds"]
 """Which checkpoint of a run is reported. best: highest accuracy on held-out rows of the training set. last. best_on_benchmarks:
@@ -185,22 +183,3 @@ class Suite(Schema):
         if self.sampler.library == "transformers" and together > 1:
             raise ValueError(f"execution.engine.tensor_parallel {together} needs sampler.library vllm")
         return self
-
-
-def changed(settings: S, changes: dict[str, Any], key: str) -> S:
-    """``settings`` with ``changes`` merged in, nested keys included.
-
-    Raises:
-        ConfigError: the changed settings are invalid; the message begins with ``key``.
-    """
-    return parse(type(settings), merged(settings.model_dump(), changes), key) if changes else settings
-
-
-def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``settings`` with the changes merged in, nested dicts key by key."""
-    both = {key: merged(settings[key], value) for key, value in changes.items() if _are_dicts(settings.get(key), value)}
-    return {**settings, **changes, **both}
-
-
-def _are_dicts(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)

@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 from sfpo.config import ModelLimits, Override, Params, Train
-from sfpo.config.suites import merged
+from sfpo.config.changes import merged
 from sfpo.schema import Schema, parse
 
 S = TypeVar("S", bound=Schema)

@@ -18,7 +18,7 @@ from sfpo.config import (
     Params,
     TableRows,
 )
-from sfpo.config.suites import merged
+from sfpo.config.changes import merged
 from sfpo.data.sources import mirror_files
 from sfpo.jobs.items import recorded, reports, runs, union
 from sfpo.jobs.overrides import instruction_of, limits_of, overridden, overrides_of, train_of
