@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,13 +220,23 @@ class Progress(logging.Handler):
             self._thread.join(timeout=5)
 
 
-def follow() -> Progress:
-    """Attach a display to Snakemake's logger, replacing its messages on jobs but not its errors."""
+def follow(dry_run: Callable[[], bool]) -> Progress:
+    """Attach a display to Snakemake's logger. In a terminal it replaces Snakemake's messages on jobs, but not its errors.
+
+    Args:
+        dry_run: whether Snakemake only shows what it would do, and so needs its own messages; known once it has started.
+    """
     logger = logging.getLogger("snakemake.logging")
     others = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
     progress = Progress(others=others)
+
+    def is_new(record: logging.LogRecord) -> bool:
+        replaced = progress.console.is_terminal and getattr(record, "event", None) in SHOWN_INSTEAD
+        return not replaced and record.msg != NO_NEWS
+
     for handler in others:
-        handler.addFilter(lambda record: getattr(record, "event", None) not in SHOWN_INSTEAD and record.msg != NO_NEWS)
+        handler.addFilter(lambda record: dry_run() or is_new(record))
+    progress.addFilter(lambda record: not dry_run())
     logger.addHandler(progress)
     return progress
 
