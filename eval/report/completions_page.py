@@ -39,7 +39,7 @@ def completions_page(items: Iterable[ReportSettings], root: Path = Path(".")) ->
     groups = [group for place, run in enumerate(runs) for group in _of_training(place, run, root)]
     left_out, groups = _thinned(groups)
     groups += [group for place, run in enumerate(runs) for group in _of_evaluation(place, f"evaluations/{run.path}", root)]
-    shown = [{"job": f"{run.model}, {run.dataset}", "name": f"{titles[run.arm]}, seed {run.seed}"} for run in runs]
+    shown = [{"job": f"{run.model}, {run.dataset}", "name": f"{titles.get(run.arm, run.arm)}, seed {run.seed}"} for run in runs]
     for folder in dict.fromkeys(folder for item in items for folder in item.base.values()):
         model = Path(folder).parent.name
         for job in dict.fromkeys(one["job"] for one in shown if one["job"].startswith(f"{model}, ")):
