@@ -43,7 +43,7 @@ def test_a_fresh_clone_has_nothing_to_do_and_reruns_what_a_change_makes_stale(cl
     assert planned(clone) == {}
     before = seen(clone)
     change_alpha(clone, 0.7)
-    assert planned(clone) == {"train_run": 1, "evaluate_run": 1, **REPORT}
+    assert planned(clone) == {"train_run": 1, "evaluate_run": 1, "record_step": 1, **REPORT}
     change_alpha(clone, 0.8)  # and back: the old result is the result again
     assert planned(clone) == {}
     change_alpha(clone, 0.7)
@@ -52,7 +52,7 @@ def test_a_fresh_clone_has_nothing_to_do_and_reruns_what_a_change_makes_stale(cl
     assert [name for name in before if before[name] != after[name]] == ["runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0"]
     assert planned(clone) == {}
     shutil.rmtree(clone / "runs/tiny/tiny-qwen2/arithmetic/grpo/seed0")
-    assert planned(clone) == {"train_run": 1, "evaluate_run": 1, **REPORT}
+    assert planned(clone) == {"train_run": 1, "evaluate_run": 1, "record_step": 1, **REPORT}
 
 
 def test_two_processes_a_job_end_in_the_same_table(built, clone):
@@ -73,7 +73,7 @@ def test_dvc_repro_reruns_the_same(clone):
     before = seen(clone)
     output = run(clone, "dvc", "repro")
     assert "Running stage 'train'" in output
-    assert finished(output) == {"train_run": 1, "train": 1, "evaluate_run": 1, "evaluate": 1, **REPORT}
+    assert finished(output) == {"train_run": 1, "train": 1, "evaluate_run": 1, "record_step": 1, "evaluate": 1, **REPORT}
     after = seen(clone)
     assert [name for name in before if before[name] != after[name]] == ["runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0"]
     assert "Data and pipelines are up to date" in run(clone, "dvc", "status")

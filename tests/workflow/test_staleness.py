@@ -20,7 +20,7 @@ from tests.workflow.pipeline import ENVIRONMENT, REPORT, change_alpha, changing,
 pytestmark = pytest.mark.pipeline
 
 SFPO = "runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0"
-STALE = {"train_run": 1, "evaluate_run": 1, **REPORT}
+STALE = {"train_run": 1, "evaluate_run": 1, "record_step": 1, **REPORT}
 
 
 def start(folder: Path, *targets: str) -> subprocess.Popen:
