@@ -40,7 +40,7 @@ SHOWN_INSTEAD = (
 """Snakemake's log events that the display replaces."""
 NO_NEWS = "Select jobs to execute..."
 """Logged at every turn of Snakemake's scheduler."""
-AGGREGATES = ("all", "prepare", "train", "evaluate", "report", "tables", "figures")
+AGGREGATES = ("all", "prepare", "train", "evaluate", "report")
 """Rules that only collect the outputs of others."""
 
 
@@ -256,7 +256,7 @@ def last_line(paths: list[str], tail: int = 2**16) -> str:
 
 
 def clock(seconds: float) -> str:
-    """ "1:02:03", or "2:03" under an hour."""
+    """Hours, minutes and seconds as in 1:02:03; under an hour as in 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

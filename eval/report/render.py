@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument("--completions", action="store_true", help="write results/<suite>/completions.html, of the same runs")
     what.add_argument("--report", action="store_true", help="write results/<suite>/report.html, of what these have written")
     what.add_argument("--headline", action="store_true", help="print the averages of those that show scores")
+    parser.add_argument("--data-mirror", help="of --report: as in the command that made the results")
     arguments = parser.parse_args(argv)
     try:
         items = asked = [load_settings(ReportSettings, path) for path in arguments.settings]
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             for item in items:
                 if (record_of(f"results/{item.suite}/items/{item.item}") or {}).get("settings_hash") != settings_hash(item):
                     raise ReportError(f"{item.item}: was not written with the settings that stand now; run the workflow again")
-            write_text(folder / "report.html", report_page(items, results))
+            write_text(folder / "report.html", report_page(items, results, arguments.data_mirror))
             write_page_record(results, "report_page", items, [str(results / "items" / item.item) for item in items])
             return
         if arguments.partial:

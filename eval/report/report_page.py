@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -20,8 +21,11 @@ FIRST = ("scores", "curves", "regime", "sensitivity", "trajectory", "arms", "tar
 """Kinds in the order in which a reader asks for them; the others follow as the suite names them."""
 
 
-def report_page(items: Iterable[ReportSettings], results: Path) -> str:
+def report_page(items: Iterable[ReportSettings], results: Path, data_mirror: str | None = None) -> str:
     """The page in HTML, from the files that the items have written below ``results``.
+
+    Args:
+        data_mirror: folder in place of the hub, for the commands that reproduce each item.
 
     Raises:
         ReportError: a file is missing.
@@ -31,7 +35,7 @@ def report_page(items: Iterable[ReportSettings], results: Path) -> str:
     arms = " and ".join(list(first.arms.values())[:2]) if len(first.arms) <= 2 else f"{len(first.arms)} methods"
     seeds = "one seed" if len(first.seeds) == 1 else f"{len(first.seeds)} seeds"
     about = f"{arms} on {', '.join(first.models)}, trained on {', '.join(first.datasets)}; {seeds}"
-    sections = [_section(item, results) for item in items]
+    sections = [_section(item, results, data_mirror) for item in items]
     links = "".join(f'<a href="#{item.item}">{escape(_title(item))}</a>' for item in items)
     beside = "".join(
         f'<a href="{name}.html">{words}</a>'
@@ -44,8 +48,9 @@ def _title(item: ReportSettings) -> str:
     return f"{item.title or item.shows.capitalize()} ({item.item})"
 
 
-def _section(item: ReportSettings, results: Path) -> str:
-    command = f"snakemake --cores all --config suite={item.suite} -- {item.item}"
+def _section(item: ReportSettings, results: Path, data_mirror: str | None) -> str:
+    mirror = f" data_mirror={shlex.quote(data_mirror)}" if data_mirror else ""
+    command = f"snakemake --cores all --config suite={item.suite}{mirror} -- {item.item}"
     parts = []
     for name, (caption, forms) in find_kind(item.shows).files(item).items():
         shown = _picture(results / f"{name}.png") if "png" in forms else _table(results / f"{name}.html")

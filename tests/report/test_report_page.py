@@ -66,6 +66,11 @@ def test_each_part_has_its_words_and_the_command_that_makes_it_again(results):
         assert f"snakemake --cores all --config suite=s -- {one.item}</code>" in page
 
 
+def test_the_command_names_the_data_mirror(results):
+    page = report_page(ITEMS, results, "/data/my mirror")
+    assert "--config suite=s data_mirror=&#x27;/data/my mirror&#x27; -- figure2</code>" in page
+
+
 def test_it_loads_nothing(results):
     page = report_page(ITEMS, results)
     assert not re.search(r"""(src|href)=["']?https?:""", page) and "<script" not in page

@@ -112,10 +112,11 @@ rule report_page:
         f"{RESULTS}/pages/report_page/record.json",
     params:
         settings=ITEM_SETTINGS,
+        mirror=f"--data-mirror {shlex.quote(PARAMS.data_mirror)}" if PARAMS.data_mirror else "",
     log:
         f"logs/{SUITE}/report/report_page.log",
     shell:
-        "{PYTHON} -m eval.report.render {params.settings} --report > {log} 2>&1"
+        "{PYTHON} -m eval.report.render {params.settings} --report {params.mirror} > {log} 2>&1"
 
 
 rule report:
