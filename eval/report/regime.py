@@ -27,6 +27,7 @@ from eval.report.targets import Target
 from sfpo.plan.price import break_even
 from sfpo.settings import ReportSettings
 
+RATIO_COLUMNS = [*GROUP, "target", "level", "arm", "rho", "ratio", "ratio_low", "ratio_high"]
 PRICES = np.geomspace(0.1, 300, 61)
 TARGETS = (Target(0.5), Target(0.8))
 PAPER_PASSES = 4
@@ -59,7 +60,7 @@ def ratios(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
 
     Returns:
         model, dataset, target, level (percent), arm, rho, ratio, ratio_low, ratio_high (95%, jackknife over seeds); missing as
-        ``ratio_of_costs`` says.
+        ``ratio_of_costs`` says. No rows where there is only one arm.
     """
     first, *others = settings.arms
     rows = []
@@ -74,7 +75,7 @@ def ratios(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
                     found = ratio_of_costs(curves[first], curves[arm], target.level, "price")
                     ends = {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
                     rows.append({**known, "arm": arm, "rho": rho, **ends})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=RATIO_COLUMNS)
 
 
 def paper_ratios() -> pd.DataFrame:
@@ -108,7 +109,7 @@ def regime_figure(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Rep
     look, titles = looks(settings.arms), panel_titles(settings)
     found, prices, paper = ratios(validation, settings), own_prices(metrics), paper_ratios()
     figure, panels = grid(len(TARGETS) * len(titles), len(TARGETS), height=2.5, sharey=True)
-    for place, (axes, (group, target)) in enumerate(zip(panels, _panels(found, titles), strict=True)):
+    for place, (axes, (group, target)) in enumerate(zip(panels, _panels(settings, titles), strict=True)):
         model, dataset = group
         of_panel = rows_of(found, model=model, dataset=dataset, target=target)
         _paper(axes, paper)
@@ -118,7 +119,8 @@ def regime_figure(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Rep
         axes.axhspan(1, 1e3, color=PAYS, alpha=0.06, linewidth=0)
         axes.axvline(rows_of(prices, model=model, dataset=dataset)["rho"].median(), **OWN_PRICE)
         axes.set(xscale="log", yscale="log", xlim=(PRICES[0], PRICES[-1]))
-        axes.set_title(f"{titles[group]}: to {of_panel['level'].iloc[0]:.1f}%\n({target})")
+        level = "" if of_panel.empty else f" {of_panel['level'].iloc[0]:.1f}%"
+        axes.set_title(f"{titles[group]}: to{level}\n({target})")
         _plain_logs(axes)
         if place % len(TARGETS) == 0:
             axes.set_ylabel(f"{next(iter(look.values())).title}'s cost over the arm's")
@@ -131,8 +133,8 @@ def regime_figure(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Rep
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def _panels(found: pd.DataFrame, titles: dict[tuple[str, str], str]) -> Iterator[tuple[tuple[str, str], str]]:
-    targets = list(dict.fromkeys(found["target"]))
+def _panels(settings: ReportSettings, titles: dict[tuple[str, str], str]) -> Iterator[tuple[tuple[str, str], str]]:
+    targets = [target.name(next(iter(settings.arms.values()))) for target in TARGETS]
     return iter([(group, target) for group in titles for target in targets])
 
 
@@ -262,7 +264,8 @@ def regime_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Repo
         "Pays from\nrho",
     ]
     caption = "Where an arm pays: cost to a target at the price of rollouts (rho)"
-    notes = [*missing_note(settings), *_notes(settings)]
+    alone = [] if rows else [f"{first} is the only method here: there is nothing to compare it with."]
+    notes = [*missing_note(settings), *alone, *_notes(settings)]
     frame = pd.DataFrame(rows)
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
 

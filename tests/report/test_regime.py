@@ -106,3 +106,15 @@ def test_the_figure_draws_the_curves_and_marks_the_prices():
 def test_an_arm_that_does_not_arrive_is_named_so():
     figure, _ = regime_figure(validation(speed=0.1), metrics(), settings())
     assert "SFPO (does not arrive)" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_one_arm_alone_is_drawn_and_said_to_have_no_other():
+    # As in the report of a suite of which only the first arm has finished.
+    settings = report_settings().model_copy(update={"arms": {"grpo": "GRPO"}, "seeds": [0, 1, 2]})
+    curves, records = (frame[frame["arm"] == "grpo"] for frame in (validation(), metrics()))
+    assert ratios(curves, settings).empty
+    table = regime_table(curves, records, settings)
+    assert table.frame.empty and "GRPO is the only method here" in table.markdown
+    figure, data = regime_figure(curves, records, settings)
+    assert set(data["series"]) == {"own price", "paper"}
+    plt.close(figure)

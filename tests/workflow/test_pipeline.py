@@ -52,7 +52,7 @@ def test_a_fresh_clone_has_nothing_to_do_and_reruns_what_a_change_makes_stale(cl
     assert [name for name in before if before[name] != after[name]] == ["runs/tiny/tiny-qwen2/arithmetic/sfpo/seed0"]
     assert planned(clone) == {}
     shutil.rmtree(clone / "runs/tiny/tiny-qwen2/arithmetic/grpo/seed0")
-    assert planned(clone) == {"train_run": 1, "evaluate_run": 1, "record_step": 1, **REPORT}
+    assert planned(clone) == {"train_run": 1, "evaluate_run": 1, **REPORT}  # the recorded step continues SFPO's run
 
 
 def test_two_processes_a_job_end_in_the_same_table(built, clone):
