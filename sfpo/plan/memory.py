@@ -91,22 +91,22 @@ class Job:
 class Packed:
     """A micro-batch, by its lengths: (prompt, its completions), ... in tokens."""
 
-    families: list[tuple[int, list[int]]]
+    groups: list[tuple[int, list[int]]]
     is_whole: bool
     """It is the whole mini-batch of its rank: when it starts there is no gradient yet."""
 
     @property
     def tokens(self) -> int:
-        return sum(prompt + sum(completions) for prompt, completions in self.families)
+        return sum(prompt + sum(completions) for prompt, completions in self.groups)
 
     @property
     def completion_tokens(self) -> int:
-        return sum(sum(completions) for _, completions in self.families)
+        return sum(sum(completions) for _, completions in self.groups)
 
     @property
     def shared(self) -> list[tuple[int, list[int]]]:
         """Families of several completions: attention takes each by itself, with a mask (sfpo.trainer.packing)."""
-        return [family for family in self.families if len(family[1]) > 1]
+        return [group for group in self.groups if len(group[1]) > 1]
 
     @property
     def masked_keys(self) -> int:
@@ -124,15 +124,15 @@ def filled(train: Train, micro_batch_tokens: int, limits: ModelLimits, ranks: in
     prompt, longest = limits.max_prompt_tokens, limits.max_completion_tokens
     rows = max(1, train.mini_batch_prompts * train.completions_per_prompt // ranks)
     left = max(micro_batch_tokens, prompt + longest)
-    families: list[tuple[int, list[int]]] = []
+    groups: list[tuple[int, list[int]]] = []
     while rows and left > prompt:
         left -= prompt
         completions: list[int] = []
         while rows and left and len(completions) < train.completions_per_prompt:
             completions.append(min(longest, left))
             left, rows = left - completions[-1], rows - 1
-        families.append((prompt, completions))
-    return Packed(families, is_whole=rows == 0)
+        groups.append((prompt, completions))
+    return Packed(groups, is_whole=rows == 0)
 
 
 def kept_by_layer(shape: Shape, packed: Packed, dtype: str, lora: Lora | None = None) -> float:
@@ -158,7 +158,7 @@ def kept_by_layer(shape: Shape, packed: Packed, dtype: str, lora: Lora | None = 
     kept += packed.mask_entries * size  # as what it adds to the logits
     if dtype == "float32":
         return kept + 2 * packed.masked_keys * heads * size
-    # Queries and keys are cast after the split, so that no piece of them is kept with the whole.
+    # Queries and keys are cast after the split, so that no segment of them is kept with the whole.
     return kept + (2 * packed.masked_keys - sum(sum(lengths) for _, lengths in packed.shared)) * heads * size
 
 

@@ -1,6 +1,6 @@
 r"""Sets of real numbers, however they are written: intervals, inequalities, set-builders, unions, differences, single points.
 
-``same_set`` reads both texts into sorted, merged pieces and compares these: (-1, 4), -1 < x < 4, \{x \mid -1 < x < 4\} and
+``same_set`` reads both texts into sorted, merged intervals and compares these: (-1, 4), -1 < x < 4, \{x \mid -1 < x < 4\} and
 (-1, 2) \cup [2, 4) are one set, [-1, 4) another. Bounds are constants; what holds a letter in a bound, whole numbers alone, or
 two variables is not read (None), and is for others to judge.
 """
@@ -11,8 +11,8 @@ import re
 from typing import Any
 
 from sfpo.rewards.expression import Unread, parse
+from sfpo.rewards.intervals import EVERYTHING, INFINITE, Interval, Intervals, Line
 from sfpo.rewards.numerals import TOLERANCE
-from sfpo.rewards.pieces import EVERYTHING, INFINITE, Line, Piece, Pieces
 from sfpo.rewards.values import real_constant
 
 _LIKE_A_SET = re.compile(
@@ -82,7 +82,7 @@ class _Reader(Line):
         super().__init__(tolerance)
         self.name: str | None = None
 
-    def read(self, text: str) -> Pieces:
+    def read(self, text: str) -> Intervals:
         text = _bare(text)
         if len(_split(text, _CUP)) > 1 and not _OR.search(text):
             return self.union(text)
@@ -108,23 +108,23 @@ class _Reader(Line):
 
     # ------------------------------------------------------------------ what is written with set signs
 
-    def union(self, text: str) -> Pieces:
-        found: Pieces = []
+    def union(self, text: str) -> Intervals:
+        found: Intervals = []
         for part in _split(text, _CUP):
             rest = _split(part, re.compile(r"\\(?:setminus|backslash)(?![A-Za-z])|(?<=[\]})]) ?- ?(?=\\\{)"))
-            pieces = self.intersection(rest[0])
+            intervals = self.intersection(rest[0])
             for removed in rest[1:]:
-                pieces = self.both(pieces, self.outside(self.intersection(removed)))
-            found += pieces
+                intervals = self.both(intervals, self.outside(self.intersection(removed)))
+            found += intervals
         return found
 
-    def intersection(self, text: str) -> Pieces:
+    def intersection(self, text: str) -> Intervals:
         found = EVERYTHING
         for part in _split(text, re.compile(r"\\cap(?![A-Za-z])")):
             found = self.both(found, self.atom(part.strip(" .")))
         return found
 
-    def atom(self, text: str) -> Pieces:
+    def atom(self, text: str) -> Intervals:
         if _REALS.fullmatch(text):
             return EVERYTHING
         if re.fullmatch(r"\\emptyset|\\\{ ?\\\}", text):
@@ -138,41 +138,41 @@ class _Reader(Line):
             if len(ends) == 2:
                 low, high = map(_bound, ends)
                 if low < high or (low == high and text[0] == "[" and text[-1] == "]"):
-                    return [Piece(low, text[0] == "[", high, text[-1] == "]")]
+                    return [Interval(low, text[0] == "[", high, text[-1] == "]")]
             elif len(ends) == 1 and re.search(r"\\(?:cup|cap|setminus)", text):
                 return self.union(text[1:-1])
         raise Unread("no set of real numbers")
 
-    def points(self, text: str) -> Pieces:
+    def points(self, text: str) -> Intervals:
         text = _bare(text)
         inner = text[2:-2] if text.startswith(r"\{") and text.endswith(r"\}") else text
         values = [_bound(part) for part in _split(_AND.sub(",", inner), re.compile("[,;]")) if part.strip()]
         if not values or any(abs(value) == INFINITE for value in values):
             raise Unread("no points")
-        return [Piece(value, True, value, True) for value in values]
+        return [Interval(value, True, value, True) for value in values]
 
     # ------------------------------------------------------------------ what is written with inequalities
 
-    def conditions(self, text: str) -> Pieces:
-        found: Pieces = []
+    def conditions(self, text: str) -> Intervals:
+        found: Intervals = []
         for case in _split(text, _OR):
-            pieces = EVERYTHING
+            intervals = EVERYTHING
             for part in _split(case, _AND):
-                pieces = self.both(pieces, self.enumeration(part))
-            found += pieces
+                intervals = self.both(intervals, self.enumeration(part))
+            found += intervals
         return found
 
-    def enumeration(self, text: str) -> Pieces:
+    def enumeration(self, text: str) -> Intervals:
         """Conditions with commas between: all hold, or, where they cannot, any does (x < 1, x > 3)."""
         parts = [self.condition(part) for part in _split(text, re.compile("[,;]")) if part.strip()]
         if not parts:
             raise Unread("no condition")
-        pieces = EVERYTHING
+        intervals = EVERYTHING
         for part in parts:
-            pieces = self.both(pieces, part)
-        return pieces if pieces or len(parts) == 1 else [piece for part in parts for piece in part]
+            intervals = self.both(intervals, part)
+        return intervals if intervals or len(parts) == 1 else [interval for part in parts for interval in part]
 
-    def condition(self, text: str) -> Pieces:
+    def condition(self, text: str) -> Intervals:
         text = _bare(text)
         if text.count(r"\pm") == 1 and (match := re.fullmatch(r"(.*?)(=|\\ne)(.*?)\\pm(.*)", text)):
             plus, minus = (self.condition(f"{match[1]}{match[2]} {match[3]}{sign}{match[4]}") for sign in "+-")
@@ -183,14 +183,14 @@ class _Reader(Line):
             return self.read(text) if r"\in" in text else self.union(text)
         if len(sides) != len(signs) + 1 or len(signs) > 2:
             raise Unread("no chain of inequalities")
-        pieces = EVERYTHING
+        intervals = EVERYTHING
         for left, sign, right in zip(sides[:-1], signs, sides[1:], strict=True):
-            pieces = self.both(pieces, self.inequality(left, sign, right))
+            intervals = self.both(intervals, self.inequality(left, sign, right))
         if len(signs) == 2 and not _is_name(_without_bars(sides[1])):
             raise Unread("no chain of inequalities about one variable")
-        return pieces
+        return intervals
 
-    def inequality(self, left: str, sign: str, right: str) -> Pieces:
+    def inequality(self, left: str, sign: str, right: str) -> Intervals:
         if not _is_name(_without_bars(left)):
             left, right = right, left
             sign = {"<": ">", ">": "<", "le": "ge", "ge": "le"}.get(sign, sign)
@@ -204,23 +204,23 @@ class _Reader(Line):
         if bound < 0 or sign not in ("<", "le", ">", "ge", "="):
             raise Unread("no distance")
         if sign == "=":
-            return [Piece(value, True, value, True) for value in {bound, -bound}]
-        near = [Piece(-bound, sign in ("le", ">"), bound, sign in ("le", ">"))] if bound or sign in ("le", ">") else []
-        inside = [piece for piece in near if piece.low < piece.high or piece.low_closed]
-        return inside if sign in ("<", "le") else self.outside([Piece(-bound, sign == ">", bound, sign == ">")])
+            return [Interval(value, True, value, True) for value in {bound, -bound}]
+        near = [Interval(-bound, sign in ("le", ">"), bound, sign in ("le", ">"))] if bound or sign in ("le", ">") else []
+        inside = [interval for interval in near if interval.low < interval.high or interval.low_closed]
+        return inside if sign in ("<", "le") else self.outside([Interval(-bound, sign == ">", bound, sign == ">")])
 
-    def ray(self, bound: Any, sign: str) -> Pieces:
+    def ray(self, bound: Any, sign: str) -> Intervals:
         if abs(bound) == INFINITE:
             if (sign == "<") == (bound > 0) and sign in "<>":
                 return EVERYTHING
             raise Unread("infinity is no bound")
         if sign == "=":
-            return [Piece(bound, True, bound, True)]
+            return [Interval(bound, True, bound, True)]
         if sign == "ne":
-            return self.outside([Piece(bound, True, bound, True)])
+            return self.outside([Interval(bound, True, bound, True)])
         if sign in ("<", "le"):
-            return [Piece(-INFINITE, False, bound, sign == "le")]
-        return [Piece(bound, sign == "ge", INFINITE, False)]
+            return [Interval(-INFINITE, False, bound, sign == "le")]
+        return [Interval(bound, sign == "ge", INFINITE, False)]
 
     def named(self, name: str) -> None:
         if self.name not in (None, name):

@@ -30,7 +30,7 @@ CHANGES_NOTHING = {"position_ids", "cache_position", "use_cache", "return_dict"}
 
 
 @dataclass(frozen=True)
-class Family:
+class PromptGroup:
     """A prompt and some of its completions, one after the other in the row."""
 
     prompt: int
@@ -43,7 +43,7 @@ class Family:
         """Several completions share the prompt. A prompt with its only completion is one plain sequence."""
         return len(self.completions) > 1
 
-    def pieces(self) -> list[int]:
+    def segments(self) -> list[int]:
         """Tokens of what attention takes one by one."""
         return [self.prompt, *self.completions] if self.shared else [self.prompt + self.completions[0]]
 
@@ -52,23 +52,23 @@ class Family:
 class GroupMask:
     """Stands where transformers passes an attention mask on: the layout of a row, and what its queries see."""
 
-    families: Sequence[Family]
+    groups: Sequence[PromptGroup]
     masks: list[list[Tensor | None]]
-    """For each piece of each family: [queries, keys] bool, True where a query sees a key; None: causal, as many queries as
+    """For each segment of each group: [queries, keys] bool, True where a query sees a key; None: causal, as many queries as
     keys. The keys of a completion are its prompt's and its own."""
 
 
-_families: ContextVar[Sequence[Family] | None] = ContextVar("families", default=None)
+_groups: ContextVar[Sequence[PromptGroup] | None] = ContextVar("groups", default=None)
 
 
 @contextmanager
-def packed(families: Sequence[Family]) -> Iterator[None]:
-    """While it is open, the model's forward pass takes a row of these families."""
-    token = _families.set(families)
+def packed(groups: Sequence[PromptGroup]) -> Iterator[None]:
+    """While it is open, the model's forward pass takes a row of these groups."""
+    token = _groups.set(groups)
     try:
         yield
     finally:
-        _families.reset(token)
+        _groups.reset(token)
 
 
 def group_mask(
@@ -94,11 +94,11 @@ def group_mask(
     Raises:
         ValueError: there are other tokens than those of the row (padding, a cache), or heads differ in what they see.
     """
-    families = _families.get() or [Family(q_length, [0])]
-    tokens = sum(sum(family.pieces()) for family in families)
+    groups = _groups.get() or [PromptGroup(q_length, [0])]
+    tokens = sum(sum(group.segments()) for group in groups)
     if (q_length, kv_length) != (tokens, tokens) or (attention_mask is not None and not attention_mask.all()):
         raise ValueError(f"packed attention takes {tokens} tokens and no padding, not {q_length} queries and {kv_length} keys")
-    longest = max(family.prompt + max(family.completions) for family in families)
+    longest = max(group.prompt + max(group.completions) for group in groups)
     mask = sdpa_mask(
         1, longest, longest, mask_function=mask_function, allow_is_causal_skip=False, use_vmap=use_vmap, device=device
     )
@@ -107,16 +107,16 @@ def group_mask(
         raise ValueError("packed attention has one mask for all heads, and this model has one for each")
     visible = visible[0, 0]
     is_causal = torch.equal(visible, torch.ones_like(visible).tril())
-    return GroupMask(families, [_masks(family, visible, is_causal) for family in families])
+    return GroupMask(groups, [_masks(group, visible, is_causal) for group in groups])
 
 
-def _masks(family: Family, visible: Tensor, is_causal: bool) -> list[Tensor | None]:
-    first = family.pieces()[0]
+def _masks(group: PromptGroup, visible: Tensor, is_causal: bool) -> list[Tensor | None]:
+    first = group.segments()[0]
     of_first = None if is_causal else visible[:first, :first]
-    if not family.shared:
+    if not group.shared:
         return [of_first]
-    ends = [family.prompt + completion for completion in family.completions]
-    return [of_first, *(visible[family.prompt : end, :end].contiguous() for end in ends)]
+    ends = [group.prompt + completion for completion in group.completions]
+    return [of_first, *(visible[group.prompt : end, :end].contiguous() for end in ends)]
 
 
 def packed_attention(
@@ -152,15 +152,15 @@ def packed_attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    sizes = [size for family in attention_mask.families for size in family.pieces()]
-    # One split, not a slice for each piece: the gradient of a slice is as large as what it was cut from.
-    pieces = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
+    sizes = [size for group in attention_mask.groups for size in group.segments()]
+    # One split, not a slice for each segment: the gradient of a slice is as large as what it was cut from.
+    segments = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
     outputs = []
     for masks in attention_mask.masks:
-        own_query, prompt_key, prompt_value = next(pieces)
+        own_query, prompt_key, prompt_value = next(segments)
         outputs.append(_attend(own_query, prompt_key, prompt_value, masks[0], scaling, softcap, s_aux))
         for mask in masks[1:]:
-            own_query, own_key, own_value = next(pieces)
+            own_query, own_key, own_value = next(segments)
             keys, values = torch.cat([prompt_key, own_key], 2), torch.cat([prompt_value, own_value], 2)
             outputs.append(_attend(own_query, keys, values, mask, scaling, softcap, s_aux))
     return torch.cat([output.transpose(1, 2) for output in outputs], 1), None
@@ -175,7 +175,7 @@ def _attend(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Attention of one piece: [1, heads, queries, d]."""
+    """Attention of one segment: [1, heads, queries, d]."""
     if softcap is None and sinks is None:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -16,7 +16,7 @@ from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import rng, seed_of
 from sfpo.settings import Recipe
 from sfpo.trainer.metrics import PhaseClock
-from sfpo.trainer.packing import deal
+from sfpo.trainer.packing import balanced_partition
 from sfpo.types import Completion, Prompt, RolloutGroup
 
 Seed = tuple[int | str, ...]
@@ -142,7 +142,7 @@ class Collector:
         of_an_engine = self.tensor_parallel
         most = [len(prompt.token_ids) + samples * self.recipe.limits.max_completion_tokens for prompt in prompts]
         before = _earlier_places(prompts)
-        own = deal(most, self.ranks.size // of_an_engine)[self.ranks.rank // of_an_engine]
+        own = balanced_partition(most, self.ranks.size // of_an_engine)[self.ranks.rank // of_an_engine]
         asked = [(prompts[place], sample) for place in own for sample in range(samples)]
         numbers = [before[place] * samples + sample for place in own for sample in range(samples)]
         seeds = [seed_of(*seed, prompt.id, number) for (prompt, _), number in zip(asked, numbers, strict=True)]

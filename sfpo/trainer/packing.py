@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sfpo.trainer.attention import Family
+from sfpo.trainer.attention import PromptGroup
 
 Layout = Literal["groups", "padded", "sequences"]
 
@@ -33,7 +33,7 @@ class MicroBatch:
     """[r, t]"""
     position_ids: Tensor | None
     """[1, t]; None: the model's own, 0 to t - 1."""
-    families: list[Family] | None
+    groups: list[PromptGroup] | None
     """What stands in the row; None: each row is one prompt + completion, and padding."""
     positions: Tensor
     """[n]: indices into the r * t positions whose output predicts a completion token."""
@@ -79,7 +79,7 @@ def micro_batches(
         yield lay_out(cuts[rank][place] if place < len(cuts[rank]) else [], prompt_ids, completion_ids, device)
 
 
-def deal(tokens: Sequence[int], shares: int) -> list[list[int]]:
+def balanced_partition(tokens: Sequence[int], shares: int) -> list[list[int]]:
     """Indices of ``tokens`` in ``shares`` lists of about the same sum: the longest first, each to the shortest list so far."""
     lists: list[list[int]] = [[] for _ in range(shares)]
     sums = [0] * shares
@@ -100,7 +100,7 @@ def _shares(
         else:
             groups.append([row])
     tokens = [len(prompt_ids[group[0]]) + sum(len(completion_ids[row]) for row in group) for group in groups]
-    return [[row for index in indices for row in groups[index]] for indices in deal(tokens, ranks)]
+    return [[row for index in indices for row in groups[index]] for indices in balanced_partition(tokens, ranks)]
 
 
 def _cut_groups(
@@ -143,11 +143,11 @@ def _pack(
     positions: list[int] = []
     targets: list[int] = []
     tokens: list[int] = []
-    families: list[Family] = []
+    groups: list[PromptGroup] = []
     prompt: list[int] = []
     prompt_end = 0
     if not rows:  # some token that predicts nothing
-        input_ids, position_ids, families = [0], [0], [Family(1, [0])]
+        input_ids, position_ids, groups = [0], [0], [PromptGroup(1, [0])]
     for place, row in enumerate(rows):
         completion = completion_ids[row]
         if place == 0 or prompt_ids[row] != prompt:
@@ -155,8 +155,8 @@ def _pack(
             input_ids += prompt
             position_ids += range(len(prompt))
             prompt_end = len(input_ids)
-            families.append(Family(len(prompt), []))
-        families[-1].completions.append(len(completion))
+            groups.append(PromptGroup(len(prompt), []))
+        groups[-1].completions.append(len(completion))
         # The prompt's last position predicts the first token of every completion, each further token its successor.
         positions += [prompt_end - 1, *range(len(input_ids), len(input_ids) + len(completion) - 1)][: len(completion)]
         input_ids += completion
@@ -168,7 +168,7 @@ def _pack(
         rows=rows,
         input_ids=as_tensor([input_ids]),
         position_ids=as_tensor([position_ids]),
-        families=families,
+        groups=groups,
         positions=as_tensor(positions),
         targets=as_tensor(targets),
         tokens=as_tensor(tokens),
@@ -194,7 +194,7 @@ def _pad(
         rows=rows,
         input_ids=as_tensor([sequence + [0] * (width - len(sequence)) for sequence in sequences]),
         position_ids=None,
-        families=None,
+        groups=None,
         positions=as_tensor(positions),
         targets=as_tensor(targets),
         tokens=as_tensor(tokens),

@@ -7,7 +7,7 @@ from typing import Any
 
 from sfpo.algorithms.advantages import group_advantages, zero_variance
 from sfpo.algorithms.update_rules import StepReport
-from sfpo.rollouts.weight_sync import sampler_gap
+from sfpo.rollouts.sampler_gap import sampler_gap
 from sfpo.trainer.batching import rewards_of, sampler_logprobs_of
 from sfpo.trainer.collector import Rollouts
 from sfpo.trainer.metrics import peak_memory_mb

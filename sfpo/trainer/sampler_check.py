@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sfpo.config import Sampler, Sampling, Train
 from sfpo.rollouts.engine import Request, RolloutEngine
-from sfpo.rollouts.weight_sync import SamplerGap, sampler_gap
+from sfpo.rollouts.sampler_gap import SamplerGap, sampler_gap
 from sfpo.seeding import rng, seed_of
 from sfpo.trainer.canary import moved
 from sfpo.trainer.policy import Policy

@@ -120,11 +120,11 @@ class Scorer(nn.Module):
         """[r, t, width]: what the body makes of a micro-batch, called as the model calls it."""
         self.forget_lengths()
         given: dict[str, Any] = {"input_ids": micro.input_ids, **self.without_cache}
-        if micro.families is None:
+        if micro.groups is None:
             return self._last_hidden(given)
         # All positions are there: said outright, or transformers would cut the row where positions start anew.
         given |= {"position_ids": micro.position_ids, "attention_mask": torch.ones_like(micro.input_ids)}
-        with packed(micro.families):
+        with packed(micro.groups):
             return self._last_hidden(given)
 
     def _last_hidden(self, given: dict[str, Any]) -> Tensor:

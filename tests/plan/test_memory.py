@@ -45,17 +45,17 @@ def job(config=QWEN2, limits=(4, 6), snapshots=0, device="cpu", ranks=1, dtype="
 
 
 def test_a_micro_batch_is_filled_with_full_lengths():
-    def families(tokens: int, ranks: int = 1, **train):
+    def groups(tokens: int, ranks: int = 1, **train):
         one = job(micro_batch_tokens=tokens, **train)
         packed = filled(one.train, tokens, one.limits, ranks)
-        return packed.families, packed.is_whole
+        return packed.groups, packed.is_whole
 
-    assert families(16) == ([(4, [6, 6])], False)
-    assert families(19) == ([(4, [6, 6])], False)  # 3 are left, too few for a prompt
-    assert families(24) == ([(4, [6, 6]), (4, [4])], False)
-    assert families(100) == ([(4, [6, 6]), (4, [6, 6])], True)  # the whole mini-batch
-    assert families(1) == ([(4, [6])], False)  # one completion with its prompt always fits
-    assert families(100, ranks=2) == ([(4, [6, 6])], True)  # 4 completions, 2 on each rank
+    assert groups(16) == ([(4, [6, 6])], False)
+    assert groups(19) == ([(4, [6, 6])], False)  # 3 are left, too few for a prompt
+    assert groups(24) == ([(4, [6, 6]), (4, [4])], False)
+    assert groups(100) == ([(4, [6, 6]), (4, [6, 6])], True)  # the whole mini-batch
+    assert groups(1) == ([(4, [6])], False)  # one completion with its prompt always fits
+    assert groups(100, ranks=2) == ([(4, [6, 6])], True)  # 4 completions, 2 on each rank
 
 
 def test_parts_by_hand():

@@ -1,4 +1,4 @@
-"""Sets of real numbers in their many spellings, and the arithmetic of their pieces."""
+"""Sets of real numbers in their many spellings, and the arithmetic of their intervals."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfpo.rewards.pieces import Line, Piece
+from sfpo.rewards.intervals import Interval, Line
 from sfpo.rewards.real_sets import as_interval, same_set
 
 
@@ -57,21 +57,21 @@ def test_chains_with_letters_as_bounds(text, interval):
 
 
 ends = st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans(), st.booleans())
-pieces = st.lists(
-    ends.filter(lambda end: end[0] < end[1]).map(lambda end: Piece(float(end[0]), end[2], float(end[1]), end[3])), max_size=4
+intervals = st.lists(
+    ends.filter(lambda end: end[0] < end[1]).map(lambda end: Interval(float(end[0]), end[2], float(end[1]), end[3])), max_size=4
 )
 
 
-def holds(pieces, value):
+def holds(intervals, value):
     return any(
-        piece.low < value < piece.high
-        or (value == piece.low and piece.low_closed)
-        or (value == piece.high and piece.high_closed)
-        for piece in pieces
+        interval.low < value < interval.high
+        or (value == interval.low and interval.low_closed)
+        or (value == interval.high and interval.high_closed)
+        for interval in intervals
     )
 
 
-@given(pieces, pieces)
+@given(intervals, intervals)
 def test_pieces_hold_what_sets_would(left, right):
     line = Line(1e-15)
     for value in (step / 2 for step in range(-1, 21)):
@@ -80,7 +80,7 @@ def test_pieces_hold_what_sets_would(left, right):
         assert holds(line.both(left, right), value) == (holds(left, value) and holds(right, value))
 
 
-@given(pieces)
+@given(intervals)
 def test_merged_pieces_do_not_touch(found):
     line = Line(1e-15)
     merged = line.merged(found)

@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM
 from sfpo.config import Sampling
 from sfpo.rollouts import make_engine
 from sfpo.rollouts.engine import EngineFailure, Request, stop_token_ids
+from sfpo.rollouts.sampler_gap import sampler_gap
 from sfpo.rollouts.transformers_engine import SeededSampler, own_attention
-from sfpo.rollouts.weight_sync import sampler_gap
 from sfpo.seeding import seed_of
 from sfpo.trainer.policy import Policy
 

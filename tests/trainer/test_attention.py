@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, Llama4TextConfig, LlamaConfig, Qwen2Config
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
-from sfpo.trainer.attention import ATTENTION, Family, group_mask, packed, packed_attention
+from sfpo.trainer.attention import ATTENTION, PromptGroup, group_mask, packed, packed_attention
 from sfpo.trainer.packing import micro_batches
 
 CPU = torch.device("cpu")
@@ -29,8 +29,8 @@ CONFIGS = {
 
 def test_masks_by_hand():
     # Two completions, of 1 and 2 tokens, of a prompt of 2; then a plain sequence of 1 + 3. A window of 3 tokens.
-    families = [Family(2, [1, 2]), Family(1, [3])]
-    with packed(families):
+    groups = [PromptGroup(2, [1, 2]), PromptGroup(1, [3])]
+    with packed(groups):
         causal = group_mask(1, 9, 9, causal_mask_function)
         window = group_mask(1, 9, 9, sliding_window_causal_mask_function(3))
     shown = lambda masks: [None if mask is None else mask.int().tolist() for mask in masks]  # noqa: E731
@@ -53,16 +53,16 @@ def models(request):
     return plain, packed
 
 
-families = st.lists(st.tuples(st.integers(1, 6), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=4)
+groups = st.lists(st.tuples(st.integers(1, 6), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=4)
 
 
 @settings(max_examples=15, deadline=None)
-@given(families=families, max_tokens=st.integers(1, 80), seed=st.integers(0, 99))
-def test_packed_is_one_by_one_in_loss_and_gradients(models, families, max_tokens, seed):
+@given(groups=groups, max_tokens=st.integers(1, 80), seed=st.integers(0, 99))
+def test_packed_is_one_by_one_in_loss_and_gradients(models, groups, max_tokens, seed):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda length: torch.randint(50, (length,), generator=generator).tolist()  # noqa: E731
     prompts, completions = [], []
-    for prompt_length, lengths in families:
+    for prompt_length, lengths in groups:
         prompt = draw(prompt_length)
         prompts += [prompt] * len(lengths)
         completions += [draw(length) for length in lengths]
@@ -80,7 +80,7 @@ def test_packed_is_one_by_one_in_loss_and_gradients(models, families, max_tokens
     seen, sums = torch.full((total,), torch.nan), [torch.zeros_like(parameter) for parameter in ours.parameters()]
     for micro in micro_batches(prompts, completions, max_tokens, CPU):
         assert micro.input_ids.numel() <= max_tokens or len(micro.rows) == 1
-        with packed(micro.families):
+        with packed(micro.groups):
             logits = ours(
                 input_ids=micro.input_ids,
                 position_ids=micro.position_ids,
@@ -116,7 +116,7 @@ def test_what_attention_does_not_know_is_named():
 
 
 def test_a_mask_is_made_for_the_row_alone():
-    with packed([Family(2, [1, 2])]), pytest.raises(ValueError, match="takes 5 tokens and no padding, not 6 queries"):
+    with packed([PromptGroup(2, [1, 2])]), pytest.raises(ValueError, match="takes 5 tokens and no padding, not 6 queries"):
         group_mask(1, 6, 6, causal_mask_function)
     with pytest.raises(ValueError, match="no padding"):
         group_mask(1, 3, 3, causal_mask_function, attention_mask=torch.tensor([[True, True, False]]))

@@ -2,7 +2,7 @@
 
 import torch
 
-from sfpo.trainer.packing import deal, micro_batches
+from sfpo.trainer.packing import balanced_partition, micro_batches
 
 CPU = torch.device("cpu")
 
@@ -16,7 +16,7 @@ def test_one_micro_batch_by_hand():
     assert micro.positions.tolist() == [1, 1, 3, 5, 6, 7]
     assert micro.targets.tolist() == [3, 8, 9, 5, 6, 7]
     assert micro.rows == [0, 1, 2] and micro.tokens.tolist() == [0, 1, 2, 3, 4, 5]
-    assert [(family.prompt, family.completions) for family in micro.families] == [(2, [1, 2]), (1, [3])]
+    assert [(group.prompt, group.completions) for group in micro.groups] == [(2, [1, 2]), (1, [3])]
 
 
 def test_padded_rows_by_hand():
@@ -27,7 +27,7 @@ def test_padded_rows_by_hand():
     # 8 is predicted at position 1 of the first row, 9 at 2; 5, 6, 7 at 0, 1, 2 of the second, which are 4, 5, 6 of both.
     assert first.positions.tolist() == [1, 2, 4, 5, 6] and first.targets.tolist() == [8, 9, 5, 6, 7]
     # Of the batch's tokens 3 | 8 9 | 5 6 7 these are numbers 1 to 5.
-    assert first.tokens.tolist() == [1, 2, 3, 4, 5] and first.families is None and first.position_ids is None
+    assert first.tokens.tolist() == [1, 2, 3, 4, 5] and first.groups is None and first.position_ids is None
     assert second.rows == [0] and second.input_ids.tolist() == [[1, 2, 3]] and second.tokens.tolist() == [0]
     (both,) = micro_batches(prompts[:2], completions[:2], max_tokens=8, device=CPU, layout="padded")
     assert both.input_ids.tolist() == [[1, 2, 8, 9], [1, 2, 3, 0]] and both.targets.tolist() == [8, 9, 3]
@@ -58,8 +58,8 @@ def test_left_out_rows_are_not_in_it():
 
 def test_the_longest_are_dealt_first_each_to_the_shortest_share():
     # 9 to the first, 7 to the second, 5 to the second (12), 4 to the first (13), 3 to the second (15), 1 to the first (14).
-    assert deal([4, 9, 1, 7, 3, 5], 2) == [[0, 1, 2], [3, 4, 5]]
-    assert deal([4, 9, 1], 1) == [[0, 1, 2]] and deal([5], 3) == [[0], [], []]
+    assert balanced_partition([4, 9, 1, 7, 3, 5], 2) == [[0, 1, 2], [3, 4, 5]]
+    assert balanced_partition([4, 9, 1], 1) == [[0, 1, 2]] and balanced_partition([5], 3) == [[0], [], []]
 
 
 def test_ranks_share_the_rows_group_by_group_in_as_many_micro_batches_each():
