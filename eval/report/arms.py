@@ -63,7 +63,7 @@ def arms_table(
     frame = frame.assign(trigger=[triggers[key] for key in zip(*(frame[c] for c in (*GROUP, "arm")), strict=True)])
     first = next(iter(settings.arms.values()))
     names = ["Test\naccuracy", "Equal\nrollouts", "Equal\npasses", "Equal\ntime"]
-    heads = [head for name in names for head in (name, f"gain over\n{first}")] + ["Trigger\nfired at"]
+    heads = [head for name in names for head in (name, f"Gain over\n{first}")] + ["Trigger\nfired at"]
     groups = frame.groupby(GROUP, sort=False)
     blocks = [_block(rows, settings, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
     caption = "Test accuracy, and validation accuracy at equal rollouts, backward passes and training time (%)"
