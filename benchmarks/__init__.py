@@ -1,1 +1,2 @@
-"""Speed, memory and robustness, measured. ``make bench`` compares with peers within one run; see docs/performance.md."""
+"""Benchmarks of speed, memory and fault tolerance. ``make bench`` also runs the peers that it compares with; see
+docs/performance.md."""

@@ -42,11 +42,11 @@ SAME = "continues; ends with the same bits"
 STOPPED = f"exit status {Interrupted.EXIT_CODE} after the step; {SAME}"
 FULL = f"stops, last state intact; with more room {SAME}"
 OTHERS: list[tuple[str, str, Callable[[Lab, str], str], str]] = [
-    ("SIGTERM", STOPPED, faults.told_to_stop, "grpo"),
-    ("SIGTERM", STOPPED, faults.told_to_stop, "sfpo"),
+    ("SIGTERM", STOPPED, faults.terminated, "grpo"),
+    ("SIGTERM", STOPPED, faults.terminated, "sfpo"),
     ("Disk too small for the second save", FULL, faults.too_small, "sfpo"),
     ("Disk fills up during the second save", FULL, faults.filled_up, "grpo"),
-    ("Newest state damaged, twice", f"found by checksum, the state before it used; {SAME}", faults.corrupted, "sfpo"),
+    ("Newest state corrupted, twice", f"detected by checksum, the previous state used; {SAME}", faults.corrupted, "sfpo"),
     ("A second process on the run", "stops and names the first, which is not disturbed", faults.locked, "grpo"),
     ("Rewards that overflow", "updates skipped and counted; then stops with the batch saved", faults.poisoned, "grpo"),
     ("A learning rate that destroys the weights", "stops with the batch saved", faults.destroyed, "grpo"),
@@ -89,8 +89,8 @@ def run_all(folder: Path) -> tuple[list[Outcome], list[Kill]]:
     lab = make_lab(folder)
     runs = list(lab.settings)
 
-    def told_of(arm: str) -> str:
-        return faults.tell_kills([kill for seed in SEEDS for kill in kills[arm, seed].result()])
+    def kills_of(arm: str) -> str:
+        return faults.describe_kills([kill for seed in SEEDS for kill in kills[arm, seed].result()])
 
     with ThreadPoolExecutor(JOBS_AT_ONCE) as pool:
         list(pool.map(lambda run: lab.measure(*run), runs))
@@ -98,9 +98,9 @@ def run_all(folder: Path) -> tuple[list[Outcome], list[Kill]]:
         others = [
             pool.submit(outcome, f"{fault} ({arm})", expected, partial(act, lab, arm)) for fault, expected, act, arm in OTHERS
         ]
-        of_arms = [outcome(f"SIGKILL at random moments ({arm})", SAME, partial(told_of, arm)) for arm in ARMS]
-        told = [kill for future in kills.values() if future.exception() is None for kill in future.result()]
-        return of_arms + [future.result() for future in others], told
+        of_arms = [outcome(f"SIGKILL at random moments ({arm})", SAME, partial(kills_of, arm)) for arm in ARMS]
+        all_kills = [kill for future in kills.values() if future.exception() is None for kill in future.result()]
+        return of_arms + [future.result() for future in others], all_kills
 
 
 def markdown(outcomes: list[Outcome], kills: list[Kill], seconds: float) -> str:
@@ -146,8 +146,8 @@ def main() -> None:
     outcomes, kills = run_all(folder)
     seconds = time.monotonic() - began
     facts = {"seconds": round(seconds), "versions": versions(), "hardware": hardware()}
-    told = {"outcomes": [asdict(one) for one in outcomes], "kills": [asdict(kill) for kill in kills]}
-    write_json(results / "chaos.json", {**told, **facts})
+    record = {"outcomes": [asdict(one) for one in outcomes], "kills": [asdict(kill) for kill in kills]}
+    write_json(results / "chaos.json", {**record, **facts})
     write_text(results / "chaos.md", markdown(outcomes, kills, seconds))
     print((results / "chaos.md").read_text())
     if any(one.as_expected is False for one in outcomes):

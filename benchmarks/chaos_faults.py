@@ -29,7 +29,7 @@ from sfpo.trainer.loop import Interrupted
 from tests.changes import changed
 
 AIMS = ("start", "steps", "steps", "save", "save")
-"""What the kills of one run aim at, in a random order after one at its first export, before anything is saved."""
+"""Targets of the kills of one run, in random order after a first kill during its first export, before anything is saved."""
 PUBLISHED = ("best", "last", "exports")
 """The appearance of each, in this order, is followed by a kill."""
 TRIES = 20
@@ -43,19 +43,19 @@ CHANGES_OF_EXECUTION: tuple[dict[str, Any], ...] = (
         "execution__max_skipped_updates": 8,
     },
 )
-"""None of these rounds differently; the last is what the undisturbed run has, which its summary records."""
+"""Changes of execution settings that do not affect rounding. The last equals the undisturbed run, whose summary is compared."""
 SELDOM = 4 * SAVE_EVERY
-"""Steps between saves where validations in between must be found."""
+"""Steps between saves, for faults that need a validation between two saves."""
 LONG_LINE = 200 * 2**20
 MAX_SKIPPED = 3
 OVERFLOWING_REWARD = 1e308
-"""Finite in the settings' float64, infinite in float32: groups of mixed outcomes get advantages that are not a number."""
+"""Finite in the settings' float64 but infinite in float32: groups with mixed outcomes get NaN advantages."""
 DESTRUCTIVE_RATE = 1e30
 RANKS, RANK_KILLS, STEPS_APART = 2, 10, 3
 LIMIT_OF_AN_END = 60.0
 """Seconds from the death of one process to the end of the job."""
 AMPLE = 100
-"""Room for so many times the weights holds all that a run writes."""
+"""Disk space, as a multiple of the weights, that is enough for a whole run."""
 
 
 class Skipped(RuntimeError):
@@ -67,7 +67,7 @@ class Skipped(RuntimeError):
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a SIGKILL landed, read from what the process left."""
+    """Where a SIGKILL hit, as seen from the files on disk."""
 
     run: str
     aim: str
@@ -79,7 +79,7 @@ class Kill:
 
 
 def killed(lab: Lab, arm: str, seed: int, aims: tuple[str, ...] = AIMS) -> list[Kill]:
-    """A run killed at its first export, then once for each aim in a random order, and finished."""
+    """Kill a run during its first export, then once for each target in random order, and let it finish."""
     random = rng("chaos", arm, seed)
     kills = []
     with lab.job("killed", arm, seed) as job:
@@ -93,7 +93,7 @@ def killed(lab: Lab, arm: str, seed: int, aims: tuple[str, ...] = AIMS) -> list[
 
 
 def rank_killed(lab: Lab, arm: str) -> str:
-    """A run of two processes, one of which is killed at a random moment, several times over."""
+    """Kill one of a run's two processes at a random moment, several times."""
     random = rng("chaos", "ranks", arm)
     with lab.job("two ranks undisturbed", arm, 0, RANKS) as whole:
         demand(whole.launch().end() == 0, f"the undisturbed run failed: {whole.tail()}")
@@ -106,12 +106,12 @@ def rank_killed(lab: Lab, arm: str) -> str:
             steps.append(job.step())
         job.finish(whole.folder)
     demand(max(seconds) < LIMIT_OF_AN_END, f"the job took {max(seconds):.0f} s to end")
-    told = f"{RANK_KILLS} kills after steps {', '.join(map(str, steps))}; ended within {max(seconds):.0f} s, naming the process"
-    return f"{told}; same bits as {RANKS} undisturbed processes"
+    text = f"{RANK_KILLS} kills after steps {', '.join(map(str, steps))}; ended within {max(seconds):.0f} s, naming the process"
+    return f"{text}; same bits as {RANKS} undisturbed processes"
 
 
 def reach(job: Job, aim: str, pace: Pace, random: Random) -> None:
-    """Wait for a random moment of the kind ``aim``: start, steps (past a new save), save (the one after a new save), export."""
+    """Wait for a random moment of kind ``aim``: start, steps (after a new save), save (during the next save), export."""
     if aim == "start":
         time.sleep(random.uniform(0.0, pace.start_up))
         return
@@ -137,7 +137,7 @@ def post_mortem(job: Job, aim: str) -> Kill:
     return Kill(run, aim, landed, job.step(), job.saved(), unfinished)
 
 
-def tell_kills(kills: list[Kill]) -> str:
+def describe_kills(kills: list[Kill]) -> str:
     where = Counter(kill.landed for kill in kills)
     steps = ", ".join(str(step) for step in sorted({kill.after_step for kill in kills}))
     counts = ", ".join(f"{count} in {place}" for place, count in where.most_common())
@@ -147,8 +147,8 @@ def tell_kills(kills: list[Kill]) -> str:
 # ---------------------------------------------------------------------------------------------- the other faults
 
 
-def told_to_stop(lab: Lab, arm: str) -> str:
-    """Two SIGTERMs, each past a new save."""
+def terminated(lab: Lab, arm: str) -> str:
+    """Send SIGTERM twice, each time after a new save."""
     random, stopped = rng("chaos", "stop", arm), []
     with lab.job("stopped", arm, 0) as job:
         for _ in range(2):
@@ -157,16 +157,16 @@ def told_to_stop(lab: Lab, arm: str) -> str:
             job.process.send_signal(signal.SIGTERM)
             status = job.end()
             demand(status == Interrupted.EXIT_CODE, f"exit status {status}")
-            told = said(r"SIGTERM: saved after step (\d+)", job.log(), "it did not say that it saved")
-            demand(int(told[1]) == job.saved(), "it did not say what it saved")
+            match = said(r"SIGTERM: saved after step (\d+)", job.log(), "the log does not say that it saved")
+            demand(int(match[1]) == job.saved(), "the log names another step than the saved one")
             stopped.append(job.saved())
         job.finish(lab.reference(arm, 0))
-        demand(f"continuing after step {stopped[-1]}" in job.log(), "it did not go on from there")
+        demand(f"resuming after step {stopped[-1]}" in job.log(), "it did not resume from there")
     return f"exit status {Interrupted.EXIT_CODE} twice, saved after steps {' and '.join(map(str, stopped))}; same bits"
 
 
 def corrupted(lab: Lab, arm: str) -> str:
-    """The newest of two states damaged, twice: a flipped byte, and a file cut in half."""
+    """Corrupt the newest of two states, twice: by a flipped byte, and by a truncated file."""
     seen = []
     with lab.job("corrupted", arm, 0) as job:
         for damage in (flip_a_byte, cut_in_half):
@@ -175,12 +175,12 @@ def corrupted(lab: Lab, arm: str) -> str:
             newest = job.state / f"step_{job.saved():06d}"
             damage(newest)
             older = [int(path.name.removeprefix("step_")) for path in job.state.glob("step_*") if path != newest]
-            job.launch().wait(lambda: "continuing after step" in job.log() or job.step() == 0)
-            silent = f"the damage was not said: {job.tail()}"
-            told = said(r"(step_\d+) is not used: \S+/(\S+): (damaged)", job.log(), silent)
-            demand(told[1] == newest.name, silent)
-            demand(f"continuing after step {max(older)}" in job.log(), "the state before it was not used")
-            seen.append(f"{told[2]} of {told[1]} called {told[3]}, went on after step {max(older)}")
+            job.launch().wait(lambda: "resuming after step" in job.log() or job.step() == 0)
+            silent = f"the log does not report the corrupt state: {job.tail()}"
+            match = said(r"(step_\d+) is not used: \S+/(\S+): (damaged)", job.log(), silent)
+            demand(match[1] == newest.name, silent)
+            demand(f"resuming after step {max(older)}" in job.log(), "the previous state was not used")
+            seen.append(f"{match[2]} of {match[1]} reported as {match[3]}, resumed after step {max(older)}")
             job.kill()
         job.finish(lab.reference(arm, 0))
     return "; ".join([*seen, "same bits"])
@@ -199,15 +199,15 @@ def cut_in_half(state: Path) -> None:
 
 
 def locked(lab: Lab, arm: str) -> str:
-    """A second process on a folder whose first one is held still, so that it cannot end meanwhile."""
+    """Start a second process on the folder of a running job, which is suspended so that it cannot end in the meantime."""
     with lab.job("locked", arm, 0) as job, Job(job.folder, job.settings) as second:
         job.launch().wait_for_a_save()
         job.process.send_signal(signal.SIGSTOP)
         status = second.launch().end()
         ended = f"the second ended with {status}: {second.tail()}"
         demand(status == 1, ended)
-        told = said(r"RunLocked: \S+: (process (\d+) on \S+) trains this run already", second.log(), ended)
-        demand(int(told[2]) == job.process.pid, f"it named {told[1]}, the first is process {job.process.pid}")
+        match = said(r"RunLocked: \S+: (process (\d+) on \S+) is already training this run", second.log(), ended)
+        demand(int(match[2]) == job.process.pid, f"it named {match[1]}, the first is process {job.process.pid}")
         job.process.send_signal(signal.SIGCONT)
         demand(job.end() == 0, "the first failed")
         found = differences(lab.reference(arm, 0), job.folder)
@@ -216,8 +216,8 @@ def locked(lab: Lab, arm: str) -> str:
 
 
 def reconfigured(lab: Lab, arm: str) -> str:
-    """Killed three times, with other settings of how it is computed at each restart; and between two of them started under
-    another recipe, whose run must leave this one's state alone."""
+    """Kill a run three times, and restart it with other execution settings each time. In between, start a run with another
+    recipe in the same folder, which must not change the first run's state."""
     settings = lab.settings[arm, 0]
     with lab.job("reconfigured", arm, 0) as job:
         for changes in CHANGES_OF_EXECUTION:
@@ -228,11 +228,11 @@ def reconfigured(lab: Lab, arm: str) -> str:
         with Job(job.folder, changed(settings, recipe__seed=settings.recipe.seed + 100)) as other:
             other.launch().wait_for_a_save()
             other.kill()
-            kept_apart = f"{job.state} is of other settings and kept: seed: 0 -> 100"
+            kept_apart = f"settings changed: {job.state} was set aside (seed: 0 -> 100"
             demand(kept_apart in other.log(), f"it did not name the state that it leaves alone: {other.tail()}")
         demand(job.saved() == kept, "another recipe's run has touched the state")
         demand(job.launch().end() == 0, f"the restarted run failed: {job.tail()}")
-        demand(f"continuing after step {kept}" in job.log(), "it did not continue from its own state")
+        demand(f"resuming after step {kept}" in job.log(), "it did not resume from its own state")
         shutil.rmtree(other.state)
         found = differences(lab.reference(arm, 0), job.folder)
         demand(not found, f"differs from the undisturbed run in {', '.join(found)}")
@@ -241,7 +241,7 @@ def reconfigured(lab: Lab, arm: str) -> str:
 
 
 def rewritten(lab: Lab, arm: str) -> str:
-    """Killed while lines after the saved state are cut off the metrics: a line of many megabytes makes that last."""
+    """Kill a resuming run while it removes metrics lines after the saved state, which a line of many megabytes slows down."""
     with lab.job("rewritten", arm, 0) as job:
         job.launch().wait_for_a_save()
         job.wait(lambda: job.step() > job.saved())
@@ -261,8 +261,8 @@ def rewritten(lab: Lab, arm: str) -> str:
 
 
 def other_ranks(lab: Lab, arm: str) -> str:
-    """Killed between a validation that is the best so far and the save, and continued by another number of processes, which
-    round differently: what is published must be of the trajectory that went on."""
+    """Kill a run between its best validation so far and the save, and resume it with another number of processes, which rounds
+    differently: the published best checkpoint must belong to the resumed trajectory."""
     settings = changed(lab.settings[arm, 0], execution__save_every=SELDOM)
     with Job(lab.folder / "other_ranks" / arm, settings) as job:
         job.launch().wait_for_a_save()
@@ -288,18 +288,18 @@ def step_of(folder: Path) -> int:
 
 
 def stopped(lab: Lab, arm: str, fault: str, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Metrics and saved batch of a run whose changed settings must stop it."""
+    """(metrics, saved batch) of a run with changed settings, which must stop it."""
     with Job(lab.folder / fault / arm, changed(lab.settings[arm, 0], **changes)) as job:
         status = job.launch().end()
         demand(status == 1 and "NonFiniteUpdates" in job.log(), f"it ended with {status}: {job.tail()}")
         records = [json.loads(line) for line in (job.state / "metrics.jsonl").read_text().splitlines()]
         path = job.state / "poisoned_batch.json"
-        demand(str(path) in job.log(), "it did not say where the batch is")
+        demand(str(path) in job.log(), "the log does not say where the batch was saved")
         return records, json.loads(path.read_text())
 
 
 def poisoned(lab: Lab, arm: str) -> str:
-    """A reward that overflows: advantages that are not a number, while the weights stay sound."""
+    """A reward that overflows: advantages are NaN, but the weights stay finite."""
     changes = {"recipe__train__reward__correct": OVERFLOWING_REWARD, "execution__max_skipped_updates": MAX_SKIPPED}
     records, batch = stopped(lab, arm, "poisoned", **changes)
     skipped = sum(update["skipped"] for record in records for update in record["updates"])
@@ -313,14 +313,14 @@ def poisoned(lab: Lab, arm: str) -> str:
 
 
 def destroyed(lab: Lab, arm: str) -> str:
-    """A learning rate that makes the weights overflow: all completions are wrong, so that no update has a gradient to check."""
+    """A learning rate that makes the weights overflow: all completions are then wrong, so no gradient shows it."""
     records, batch = stopped(lab, arm, "destroyed", recipe__train__optimizer__learning_rate=DESTRUCTIVE_RATE)
     demand(batch["entropy"] is None, "the saved batch is sound")
     return f"stopped with 1 in step {len(records) + 1}; the saved batch loads: the policy's entropy is not a number"
 
 
 def published(lab: Lab, arm: str) -> str:
-    """Killed while the products appear, before summary.json tells that they are whole."""
+    """Kill a run while it publishes its results, before summary.json marks them as complete."""
     left = []
     with lab.job("published", arm, 0) as job:
         for name in PUBLISHED:
@@ -332,9 +332,9 @@ def published(lab: Lab, arm: str) -> str:
 
 
 def publish_until(job: Job, name: str) -> None:
-    """Start the job, and kill it as soon as ``name`` is in its place: all is over in a millisecond, so try several times."""
+    """Start the job, and kill it as soon as ``name`` exists. Publishing takes about a millisecond, so try several times."""
     for _ in range(TRIES):
-        (job.folder / "summary.json").unlink(missing_ok=True)  # as the workflow does with a failed job's products
+        (job.folder / "summary.json").unlink(missing_ok=True)  # like the workflow after a failed job
         job.launch().wait(lambda: job.changed(job.state / ".last.partial") or (job.state / "summary.json").exists())
         job.wait(lambda: job.changed(job.folder / name), poll_seconds=0.0)
         job.kill()
@@ -348,7 +348,7 @@ def publish_until(job: Job, name: str) -> None:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
-    """A tmpfs of ``size`` bytes on ``folder``; gives the function that resizes it.
+    """Mount a tmpfs of ``size`` bytes on ``folder``; yields the function that resizes it.
 
     Raises:
         Skipped: this process may not mount.
@@ -374,24 +374,24 @@ def weight_bytes(lab: Lab) -> int:
 
 
 def too_small(lab: Lab, arm: str) -> str:
-    """No room for the second save: a state is 3 weights, the best export 1, and a save asks for a tenth more."""
+    """No space for the second save: a state takes 3 times the weights, the best export once, and a save requires 10% more."""
     weights = weight_bytes(lab)
     with lab.job("disk_small", arm, 0) as job, small_disk(job.folder, 6 * weights) as resize:
         status = job.launch().end()
         ended = f"it ended with {status}: {job.tail()}"
         demand(status == 1, ended)
-        told = said(r"a save takes \d+ MiB, the disk has \d+ MiB left", job.log(), ended)
+        match = said(r"a save takes \d+ MiB, the disk has \d+ MiB left", job.log(), ended)
         state = intact(job, SAVE_EVERY)
         resize(AMPLE * weights)
         job.finish(lab.reference(arm, 0))
-    return f"'{told[0]}'; {state} intact; with more room the same bits"
+    return f"'{match[0]}'; {state} intact; with more room the same bits"
 
 
 def filled_up(lab: Lab, arm: str) -> str:
-    """Another program takes all room while the second save is being written, after its check."""
+    """Another program fills the disk while the second save is being written, after its check of the free space."""
     with lab.job("disk_filled", arm, 0) as job, small_disk(job.folder, AMPLE * weight_bytes(lab)) as resize:
         outside = job.folder.parent / "log.txt"
-        (job.folder / "log.txt").symlink_to(outside)  # the disk has no room for what is said about it
+        (job.folder / "log.txt").symlink_to(outside)  # the full disk has no space for the log
         job.launch().wait_for_a_save()
         job.wait(job.saving)
         job.process.send_signal(signal.SIGSTOP)
@@ -409,10 +409,10 @@ def filled_up(lab: Lab, arm: str) -> str:
 
 
 def intact(job: Job, step: int) -> str:
-    """The name of the newest whole state, which must be that of ``step``."""
+    """The name of the newest intact state, which must be that of ``step``."""
     found = newest_state(job.state)
     if found is None:
-        raise Unexpected("there is no whole state")
+        raise Unexpected("there is no intact state")
     folder, facts = found
-    demand(facts["progress"]["step"] == step, f"the newest whole state is {folder.name}")
+    demand(facts["progress"]["step"] == step, f"the newest intact state is {folder.name}")
     return folder.name

@@ -53,11 +53,11 @@ CHANGES = {
     },
     "models": {MODEL: {"warm_up": {"dataset": DATASET, "check_prompts": 64, "pass_rate": [0.05, 0.7]}}},
 }
-"""In place of params.yaml's, key by key."""
+"""Keys of params.yaml that are overridden."""
 LIMIT_SECONDS = 300.0
 POLL_SECONDS = 0.002
-TOLD_CHARACTERS = 500
-"""Of a job's log, in an error."""
+LOG_CHARACTERS = 500
+"""Number of characters of a job's log that an error quotes."""
 
 
 class Unexpected(AssertionError):
@@ -71,7 +71,7 @@ def demand(holds: bool, otherwise: str) -> None:
 
 
 def said(pattern: str, log: str, otherwise: str) -> re.Match[str]:
-    """The first place of ``log`` that matches ``pattern``; raises Unexpected(otherwise) where there is none."""
+    """The first match of ``pattern`` in ``log``; raises Unexpected(otherwise) if there is none."""
     found = re.search(pattern, log)
     if found is None:
         raise Unexpected(otherwise)
@@ -79,7 +79,7 @@ def said(pattern: str, log: str, otherwise: str) -> re.Match[str]:
 
 
 class Job:
-    """A run's folder, and the process that trains it while there is one. A context manager: no process outlives it."""
+    """A run's folder and the process that trains it, if any. A context manager that kills the process at its end."""
 
     def __init__(self, folder: Path, settings: RunSettings, ranks: int = 1) -> None:
         self.folder, self.settings, self.ranks = folder, settings, ranks
@@ -108,43 +108,43 @@ class Job:
         return self
 
     def kill(self) -> None:
-        """SIGKILL.
+        """Send SIGKILL.
 
         Raises:
-            Unexpected: it had ended by itself.
+            Unexpected: the process had already ended.
         """
         self.process.kill()
         demand(self.process.wait() == -signal.SIGKILL, f"the job had ended before the kill: {self.tail()}")
 
     def kill_a_rank(self, rank: int) -> float:
-        """SIGKILL to one of several processes; returns the seconds until the job had ended.
+        """Send SIGKILL to one of several processes; returns the seconds until the job has ended.
 
         Raises:
-            Unexpected: the job goes on, or does not say which process died of what.
+            Unexpected: the job continues, or does not report which process died and how.
         """
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         os.kill(int(children[rank]), signal.SIGKILL)
         killed = time.monotonic()
-        demand(self.end() != 0, "the job ended well without one of its processes")
-        told = f"rank      : {rank} (local_rank: {rank})\n  exitcode  : -9"
-        demand(told in self.log(), f"the log does not name rank {rank}: {self.tail()}")
+        demand(self.end() != 0, "the job succeeded without one of its processes")
+        expected = f"rank      : {rank} (local_rank: {rank})\n  exitcode  : -9"
+        demand(expected in self.log(), f"the log does not name rank {rank}: {self.tail()}")
         return time.monotonic() - killed
 
     def end(self) -> int:
-        """The exit status, when there is one."""
+        """Wait for the process, and return its exit status."""
         return self.process.wait(LIMIT_SECONDS)
 
     def finish(self, reference: Path) -> None:
-        """Start it once more; it must end by itself, like ``reference``."""
+        """Start the job once more; it must finish with the same results as ``reference``."""
         demand(self.launch().end() == 0, f"the restarted run failed: {self.tail()}")
         found = differences(reference, self.folder)
         demand(not found, f"differs from the undisturbed run in {', '.join(found)}")
 
     def wait(self, condition: Callable[[], bool], poll_seconds: float = POLL_SECONDS) -> None:
-        """Until ``condition`` holds.
+        """Wait until ``condition`` holds.
 
         Raises:
-            Unexpected: the process ended before, or it takes over LIMIT_SECONDS.
+            Unexpected: the process ended before, or it takes more than LIMIT_SECONDS.
         """
         deadline = time.monotonic() + LIMIT_SECONDS
         while not condition():
@@ -153,16 +153,16 @@ class Job:
             time.sleep(poll_seconds)
 
     def wait_for_a_save(self, steps: int = 1) -> None:
-        """Until this process has saved a state, so many steps at least beyond the newest that it found."""
+        """Wait until this process has saved a state at least ``steps`` after the newest one that it found."""
         wanted = self.saved() + steps
         self.wait(lambda: self.saved() >= wanted)
 
     def wait_beyond(self, step: int) -> None:
-        """Until this process has finished a step after ``step``."""
+        """Wait until this process has finished a step after ``step``."""
         self.wait(lambda: self.changed(self.state / "metrics.jsonl") and self.step() > step)
 
     def saving(self) -> bool:
-        """A save of this process is under way."""
+        """Whether this process is saving."""
         return self.changed(self.state / ".partial")
 
     def not_saving(self) -> bool:
@@ -173,14 +173,14 @@ class Job:
         return max((int(path.name.removeprefix("step_")) for path in self.state.glob("step_*")), default=0)
 
     def changed(self, path: Path) -> bool:
-        """It is there, and was made or changed since the launch. (ctime: copies keep their source's mtime.)"""
+        """Whether the path exists and was created or changed since the launch (by ctime, since copies keep their mtime)."""
         try:
             return path.stat().st_ctime_ns > self.launched_ns
         except FileNotFoundError:
             return False
 
     def unfinished(self) -> dict[str, list[str]]:
-        """What this process has begun to write and not renamed: folder -> files."""
+        """Temporary folder -> files that this process has begun to write but not yet renamed."""
         return {
             path.name: sorted(file.name for file in path.iterdir())
             for path in self.state.glob(".*partial")
@@ -188,16 +188,16 @@ class Job:
         }
 
     def step(self) -> int:
-        """The last step that this process knows of."""
+        """The last step in this process's metrics or states."""
         metrics = self.state / "metrics.jsonl"
         return metrics.read_text().count("\n") if self.changed(metrics) else self.saved()
 
     def log(self) -> str:
-        """What was said since the launch."""
+        """The log since the launch."""
         return self._whole_log()[self._log_start :]
 
     def tail(self) -> str:
-        return self.log()[-TOLD_CHARACTERS:]
+        return self.log()[-LOG_CHARACTERS:]
 
     def _whole_log(self) -> str:
         path = self.folder / "log.txt"
@@ -205,7 +205,7 @@ class Job:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Names of the products in which two finished runs differ."""
+    """Names of the result files in which two finished runs differ."""
     names = {path.name for path in (*one.iterdir(), *other.iterdir())}
     listed = [name for name in sorted(names) if (one / name).exists() != (other / name).exists()]
     folders = [name for name in ("best", "last") if read_manifest(one / name) != read_manifest(other / name)]
@@ -214,7 +214,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def untimed(path: Path) -> list[str]:
-    """Its records without what may differ between equal runs: seconds, memory, and the commit among the versions."""
+    """The file's records without values that differ between equal runs: seconds, memory and commit."""
     text = path.read_text()
     records = [json.loads(one) for one in (text.splitlines() if path.suffix == ".jsonl" else [text])]
     left_out = ("seconds", "peak_memory_mb", "versions")
@@ -226,7 +226,7 @@ def untimed(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of an undisturbed run, from which random moments are drawn."""
+    """Timings of an undisturbed run in seconds, to choose random moments."""
 
     start_up: float
     """Launch to first step."""
@@ -236,7 +236,7 @@ class Pace:
 
 @dataclass
 class Lab:
-    """Data, a model, the settings of every run, and how the runs end when nobody disturbs them."""
+    """Data, a model, the settings of every run, and the undisturbed reference runs."""
 
     folder: Path
     settings: dict[tuple[str, int], RunSettings]

@@ -1,6 +1,6 @@
-"""Evaluation by the rollout engine against lm-eval's stock ``hf`` model: one benchmark of the tiny suite.
+"""Evaluation with the rollout engine compared with lm-eval's ``hf`` model, on one benchmark of the tiny suite.
 
-Both answer the same lm-eval task, four samples a question, with the same sampling, limit and grader.
+Both run the same lm-eval task, with four samples per question and the same sampling, token limit and grader.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _evaluate(turns: Turns, work: Work, model: LM, templated: bool) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         manager, [task] = make_tasks(work.evaluation_settings(TASK, Path(folder)))
-        # EngineLM has the engine's limit, which is the same.
+        # EngineLM uses the engine's token limit, which is the same.
         task.set_config("generation_kwargs", {"max_gen_toks": work.limits.max_completion_tokens}, update=True)
         while turns.wait():
             started = time.perf_counter()

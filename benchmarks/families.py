@@ -1,8 +1,8 @@
-"""Every family of causal language models through vLLM: ``python -m benchmarks.families [family ...]``.
+"""Tests every family of causal language models with vLLM: ``python -m benchmarks.families [family ...]``.
 
-For each a tiny random model is built. After a weight sync with moved weights, the log-probs that vLLM samples with are compared
-with those of the plain model in transformers, and so are an export's, in transformers and in a fresh engine. All in float32.
-Each family is a process of its own, with a time limit; results are merged into benchmarks/results/families.json.
+For each family a tiny random model is built. After a weight sync with perturbed weights, the log-probs of vLLM's samples are
+compared with those of the plain model in transformers; then the same for an export, in transformers and in a new engine. All in
+float32. Each family runs in its own process with a time limit; results are merged into benchmarks/results/families.json.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 RESULTS = Path("benchmarks/results/families.json")
 VOCABULARY = 384
 LIMIT = 240
-"""Seconds for one family."""
+"""Time limit for one family, in seconds."""
 FAR = 1e-4
-"""Nats: what float32 may differ by."""
+"""Allowed difference of float32 log-probs, in nats."""
 SIZES = {
     "vocab_size": VOCABULARY,
     **dict.fromkeys(["hidden_size", "n_embd", "d_model", "dim", "model_dim", "attention_hidden_size"], 128),
@@ -68,9 +68,9 @@ SIZES = {
     "linear_key_head_dim": 32,
     "linear_value_head_dim": 32,
 }
-"""Setting of a configuration -> its value in a tiny model, where the family has that setting and it is not None there."""
+"""Configuration key -> its value in a tiny model, for families that have the key and whose default is not None."""
 MLA = {"head_dim": 64, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
-"""The published sizes of multi-head latent attention: vLLM's kernel takes no others."""
+"""The published sizes of multi-head latent attention, the only ones that vLLM's kernel supports."""
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 32},
     "qwen2": {"use_sliding_window": False},
@@ -80,7 +80,7 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
     "olmo3": {"layer_types": ["sliding_attention", "full_attention"] * 2},
     "bamba": {"attn_layer_indices": [1, 3], "mamba_expand": 2},
     "apertus": {"hidden_act": "xielu"},
-    # Settings of the published config.json that vLLM reads and transformers does not:
+    # Keys of the published config.json that vLLM reads but transformers does not:
     "minimax_m2": {"rotary_dim": 32, "scoring_func": "sigmoid", "use_routing_bias": True},
     "glm4_moe": {"head_dim": 32},
     "deepseek_v3": {"num_key_value_heads": 4, "topk_method": "noaux_tc", **MLA},
@@ -90,7 +90,7 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
 
 
 def tiny_config(family: str) -> Any:
-    """The family's configuration with everything small, so that a layer of each of its kinds is left."""
+    """The family's configuration with small sizes, but still with a layer of each kind."""
     from transformers import CONFIG_MAPPING
 
     def shrunk(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def tiny_config(family: str) -> Any:
 
 
 def build(family: str, folder: Path) -> None:
-    """A tiny random model in ``folder``: weights larger than published ones', so that all that is in the model shows."""
+    """Write a tiny random model to ``folder``, with larger weights than usual so that every part affects the log-probs."""
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -136,7 +136,7 @@ def move(model: Any, by: float, seed: int) -> None:
 
 
 def logprobs_of(model: Any, requests: list[Any], completions: list[Any]) -> Any:
-    """[N]: of the completions' tokens, one sequence at a time."""
+    """Log-probs of the completions' tokens, [N], computed per sequence."""
     import torch
 
     found = []
@@ -149,7 +149,7 @@ def logprobs_of(model: Any, requests: list[Any], completions: list[Any]) -> Any:
 
 
 def gap(engine: Any, model: Any) -> float:
-    """The largest |log p| between what ``engine`` samples and the plain ``model``, in nats."""
+    """The largest difference of log-probs between ``engine`` and the plain ``model`` on sampled tokens, in nats."""
     import torch
 
     from sfpo.config import Sampling
@@ -164,11 +164,11 @@ def gap(engine: Any, model: Any) -> float:
 
 
 @contextmanager
-def told(result: dict[str, Any], key: str) -> Iterator[None]:
-    """An exception of a step is a result too: its first line."""
+def record_error(result: dict[str, Any], key: str) -> Iterator[None]:
+    """Store the first line of an exception as the result of this step."""
     try:
         yield
-    except Exception as fault:  # whatever a library raises on a model that it does not know
+    except Exception as fault:  # libraries can raise anything for models that they do not support
         traceback.print_exc()
         causes: list[BaseException] = [fault]
         while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
@@ -178,7 +178,7 @@ def told(result: dict[str, Any], key: str) -> Iterator[None]:
 
 
 def one(family: str, library: str) -> dict[str, Any]:
-    """engine: started or why not; engine_gap, export_gap in nats."""
+    """Results of one family: engine ('started', or an error); engine_gap and export_gap in nats, or an error."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -202,7 +202,7 @@ def one(family: str, library: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder, export = Path(temporary, "model"), Path(temporary, "export")
-        with told(result, "engine"):
+        with record_error(result, "engine"):
             build(family, folder)
             model = plain(folder)
             policy: Any = SimpleNamespace(model=model, ranks=SINGLE_PROCESS)
@@ -212,13 +212,13 @@ def one(family: str, library: str) -> dict[str, Any]:
             result["engine"] = "did not start"
             engine = make_engine(folder, *arguments)
             result["engine"] = "started"
-            with told(result, "engine_gap"):
+            with record_error(result, "engine_gap"):
                 result["start_gap"] = gap(engine, model)
                 move(model, 0.05, seed=3)
                 result["moved_by"] = gap(engine, model)
                 engine.load_weights(policy.weights())
                 result["engine_gap"] = gap(engine, model)
-            with told(result, "export_gap"):
+            with record_error(result, "export_gap"):
                 export_checkpoint(policy, folder, export)
                 tokens = torch.arange(3, 40)[None]
                 with torch.no_grad():
@@ -236,14 +236,16 @@ def main(argv: list[str] | None = None) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", help="default: all that transformers names")
+    parser.add_argument("families", nargs="*", help="default: all families of transformers")
     parser.add_argument("--library", choices=["vllm", "transformers"], default="vllm")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--here", action="store_true", help="one family, in this process; the result goes to standard output")
+    parser.add_argument(
+        "--here", action="store_true", help="run one family in this process, and print the result to standard output"
+    )
     arguments = parser.parse_args(argv)
     if arguments.here:
         print("RESULT " + json.dumps(one(arguments.families[0], arguments.library)), flush=True)
-        os._exit(0)  # an engine that is taken down slowly is none of the result
+        os._exit(0)  # do not wait for the engine to shut down
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for family in arguments.families or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         command = [sys.executable, "-m", "benchmarks.families", family, "--here", "--library", arguments.library]
@@ -253,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
             last = (done.stderr.strip().splitlines() or [""])[-1]
             result = json.loads(lines[0].removeprefix("RESULT ")) if lines else {"engine": f"exit {done.returncode}: {last}"}
         except subprocess.TimeoutExpired:
-            result = {"engine": f"not done after {LIMIT} s"}
+            result = {"engine": f"not finished after {LIMIT} s"}
         logging.info("%s %s", family, result)
         found = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
         found[family] = {**found.get(family, {}), **result}

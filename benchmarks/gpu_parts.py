@@ -1,7 +1,7 @@
-"""What benchmarks.gpu_check measures, a part in each process: ``python -m benchmarks.gpu_parts <part> <folder> [--quick]``.
+"""The measurements of benchmarks.gpu_check, one part per process: ``python -m benchmarks.gpu_parts <part> <folder> [--quick]``.
 
-A part prints one JSON object a line, as soon as it knows it, so that a time limit loses nothing that was measured. The folder
-has a random model's checkpoint and generated problems (``prepare``).
+A part prints each result as a JSON line as soon as it is measured, so that none is lost at a time limit. The folder contains
+the checkpoint of a random model and generated problems (``prepare``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROMPT = 64
 
 @dataclass(frozen=True)
 class Size:
-    """Of the model (Qwen2 shapes) and of the work."""
+    """Sizes of the model (Qwen2 architecture) and of the workload."""
 
     hidden_size: int
     intermediate_size: int
@@ -39,10 +39,10 @@ class Size:
     completions: int
     long_completion_tokens: int
     product: int
-    """Rows and columns of the matrices whose product tells what the device can do."""
+    """Rows and columns of the matrices whose product measures the device's peak speed."""
     steps: int
     head_positions: int
-    """Positions of which the log-probs are taken."""
+    """Number of positions for the benchmark of log-probs."""
 
 
 FULL = Size(896, 4864, 24, 14, 151_936, 512, 64, 6144, 8192, 4, 12_288)
@@ -62,7 +62,7 @@ def _synchronize() -> None:
 
 
 def _seconds(work: Callable[[], Any], times: int) -> float:
-    """Mean over several, after one that does not count."""
+    """Mean seconds over ``times`` calls, after one warm-up call."""
     work()
     _synchronize()
     started = time.perf_counter()
@@ -73,7 +73,7 @@ def _seconds(work: Callable[[], Any], times: int) -> float:
 
 
 def prepare(size: Size, folder: Path) -> None:
-    """A random policy, with a tokenizer of its own below a vocabulary as large as a real one's, and problems for it."""
+    """Write a random model with a small tokenizer but an embedding as large as a real one's, and generated problems."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -104,10 +104,10 @@ def prepare(size: Size, folder: Path) -> None:
 
 
 def sharding(size: Size, folder: Path) -> None:
-    """FSDP2 under torchrun on all GPUs, and on one, against the same updates without a process group."""
+    """FSDP2 under torchrun on all GPUs, and on one, compared with the same updates without a process group."""
     import torch
 
-    if size is not QUICK:  # rounding is what is looked at: a small model
+    if size is not QUICK:  # only rounding matters, so a small model is enough
         prepare(QUICK, folder / "small")
     checkpoint = (folder if size is QUICK else folder / "small") / "checkpoint"
     ranks = sorted({1, min(4, torch.cuda.device_count())} - {0})
@@ -131,7 +131,7 @@ def sharding(size: Size, folder: Path) -> None:
 
 
 def attention(size: Size, folder: Path) -> None:
-    """Kernels for a completion after its prompt: forward and backward in bfloat16, beside a mask in float32."""
+    """Attention kernels for a completion after its prompt: forward and backward in bfloat16, compared with a float32 mask."""
     import torch
     from torch.nn.attention.bias import causal_lower_right
     from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -174,12 +174,12 @@ def attention(size: Size, folder: Path) -> None:
             try:
                 gaps = [((a - b.float()).norm() / a.norm()).item() for a, b in zip(expected, both(), strict=True)]
                 say(**facts, relative_gap=max(gaps), ms=1e3 * _seconds(both, 10))
-            except Exception as fault:  # a kernel that this torch or device does not have
+            except Exception as fault:  # a kernel that this torch or device does not support
                 say(**facts, error=f"{type(fault).__name__}: {str(fault)[:300]}")
 
 
 def logprobs(size: Size, folder: Path) -> None:
-    """Slices of the vocabulary of several sizes, beside the whole logits and the products that no form can do without."""
+    """Log-probs in vocabulary slices of several sizes, compared with whole logits and with the unavoidable matrix products."""
     import torch
 
     from sfpo.algorithms.logprobs import LOGITS_AT_ONCE, token_logprobs
@@ -197,7 +197,7 @@ def logprobs(size: Size, folder: Path) -> None:
     def products() -> None:
         matrix, rows = head.detach().bfloat16(), hidden.detach()
         logits = rows @ matrix.T
-        logits @ matrix, logits.T @ rows, rows @ matrix.T  # two gradients; the logits once more, since they are not kept
+        logits @ matrix, logits.T @ rows, rows @ matrix.T  # two gradients, and recomputed logits
 
     def in_slices(at_once: int) -> Any:
         return token_logprobs(hidden, head, tokens, 1.0, False, at_once)[0]
@@ -223,7 +223,7 @@ def logprobs(size: Size, folder: Path) -> None:
 
 
 def update(size: Size, folder: Path) -> None:
-    """One update at short, varied and long lengths: its share of what a matrix product reaches, and waits of the host."""
+    """One update with short, varied and long completions: speed relative to a matrix product, and host synchronizations."""
     import torch
     from torch.profiler import ProfilerActivity, profile
     from torch.utils.flop_counter import FlopCounterMode
@@ -283,7 +283,7 @@ def update(size: Size, folder: Path) -> None:
 
 
 def memory(size: Size, folder: Path) -> None:
-    """What the trainer leaves to the engine: held, reserved and in use on the device, with and without expandable segments."""
+    """The trainer's memory (held, reserved and in use on the device), with and without expandable segments."""
     for setting in ("", "expandable_segments:True"):
         command = [sys.executable, "-m", "benchmarks.gpu_parts", "memory_of_a_step", str(folder)]
         variables = {"PYTORCH_ALLOC_CONF": setting, "PYTORCH_CUDA_ALLOC_CONF": setting} if setting else {}
@@ -291,7 +291,7 @@ def memory(size: Size, folder: Path) -> None:
 
 
 def memory_of_a_step(size: Size, folder: Path) -> None:
-    """A process of ``memory``."""
+    """The measurement of ``memory``, in its own process."""
     import torch
 
     from sfpo.algorithms.weights import reposition_, snapshot
@@ -331,7 +331,7 @@ def sfpo(size: Size, folder: Path) -> None:
 
 
 def _training(size: Size, folder: Path, rule: str) -> None:
-    """A training job of a few steps; its first step is sampled before the engine has slept, the others after."""
+    """A training job of a few steps: the first is sampled before the engine has slept, the others after."""
     from sfpo.algorithms.update_rules import complete_settings
     from sfpo.config import ModelLimits, Sampler, load_params
     from sfpo.settings import Recipe, RuleSettings, RunId, RunSettings
@@ -379,7 +379,7 @@ def _training(size: Size, folder: Path, rule: str) -> None:
 
 
 def library() -> str:
-    """What samples here."""
+    """The library that samples: vllm if it is installed, otherwise transformers."""
     import importlib.util
 
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"

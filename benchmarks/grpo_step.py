@@ -1,8 +1,9 @@
-"""A whole step of GRPO against TRL's GRPOTrainer, and of SFPO against its ideal.
+"""A whole GRPO step compared with TRL's GRPOTrainer, and an SFPO step compared with its ideal cost.
 
-Ours is the training loop's own step: generation by vLLM, grading, one update, weight sync. TRL's is generation by transformers,
-the same grading, one update. Same model, same 8 prompts, 8 completions of 64 tokens of each, one optimizer step, so that the
-update's own forward pass gives both sides the old log-probs. Every completion has a gradient on both sides.
+Ours is a step of the training loop: generation with vLLM, grading, one update, weight sync. TRL's: generation with
+transformers, the same grading, one update. Both have the same model and 8 prompts, with 8 completions of 64 tokens each, and
+one optimizer step, so that both take the old log-probs from the update's forward pass. Every completion has a gradient on both
+sides.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from benchmarks.workload import ALL_CORES, GROUP, PROMPTS, TASK, TOKENS, EveryOt
 FAST_STEPS, ALPHA = 3, 0.8
 PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
 PEERS = [{"rows_at_once": PROMPTS * GROUP, "bf16": True, "float32_weights": False}]
-"""Candidates for TRL: completions in one pass, autocast, float32 master weights or the checkpoint's bfloat16."""
+"""Candidate configurations of TRL: completions per pass, autocast, float32 master weights or the checkpoint's bfloat16."""
 
 
 def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
-    """A turn: one GRPO step, then an SFPO step for each K, all of one job; then the parts that SFPO adds, alone."""
+    """A turn: one GRPO step and an SFPO step for each K, all in one job; then the operations that SFPO adds, measured
+    separately."""
     from sfpo.algorithms.update_rules import make_update_rule
     from sfpo.ranks import SINGLE_PROCESS
     from sfpo.rollouts import vllm_engine
@@ -54,22 +56,22 @@ def ours(turns: Turns, work: Work, fast_steps: tuple[int, ...]) -> None:
 
 
 def _to_the_limit(sampling_params: Any, **settings: Any) -> Any:
-    """vLLM's settings of a request, less all that could end a completion before the limit."""
+    """vLLM's sampling parameters without anything that could end a completion before the token limit."""
     return sampling_params(**{**settings, "stop_token_ids": [], "ignore_eos": True})
 
 
 def _timed_step(job: Any, step: int) -> dict[str, float]:
     clock = job.progress.clock
     before, started = dict(clock.seconds), time.perf_counter()
-    record = job._step(step)
+    record, _ = job._step(step)
     seconds = {"seconds": time.perf_counter() - started}
     if record["response_length"] != TOKENS or record["zero_variance_groups"]:
-        raise RuntimeError(f"mean length {record['response_length']} in place of {TOKENS}, or groups without variance")
+        raise RuntimeError(f"mean length {record['response_length']} instead of {TOKENS}, or groups without reward variance")
     return seconds | {phase: clock.seconds[phase] - before[phase] for phase in before}
 
 
 def _parts(job: Any) -> dict[str, float]:
-    """Seconds of what SFPO adds to a step, and of a weight sync beside a plain copy into the engine's data type."""
+    """Seconds of SFPO's additional operations, of a weight sync, and of a plain copy into the engine's data type."""
     import torch
 
     from sfpo.algorithms.weights import reposition_, snapshot
@@ -84,7 +86,7 @@ def _parts(job: Any) -> dict[str, float]:
     dtype = getattr(torch, job.recipe.sampler.dtype)
     copies = {name: torch.empty_like(weight, dtype=dtype) for name, weight in job.policy.model.named_parameters()}
     for copy in copies.values():
-        copy.zero_()  # the memory is there before the clock starts
+        copy.zero_()  # allocate the memory before the clock starts
     before_copy = clock()
     with torch.no_grad():
         for name, weight in job.policy.model.named_parameters():
@@ -124,14 +126,14 @@ def trl(turns: Turns, work: Work, rows_at_once: int, bf16: bool, float32_weights
 def measure(
     work: Work, fast_steps: tuple[int, ...], peers: list[dict[str, Any]], threads: tuple[int, ...], options: Options
 ) -> dict[str, Measured]:
-    """Both sides, each with the one of ``threads`` that suits it; for TRL also with the one of ``peers`` that does."""
+    """Measure both sides, each with its fastest number of ``threads``; for TRL also with the fastest of ``peers``."""
     own = [Candidate(ours, count, {"work": work, "fast_steps": fast_steps}) for count in threads]
     others = [Candidate(trl, count, {"work": work, **settings}) for count in threads for settings in peers]
     return take_turns({"ours": own, "trl": others}, options)
 
 
 def over_ideal(turn: Figures, fast_steps: int) -> float:
-    """SFPO's step over GRPO's, divided by what K + 1 updates in place of one must cost."""
+    """SFPO's step time divided by its ideal: GRPO's step with K + 1 updates instead of one."""
     update = turn["grpo/update"]
     rest = turn["grpo/seconds"] - update
     ideal = (rest + (fast_steps + 1) * update) / (rest + update)

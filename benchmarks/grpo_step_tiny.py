@@ -1,4 +1,4 @@
-"""The steps of ``benchmarks.grpo_step`` on the tiny model, in float32; and how SFPO's step grows with K."""
+"""``benchmarks.grpo_step`` on the tiny model in float32, and how the time of SFPO's step grows with K."""
 
 from __future__ import annotations
 

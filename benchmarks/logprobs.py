@@ -1,4 +1,4 @@
-"""Log-probs and entropies at a vocabulary of 152,000: our form against the naive one, forward and backward.
+"""Log-probs and entropies with a vocabulary of 152,000: our implementation compared with the naive one, forward and backward.
 
 Naive: the output layer's float32 logits of all positions, log_softmax, gather, and the entropy without a gradient.
 """
@@ -13,12 +13,12 @@ from benchmarks.sides import Candidate, Options, Turns, single_turn, take_turns
 from benchmarks.workload import THREADS
 
 VOCABULARY, WIDTH, POSITIONS, QUICK_POSITIONS = 152_000, 896, 2048, 64
-"""Of Qwen2.5-0.5B, whose vocabulary is that of the paper's models."""
+"""Sizes of Qwen2.5-0.5B, whose vocabulary is that of the paper's models."""
 
 
 def forms(turns: Turns, sliced: bool, positions: int) -> None:
-    """A turn: forward and backward of one form, in bfloat16 with float32 weights as the trainer has them; MiB over what was
-    there before."""
+    """A turn: forward and backward of one implementation, in bfloat16 with float32 weights as in the trainer. Reports seconds,
+    and the peak in MiB above the memory before."""
     import torch
 
     from sfpo.algorithms.logprobs import token_logprobs

@@ -1,4 +1,4 @@
-"""How much more memory a step of SFPO takes than one of GRPO, in copies of the weights.
+"""Additional memory of an SFPO step compared with a GRPO step, in copies of the weights.
 
 Each rule runs in a new process; its peak is the kernel's high-water mark of the resident set. That is exact to the page here:
 with ``MALLOC_MMAP_THRESHOLD_`` every tensor of 64 KiB or more has its own pages, which are returned when it is freed, so that
@@ -15,7 +15,7 @@ from benchmarks.workload import TOKENS, Work, given_batch, work_of
 
 COMPLETIONS, GROUP, PROMPT_TOKENS, FAST_STEPS = 8, 8, 32, 3
 STEPS = 2
-"""The first makes the optimizer's moments."""
+"""The first step allocates the optimizer's moments."""
 PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
 
 

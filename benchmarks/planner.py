@@ -1,9 +1,9 @@
 """Ratio of planned to measured memory of an update, for three model sizes in float32 on a CPU.
 
-Updates are taken in a fresh process on two micro-batches that are full to the last token. Measured is the kernel's high-water
-mark of the resident set over what was resident before the policy was made, with tensors on pages of their own (see
-benchmarks.memory); a small policy has had its update before, so that libraries are loaded. The engine is left out. One turn
-each: what is allocated is the same every time.
+Each measurement runs in a new process, with updates on two completely full micro-batches. It is the kernel's high-water mark of
+the resident set, minus what was resident before the policy was created (after an update of a small policy, so that libraries
+are loaded), with every tensor on its own pages (see benchmarks.memory). The engine is left out. One turn each, since
+allocations are deterministic.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROMPT_TOKENS = 32
 
 @dataclass(frozen=True)
 class Size:
-    """A Qwen2 of random weights, and the micro-batch that it gets: one prompt with so many completions of so many tokens."""
+    """A Qwen2 model with random weights, and its micro-batch: one prompt with ``group`` completions of equal length."""
 
     config: dict[str, Any]
     group: int
@@ -87,7 +87,7 @@ ARMS: dict[str, tuple[str, dict[str, Any], Lora | None]] = {
 
 
 def peak(turns: Turns, size: str, arm: str, checkpointing: bool) -> None:
-    """A turn: MiB at the peak of two updates with the optimizer's moments made in the first, over those before; and planned."""
+    """A turn: measured peak of two updates in MiB (the first allocates the optimizer's moments), and the planned one."""
     from sfpo.algorithms.update_rules import make_update_rule
     from sfpo.plan.memory import Job, total, training
     from sfpo.plan.shapes import shape_of
@@ -128,7 +128,7 @@ def step(policy: Policy, size: Size, rule: UpdateRule) -> None:
 
 
 def resident_mib() -> float:
-    """Of this process, now."""
+    """Current resident set of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -143,5 +143,5 @@ def run(options: Options) -> Result:
         ratios[name] = turn["planned_mib"] / turn["measured_mib"]
         figures |= {f"{key}_{name}": spread([turn[key]]) for key in ("planned_mib", "measured_mib")}
         figures[f"planned_over_measured_{name}"] = spread([ratios[name]])
-        log.info("%s: planned over measured %.3f", name, ratios[name])
+        log.info("%s: planned / measured = %.3f", name, ratios[name])
     return result({"planner_error": spread([max(abs(ratio - 1) for ratio in ratios.values())]), **figures}, {})

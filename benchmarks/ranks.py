@@ -1,8 +1,8 @@
-"""One update by two ranks on a core each, against one process on one core: what sharding keeps of the second core.
+"""Speedup of one update on two ranks, with one core each, over one process on one core.
 
-The weights are split over the ranks (FSDP2) and gathered layer by layer, forward and again backward; gradients are summed. The
-traffic of an update is thus given by the weights and the number of micro-batches, its computation by the tokens: both sides
-take micro-batches of few tokens and of many.
+The weights are sharded over the ranks (FSDP2) and gathered layer by layer in the forward and again in the backward pass;
+gradients are summed. So the communication of an update depends on the weights and the number of micro-batches, its computation
+on the tokens; both small and large micro-batches are measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def batch_of(work: Work) -> TrainBatch:
 
 
 def ours(turns: Turns, work: Work, ranks: int, micro_batch_tokens: int) -> None:
-    """A turn: one update by ``ranks`` processes, each on a core of its own."""
+    """A turn: one update by ``ranks`` processes, each on its own core."""
     cores = sorted(os.sched_getaffinity(0))
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]

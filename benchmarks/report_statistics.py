@@ -30,7 +30,7 @@ TINY = (100,) * 6
 REAL = (500, 30, 30, 83, 272, 675)
 """Problems of MATH-500, AIME24, AIME25, AMC, Minerva, OlympiadBench."""
 POINTS_A_LOGIT = 18.0
-"""By which an average accuracy rises with all logits, here."""
+"""Increase of the average accuracy, in points per unit by which all logits are shifted."""
 
 
 def suite(
@@ -40,7 +40,7 @@ def suite(
 
     Args:
         spread: sd over seeds, in points.
-        gain: of the arms after the first, in points.
+        gain: true gain of the other arms over the first, in points.
     """
     spread, gain = spread / POINTS_A_LOGIT, gain / POINTS_A_LOGIT
     found: list[Values] = [{} for _ in range(arms)]
@@ -104,13 +104,13 @@ def coverage(trials: int) -> str:
             rows.append([f"{seeds} seeds, before", *OLD_COVERAGE[seeds]])
     heads = ["sd 0 / 1 / 3", "arm covers", "gain covers", "type I, average", "any of 6 columns", "p < .01"]
     return table([heads[0], *heads[1:]], rows) + (
-        "\n\nAny of 6 columns: after Holm's correction now, uncorrected before. With one seed nothing is tested any more "
+        "\n\nAny of 6 columns: now after Holm's correction, before uncorrected. With one seed nothing is tested any more "
         "(before: type I .05 .28 .69)."
     )
 
 
 def many_comparisons(trials: int) -> str:
-    """15 arms against the first, none of which differs: a report with any false claim."""
+    """Fraction of reports with any false positive, for 15 arms that do not differ from the first."""
     rows = []
     for seeds, spread in ((3, 1.0), (3, 3.0), (5, 3.0)):
         generator = np.random.default_rng(seeds)
@@ -123,7 +123,7 @@ def many_comparisons(trials: int) -> str:
 
 
 def pooled(trials: int) -> str:
-    """A gain over five models, one seed each, none of which differs."""
+    """Type I errors of a gain pooled over five models with one seed each, if no model differs."""
     generator = np.random.default_rng(5)
     rows = []
     for spread in (0.0, 1.0, 3.0):
@@ -137,7 +137,7 @@ def pooled(trials: int) -> str:
 
 
 def adding_seeds(trials: int) -> str:
-    """Equal arms, more seeds until p is below 5%: what the warning below the tables is about."""
+    """Type I errors if seeds are added until p is below 5%, for equal arms (the warning below the tables)."""
     rows = []
     for spread, old in ((1.0, ".31"), (3.0, ".71")):
         generator, found = np.random.default_rng(int(spread)), []
@@ -153,7 +153,7 @@ def adding_seeds(trials: int) -> str:
 
 
 def low_accuracies(trials: int) -> str:
-    """30 problems of which few are solved at all, with beta-distributed chances."""
+    """Coverage for 30 problems that are rarely solved, with beta-distributed success probabilities."""
     rows = []
     for truth in (0.02, 0.05, 0.1):
         cells = []
@@ -181,7 +181,7 @@ OLD_POWER = {
 
 
 def power(trials: int) -> str:
-    """A gain of 2.8 points on the six real benchmarks: how often the suite's own test finds it."""
+    """Power of the suite's test for a gain of 2.8 points on the six real benchmarks."""
     rows, counts = [], (3, 5, 8, 12, 20)
     for spread, old in OLD_POWER.items():
         generator, found = np.random.default_rng(int(10 * spread)), []
@@ -196,7 +196,8 @@ def power(trials: int) -> str:
 
 
 def ranges(trials: int) -> str:
-    """How often the range of the least gain found with 80% holds it. Normal scores: seeds 2 points, cells 20, 60 problems."""
+    """Coverage of the range of the smallest detectable gain. Normal scores: sd 2 points over seeds, 20 per cell, 60
+    problems."""
     rows = []
     for seeds in (2, 3, 5, 8):
         nothing, noise = np.zeros(1), np.array([0.2**2])
@@ -218,7 +219,7 @@ def ranges(trials: int) -> str:
 
 
 def curves(generator: np.random.Generator, speed: float, seeds: int, noise: float) -> Curves:
-    """As of the tiny suite: from 45% toward 65%, a validation every 5 of 60 steps."""
+    """Learning curves like those of the tiny suite: from 45% toward 65%, validated every 5 of 60 steps."""
     steps = np.arange(0, 61, 5)
     grown = 1 - np.exp(-steps * speed / 25)
     shift = generator.normal(0, 0.01, (seeds, 1)) * grown
@@ -227,7 +228,7 @@ def curves(generator: np.random.Generator, speed: float, seeds: int, noise: floa
 
 
 def first_crossing(arm: Curves, level: float) -> float:
-    """As before: geometric mean over seeds of the first validation at or above the level, or of the end."""
+    """The report's earlier estimate: geometric mean over seeds of the first validation at or above the level, or of the end."""
     steps = arm.costs["steps"][0]
     at = [steps[1:][row[1:] >= level][0] if (row[1:] >= level).any() else steps[-1] for row in arm.accuracy]
     return float(np.exp(np.mean(np.log(at))))
@@ -239,7 +240,7 @@ def half_of_gain(first: Curves) -> float:
 
 
 def target_time(trials: int) -> str:
-    """The ratio of two costs to half of the first arm's gain."""
+    """The ratio of two arms' costs of reaching half of the first arm's gain."""
     rows = []
     for truth in (1.0, 2.0):
         for seeds in (3, 5, 10):
@@ -265,7 +266,7 @@ def target_time(trials: int) -> str:
 
 
 def area(trials: int) -> str:
-    """Equal curves, one with a fourth of the validations in the budget: the area of one over the other, and of an endpoint."""
+    """Bias of areas and endpoints between two equal curves, one of which has a fourth of the validations in the budget."""
     rows = []
     for seeds in (3, 5):
         generator = np.random.default_rng(seeds)
@@ -275,7 +276,7 @@ def area(trials: int) -> str:
             by_seed = []
             for _ in range(seeds):
                 of_arm = []
-                for every in (1, 4):  # passes between validations: as good for its passes, seen less often
+                for every in (1, 4):  # passes between validations: equally good, but validated less often
                     passes = np.arange(0, 61, 5 * every).astype(float)
                     accuracy = 0.45 + 0.2 * (1 - np.exp(-passes / 25)) + generator.normal(0, 0.02, len(passes))
                     run = pd.DataFrame({"step": passes / every, "accuracy": accuracy, "passes": passes})
@@ -292,7 +293,8 @@ def area(trials: int) -> str:
 
 
 def luck(trials: int) -> str:
-    """Six checkpoints of which one is better by 1 point: what a choice on the scored problems shows above its true accuracy."""
+    """Selection bias with six checkpoints, one of them better by 1 point: accuracy on the scored problems minus true
+    accuracy."""
     generator = np.random.default_rng(0)
     shown, folds, true = [], [], []
     for _ in range(max(trials // 5, 20)):
@@ -340,7 +342,7 @@ PARTS = {
 
 
 def parts(trials: int) -> Iterator[str]:
-    """The page, part by part."""
+    """The parts of the page."""
     yield "# Statistics of the report on simulated suites"
     yield (
         f"`python -m benchmarks.report_statistics`, {trials:,} suites a row (fewer where a row takes long). Before: the "
@@ -354,7 +356,7 @@ def parts(trials: int) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000, help="simulated suites a row (default: 1000)")
+    parser.add_argument("--trials", type=int, default=1000, help="simulated suites per row (default: 1000)")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args(argv)
     text = ""

@@ -1,8 +1,7 @@
-"""Time of saving a checkpoint (weights and both Adam moments), relative to a plain write of as many bytes.
+"""Time of saving a checkpoint (weights and both Adam moments), relative to a plain write of the same number of bytes.
 
-Both include fsync. The state goes through torch.distributed.checkpoint, gets checksums, and is renamed to its place.
-On a GPU training waits only until the state is copied to the host's memory; that part is timed here too, with the copy made on
-a CPU.
+Both include fsync. A save uses torch.distributed.checkpoint, computes checksums, and renames the folder at the end. On a GPU,
+training waits only until the state is copied to host memory; that part is timed too, with the copy made on a CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from benchmarks.workload import Work, given_batch, work_of
 
 
 def saves(turns: Turns, work: Work) -> None:
-    """A turn: seconds of a plain write, of a save, and of what training waits for where a thread does the save."""
+    """A turn: seconds of a plain write, of a save, and of the part that training waits for if a thread saves."""
     from transformers import AutoConfig
 
     from sfpo.trainer.background import Background
@@ -28,7 +27,7 @@ def saves(turns: Turns, work: Work) -> None:
 
     turns.wait()
     policy = work.policy(1)
-    policy.descend(given_batch(AutoConfig.from_pretrained(work.checkpoint).vocab_size, 8, 2, [4, 4]))  # makes the moments
+    policy.descend(given_batch(AutoConfig.from_pretrained(work.checkpoint).vocab_size, 8, 2, [4, 4]))  # allocates the moments
     with tempfile.TemporaryDirectory(dir=".") as name:  # the disk that runs are saved to
         folder = Path(name)
         blocking, threaded = Background(threaded=False), Background(threaded=True)

@@ -1,6 +1,6 @@
-"""How the time of one update grows with tokens, group size and model size: slopes of log time over log size.
+"""Scaling of the time of one update with tokens, group size and model size, as slopes of log time over log size.
 
-A slope of 1 is proportional growth; below 1, part of the cost is constant (for tokens: the optimizer).
+A slope of 1 means proportional growth; below 1, part of the cost is constant (for tokens: the optimizer).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ COMPLETION_TOKENS = (64, 128, 256, 512)
 COMPLETIONS = 4
 GROUP_SIZES = (4, 8, 16)
 HEADS = (3, 6, 9)
-"""Of the models: width and depth grow with them; 9 is the model itself."""
+"""Numbers of attention heads of the models; width and depth scale with them, and 9 is the original model."""
 
 
 def sizes(turns: Turns, work: Work) -> None:
-    """A turn: one update of each size."""
+    """A turn: one update for each size."""
     from transformers import AutoConfig
 
     policy = work.policy(1)
@@ -54,7 +54,7 @@ def _seconds(policy: Policy, batch: TrainBatch) -> float:
 
 
 def _scaled(work: Work, heads: int, folder: Path) -> Policy:
-    """The suite's model with random weights, wider or narrower and deeper or flatter by heads / its own heads."""
+    """The suite's model with random weights, and with width and depth scaled by ``heads`` / its own number of heads."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(work.checkpoint)
@@ -68,7 +68,7 @@ def _scaled(work: Work, heads: int, folder: Path) -> Policy:
 
 
 def slope(turn: dict[str, float], group: str) -> float:
-    """Of log seconds over log size, for the keys <group>/<size> of a turn."""
+    """Slope of log seconds over log size, for the keys <group>/<size> of a turn."""
     import numpy as np
     from scipy.stats import linregress
 

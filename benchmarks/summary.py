@@ -24,7 +24,7 @@ class Headline(NamedTuple):
 
     title: str
     bound: str | None = None
-    """Of MEETS; None: no target."""
+    """A key of MEETS; None: no target."""
     target: float = 0.0
 
 
@@ -60,7 +60,7 @@ def summarize(folder: Path, benchmarks: Iterable[str], page: Path | None) -> Non
     """Write the summary of the results in ``folder``.
 
     Args:
-        page: the text between its two markers becomes the table; None: none.
+        page: the text between its two markers is replaced by the table; None: no page.
     """
     results = {name: json.loads(path.read_text()) for name in benchmarks if (path := folder / f"{name}.json").is_file()}
     summary = collect(results)
@@ -90,7 +90,7 @@ def collect(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _all_of(facts: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """What results were made by or on, in words: where they differ, as after ``--only``, every value is named."""
+    """Versions or hardware of the results as text; if they differ between results (after ``--only``), all values are listed."""
     values: dict[str, dict[str, None]] = {}
     for one in facts:
         for key, value in one.items():

@@ -26,10 +26,10 @@ WINDOW, STEPS, SERIES = 30, 400, 2000
 
 
 def fired_at(form: str, threshold: float, entropies: np.ndarray) -> int | None:
-    """First step (1-based) without the slow-fast stages; None: not within the series.
+    """First step (1-based) after the trigger fired, which has no slow-fast stages; None if it does not fire.
 
     Args:
-        entropies: [steps], nats a token.
+        entropies: [steps], in nats per token.
     """
     trigger = EntropyTrigger(form=form, window=WINDOW, threshold=threshold)
     for entropy in entropies:
@@ -40,7 +40,7 @@ def fired_at(form: str, threshold: float, entropies: np.ndarray) -> int | None:
 
 
 def chance_of_first_test(form: str, threshold: float) -> float:
-    """Exact chance that the first full window fires.
+    """Exact probability that the trigger fires at the first full window.
 
     For n normal values, z of one among them (population deviation, itself included) gives z sqrt((n - 2) / (n - 1 - z^2)),
     which has Student's t distribution with n - 2 degrees of freedom (Thompson, 1935).
@@ -50,7 +50,7 @@ def chance_of_first_test(form: str, threshold: float) -> float:
 
 
 def simulate(series: int = SERIES) -> pd.DataFrame:
-    """form, threshold, series, fired_at (missing: not within the steps); every setting sees the same series."""
+    """Columns form, threshold, series, fired_at (missing if it did not fire); all settings use the same series."""
     noise = [np.random.default_rng(seed_of("trigger_firing", k)).normal(1.0, 0.05, STEPS) for k in range(series)]
     rows = [
         (form, threshold, k, fired_at(form, threshold, entropies))
@@ -62,12 +62,13 @@ def simulate(series: int = SERIES) -> pd.DataFrame:
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """One row a form and threshold: chance of the first test (percent), quartiles of the step, percent fired by some steps."""
+    """One row per form and threshold: probability of the first test (percent), quartiles of the step, percent fired by some
+    steps."""
     rows = []
     for (form, threshold), group in found.groupby(["form", "threshold"], sort=False):
         steps = group["fired_at"].astype(float).fillna(np.inf)
         shares = {f"by {step}": 100 * (steps <= step).mean() for step in (35, 40, 60, 100, STEPS)}
-        # "lower": a step that occurred; between a step and never there is nothing to interpolate
+        # "lower": always a step that occurred, since interpolating between a step and "never" is meaningless
         quartiles = np.quantile(steps, [0.25, 0.5, 0.75], method="lower")
         row = {"form": form, "tau": threshold, "first test": 100 * chance_of_first_test(form, threshold)}
         rows.append({**row, "25%": quartiles[0], "median": quartiles[1], "75%": quartiles[2], **shares})
@@ -75,7 +76,8 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def counted(found: pd.DataFrame) -> pd.DataFrame:
-    """form, threshold, fired_at (empty: never), series: how many fired there, and the share that had by then."""
+    """Columns form, threshold, fired_at (empty: never), series (number that fired at this step), and the cumulative
+    fraction."""
     counts = found.groupby(["form", "threshold", "fired_at"], sort=False, dropna=False).size().rename("series").reset_index()
     counts = counts.sort_values(["form", "threshold", "fired_at"]).reset_index(drop=True)
     groups = counts.groupby(["form", "threshold"])["series"]
@@ -84,7 +86,7 @@ def counted(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(found: pd.DataFrame) -> Figure:
-    """Share of series in which the trigger has fired, against steps."""
+    """Fraction of series in which the trigger has fired, against steps."""
     with context():
         figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)

@@ -1,4 +1,4 @@
-"""The peer: TRL's GRPOTrainer, driven by its own training loop, one optimizer step a turn."""
+"""The peer implementation: TRL's GRPOTrainer in its own training loop, with one optimizer step per turn."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trl import GRPOConfig, GRPOTrainer
 from benchmarks.sides import Turns
 
 STEPS = 10_000
-"""More than any benchmark asks for: the turns end the training."""
+"""More than any benchmark needs; the end of the turns ends the training."""
 
 
 class OneStepATurn(TrainerCallback):
-    """Lets the trainer go on when it is its turn, and reports what the optimizer step took."""
+    """Blocks the trainer until the next turn, and reports the time of its optimizer step."""
 
     def __init__(self, turns: Turns, check: Callable[[], None]) -> None:
         self.turns, self.check = turns, check
@@ -41,11 +41,11 @@ class OneStepATurn(TrainerCallback):
 
 
 class Over(Exception):
-    """No more turns: leaves TRL's loop."""
+    """There are no more turns; raised to leave TRL's training loop."""
 
 
 class UpdatesAlone(OneStepATurn):
-    """Counts from when the batch is ready: its generation and scoring are not this benchmark's."""
+    """Starts the clock when the batch is ready, so that generation and scoring are not measured."""
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.waiting = True
@@ -81,13 +81,14 @@ def train(
     updates_alone: bool = False,
     rollouts: Callable[..., dict[str, Any]] | None = None,
 ) -> None:
-    """GRPO, one optimizer step on each ``completions`` completions, until there are no more turns.
+    """Run GRPO with one optimizer step per ``completions`` completions, until there are no more turns.
 
     Args:
         rows: prompts, with the columns that ``rewards`` takes.
-        rows_at_once: completions in one forward and backward pass; gradients are accumulated over the rest.
-        tokens: of each completion; fewer and more are impossible unless ``rollouts`` gives the completions.
-        bf16: autocast to bfloat16. float32_weights: master weights; else the checkpoint's own data type.
+        rows_at_once: completions per forward and backward pass (gradient accumulation).
+        tokens: exact length of each completion, unless ``rollouts`` provides the completions.
+        bf16: autocast to bfloat16.
+        float32_weights: float32 master weights instead of the checkpoint's data type.
     """
     micro_batches = completions // rows_at_once
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +124,7 @@ def train(
 
         def check() -> None:
             if rollouts is None and lengths["completions/min_length"][-1] != tokens:
-                raise RuntimeError(f"a completion has {lengths['completions/min_length'][-1]} tokens in place of {tokens}")
+                raise RuntimeError(f"a completion has {lengths['completions/min_length'][-1]} tokens instead of {tokens}")
 
         timer = UpdatesAlone(turns, check) if updates_alone else OneStepATurn(turns, check)
         trainer.timer = timer

@@ -1,7 +1,7 @@
-"""A single update on given completions: forward, backward, clipping, one AdamW step. Ours against TRL's GRPOTrainer.
+"""A single update on given completions (forward, backward, clipping, one AdamW step), compared with TRL's GRPOTrainer.
 
-TRL pads every prompt and completion to the longest of the batch; ours packs them, a prompt once for its group. The clock of
-either side starts when the batch is ready, so that neither generates, grades or takes old log-probs in it.
+TRL pads every prompt and completion to the longest of the batch; ours packs them, with a prompt stored once per group. For
+both, the clock starts when the batch is ready, so generation, grading and old log-probs are not measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPLETIONS, GROUP, PROMPT_TOKENS = 16, 8, 64
 RAGGED = (16, 192)
 """Shortest and longest completion."""
 PEERS = [{"rows_at_once": rows, "float32_weights": False} for rows in (COMPLETIONS, GROUP)]
-"""Candidates for TRL: completions in one pass, float32 master weights or the checkpoint's bfloat16."""
+"""Candidate configurations of TRL: completions per pass, float32 master weights or the checkpoint's bfloat16."""
 
 
 def batch_of(work: Work, ragged: bool) -> TrainBatch:
@@ -41,7 +41,7 @@ def ours(turns: Turns, work: Work, ragged: bool) -> None:
 
 
 def trl(turns: Turns, work: Work, ragged: bool, rows_at_once: int, float32_weights: bool) -> None:
-    """A turn: one update of TRL's trainer."""
+    """A turn: one update by TRL's trainer."""
     from benchmarks.trl_peer import train
 
     batch = batch_of(work, ragged)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sfpo.types import TrainBatch
 
 PROMPTS, GROUP, TOKENS = 8, 8, 64
-"""Of one step: prompts, completions of each, tokens of each completion."""
+"""Prompts per step, completions per prompt, tokens per completion."""
 TASK = "stories"
 
 
@@ -50,7 +50,7 @@ class Work:
         return ModelLimits.model_validate({**limits, "max_completion_tokens": TOKENS})
 
     def run_settings(self, data: Path) -> RunSettings:
-        """A run of GRPO with one optimizer step an update: what TRL's GRPOTrainer does."""
+        """Settings of a GRPO run with one optimizer step per update, like TRL's GRPOTrainer."""
         params = load_params().model_copy(update={"suite": self.suite})
         runs = [one for one in resolve(params).values() if isinstance(one, RunSettings)]
         settings = next(one for one in runs if one.run.model == self.model and one.recipe.rule.name == "grpo")
@@ -71,7 +71,7 @@ class Work:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def evaluation_settings(self, benchmark: str, folder: Path) -> EvaluationSettings:
-        """Of the untrained model on one benchmark of the suite, whose problems are put into ``folder``."""
+        """Settings to evaluate the untrained model on one benchmark of the suite, whose problems are written to ``folder``."""
         from sfpo.data.prepare import prepare_benchmark
 
         jobs = list(resolve(load_params().model_copy(update={"suite": self.suite})).values())
@@ -82,10 +82,10 @@ class Work:
     def policy(
         self, mini_batch_prompts: int, checkpoint: Path | None = None, ranks: Ranks = SINGLE_PROCESS, **changes: Any
     ) -> Policy:
-        """The suite's policy on one objective, GRPO's, with one optimizer step for so many prompts.
+        """The suite's policy with GRPO's objective, and one optimizer step per ``mini_batch_prompts``.
 
         Args:
-            changes: other settings of execution than the suite's.
+            changes: execution settings that differ from the suite's.
         """
         from sfpo.trainer.policy import Policy
 
@@ -98,7 +98,7 @@ class Work:
 SMALL, TINY = ("small", "smollm2-135m"), ("tiny", "tiny-qwen2")
 ALL_CORES = len(os.sched_getaffinity(0))
 THREADS = tuple(sorted({1, ALL_CORES}))
-"""Candidate numbers of threads of a side."""
+"""Candidate numbers of threads."""
 
 
 def work_of(options: Options) -> Work:
@@ -107,7 +107,7 @@ def work_of(options: Options) -> Work:
 
 
 def prepare_data(folder: Path) -> Path:
-    """A data set of the prompts of one step, as the training job reads it."""
+    """Write a data set with the prompts of one step, in the training job's format."""
     from sfpo.data.prepare import prepare_dataset
 
     folder.mkdir()
@@ -118,8 +118,8 @@ def prepare_data(folder: Path) -> Path:
 
 
 class EveryOtherRight:
-    """The grader at its full cost, with every other verdict turned: each group has variance, so that every completion has a
-    gradient on both sides. (Ours leaves out what has none, which is not measured here.)"""
+    """The real grader, but with every other verdict inverted, so that each group has reward variance and every completion a
+    gradient. (Our policy skips completions without one, which is not measured here.)"""
 
     def __init__(self) -> None:
         from sfpo.rewards.math_answer import Grader
@@ -135,7 +135,7 @@ class EveryOtherRight:
 
 
 def given_batch(vocabulary: int, prompt_tokens: int, group: int, lengths: Sequence[int]) -> TrainBatch:
-    """Random tokens: completions of these lengths, ``group`` to a prompt; no advantage is 0."""
+    """A batch of random tokens: completions of these lengths, ``group`` per prompt, with nonzero advantages."""
     import torch
 
     from sfpo.types import OldPolicy, TrainBatch

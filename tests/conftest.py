@@ -97,7 +97,7 @@ def engine(vllm_engine):
 
 @pytest.fixture(scope="session")
 def isolation() -> None:
-    """Skips where the kernel grants no isolation for programs (a container without user namespaces, say)."""
+    """Skips if the kernel cannot isolate programs (for example in a container without user namespaces)."""
     from sfpo.rewards.code_tests import CodeGrader
 
     with CodeGrader(workers=1) as grader:

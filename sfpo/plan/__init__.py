@@ -1,1 +1,1 @@
-"""The planner of a training job's memory: ``python -m sfpo.plan``."""
+"""The memory planner for training jobs: ``python -m sfpo.plan``."""

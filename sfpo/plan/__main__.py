@@ -1,8 +1,8 @@
-"""Does a run fit, and on how many GPUs? ``python -m sfpo.plan runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json``.
+"""Memory planner: does a run fit, and on how many GPUs?
 
-Prints what the run takes on each device, by part and by phase (sfpo/plan/memory.py), for the smallest number of devices that
-fits; ``python -m sfpo.plan --suite paper`` does so for every model of a suite, in one table. Training asks the same question
-before it loads anything. GB are 10^9 bytes.
+``python -m sfpo.plan runs/<suite>/<model>/<dataset>/<arm>/seed<k>/settings.json`` prints the run's memory on each device by
+component and phase (sfpo/plan/memory.py), for the smallest number of devices on which it fits. ``python -m sfpo.plan --suite
+paper`` prints a table of all models of a suite. Training performs the same check before it loads anything. GB are 10^9 bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sfpo.settings import ModelSettings, RunSettings, load_settings
 
 
 def shape_of_run(settings: RunSettings) -> Shape:
-    """From the prepared checkpoint; before there is one, from what the model's own settings file says.
+    """The model's shape, from the prepared checkpoint or, before it is prepared, from the model's source in its settings.
 
     Raises:
-        ConfigError: neither tells.
+        ConfigError: neither has it.
     """
     of_model = Path(settings.model_path).parent / "settings.json"
     if (Path(settings.model_path) / "config.json").is_file() or not of_model.is_file():
@@ -36,7 +36,7 @@ def shape_of_run(settings: RunSettings) -> Shape:
 
 
 def run_table(job: Job, device: Device) -> str:
-    """Every part (rows) at every phase (columns), in GB, on each device."""
+    """Memory per device in GB: components (rows) by phases (columns)."""
     of_phases = phases(job, device.memory)
     lines = [f"| GB | {' | '.join(of_phases)} |", "|:--|" + "--:|" * len(of_phases)]
     for part in PARTS:
@@ -48,10 +48,10 @@ def run_table(job: Job, device: Device) -> str:
 
 
 def suite_table(runs: Iterable[tuple[RunSettings, Shape]], device: Device) -> str:
-    """A row for each model and each plan that differs, in GB: the largest phase on one device, the smallest number of devices,
-    and on each of these every part at its largest, the largest phase of training, and generation.
+    """One row per model and distinct plan, in GB: the peak on a single device, the smallest number of devices, and for that
+    number the peak of each component, the largest training phase, and generation. The components' peaks do not coincide.
 
-    Runs of one plan are one row, under the first one's data set and arm.
+    Runs with the same plan share a row, labelled with the first one's data set and arm.
     """
     rows: dict[tuple[str, str], list[str]] = {}
     for settings, shape in runs:
@@ -77,7 +77,7 @@ def _row(job: Job, device: Device) -> str:
 
 
 def device_of(word: str) -> Device:
-    """A type of GPU, GB of a GPU, or cpu.
+    """Parse --device: a GPU type, a GPU's memory in GB, or cpu.
 
     Raises:
         ConfigError: it is none of these.
@@ -87,20 +87,20 @@ def device_of(word: str) -> Device:
     try:
         return Device("cuda", GB * float(DEVICES.get(word, word)))
     except ValueError:
-        raise ConfigError(f"--device {word}: allowed are cpu, GB of a GPU, {', '.join(sorted(DEVICES))}") from None
+        raise ConfigError(f"--device {word}: allowed are cpu, a GPU's memory in GB, {', '.join(sorted(DEVICES))}") from None
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", type=Path, nargs="?", help="settings.json of a run")
-    parser.add_argument("--suite", help="all runs of this suite of params.yaml, in one table")
+    parser.add_argument("--suite", help="table of all runs of this suite of params.yaml")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--device", default="a100-80gb", help="type of GPU, GB of a GPU, or cpu (default: a100-80gb)")
-    parser.add_argument("--gpus", type=int, help="plan for so many (default: the smallest number that fits)")
-    parser.add_argument("--config", type=Path, help="folder with the model's config.json, where it is not prepared yet")
+    parser.add_argument("--device", default="a100-80gb", help="GPU type, GPU memory in GB, or cpu (default: a100-80gb)")
+    parser.add_argument("--gpus", type=int, help="number of GPUs (default: the smallest number that fits)")
+    parser.add_argument("--config", type=Path, help="folder with the model's config.json, if the model is not prepared yet")
     arguments = parser.parse_args(argv)
     if (arguments.settings is None) == (arguments.suite is None):
-        parser.error("name the settings.json of a run, or a suite")
+        parser.error("give either the settings.json of a run or --suite")
     try:
         device = device_of(arguments.device)
         print(_of_suite(arguments, device) if arguments.suite else _of_run(arguments, device))
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _of_suite(arguments: argparse.Namespace, device: Device) -> str:
     if device.kind == "cpu":
-        raise ConfigError("--device cpu: a suite is planned for on GPUs; for a CPU name one run's settings.json")
+        raise ConfigError("--device cpu: --suite supports only GPUs; for a CPU, give the settings.json of one run")
     params = load_params(arguments.params, arguments.suite)
     runs = [one for one in resolve(params).values() if isinstance(one, RunSettings)]
     shapes = {name: shape_of_model(params.models[name]) for name in {one.run.model for one in runs}}
@@ -123,7 +123,7 @@ def _of_run(arguments: argparse.Namespace, device: Device) -> str:
     job = job_of(settings, shape, device)
     ranks = arguments.gpus or (min_gpus(job, device) if device.kind == "cuda" else 1) or 1
     planned = replace(job, ranks=ranks)
-    verdict = "fits" if fits(planned, device) else f"is not sure to fit\n{refusal(planned, device)}"
+    verdict = "fits" if fits(planned, device) else f"may not fit\n{refusal(planned, device)}"
     where = f"{ranks} x {device.memory / GB:.0f} GB" if device.kind == "cuda" else f"a CPU with {device.memory / GB:.1f} GB"
     return f"{settings.run.path}, {shape.parameters / 1e6:.1f}M weights, on {where}: {verdict}\n\n{run_table(planned, device)}"
 

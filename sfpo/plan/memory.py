@@ -1,19 +1,19 @@
-"""How much memory a training job takes on each of its devices, by part and by phase, from shapes and settings alone.
+"""Estimates the memory of a training job on each device, by component and phase, from tensor shapes and settings.
 
-Weights are float32, 4 bytes each; beside adapters the layers' matrices are frozen in the data type that they compute in, and
-gradients, moments and snapshot are of the adapters alone. On N ranks weights, gradients, moments and snapshot are 1/N (FSDP2: a
-layer, and the embeddings, are whole while they compute), or in the host's memory (``offload_to_host``); activations and the
-slices of the log-probs are each rank's own, and so is its engine, or its share of one. The largest phase is the plan:
+Weights are float32 (4 bytes). With adapters, the base matrices are frozen in the compute data type, and only adapters have
+gradients, moments and snapshots. With N ranks, weights, gradients, moments and snapshots are sharded 1/N (FSDP2; a layer, and
+the embeddings, are whole while they compute), or in host memory (``offload_to_host``). Activations and slices of the logits are
+per rank; so is the engine, or a rank's share of one. The largest phase determines the plan:
 
     forward      activations of all layers (with checkpointing, each layer's input), bfloat16 copies of the weights
     log-probs    the same activations, slices of the logits, the gradient of the output layer
-    backward     the same activations (with checkpointing, one layer's too), a layer's gradients
-    embeddings   all gradients, and the embeddings' once more, before it is added
-    generation   weights and moments; the engine's weights and its KV cache
+    backward     the same activations (with checkpointing, plus those of one layer), one layer's gradients
+    embeddings   all gradients, and a second copy of the embeddings' gradient before it is accumulated
+    generation   weights and moments; the engine's weights and KV cache
 
-What autograd keeps of a layer is counted tensor by tensor (``kept_by_layer``); a test compares it with what autograd keeps.
-Beside these, on a GPU: its context, NCCL's buffers, and the CUDA graphs that a sleeping engine keeps (``OUTSIDE``). Not
-counted: the allocator's fragments, and an awake engine's workspace and graphs, for which it takes from its own share.
+The tensors that autograd saves per layer are counted one by one (``kept_by_layer``); a test compares this with autograd. On a
+GPU, the CUDA context, NCCL buffers, and the CUDA graphs of a sleeping engine are added (``OUTSIDE``). Not included:
+fragmentation of the allocator, and the workspace and graphs of an awake engine, which come out of its own share.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sfpo.plan.shapes import Shape
 FLOAT = 4
 BYTES = {"float32": 4, "bfloat16": 2}
 OUTSIDE = {"context": 0.6e9, "NCCL": 1.0e9, "CUDA graphs": 1.0e9}
-"""Bytes on each GPU that no tensor of the trainer accounts for: estimates until gpu-check has measured them on one (its line on
+"""Bytes per GPU outside the trainer's tensors. These are estimates, to be replaced by the measurement of gpu-check (its line on
 memory, "outside the allocator")."""
 PARTS = (
     "weights",
@@ -43,12 +43,12 @@ PARTS = (
     "KV cache",
 )
 Parts = dict[str, float]
-"""Bytes by part; a part that is not named takes none."""
+"""Component -> bytes; components that are absent take none."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a training job's memory depends on."""
+    """Everything that a training job's memory depends on."""
 
     shape: Shape
     train: Train
@@ -56,24 +56,24 @@ class Job:
     sampler: Sampler
     limits: ModelLimits
     snapshots: int
-    """Copies of the weights that the update rule keeps on the device during an update."""
+    """Number of copies of the weights that the update rule keeps on the device during a step."""
     device: Literal["cpu", "cuda"]
     movable_snapshots: int = 0
-    """Of these, what ``execution.snapshot_on_host`` would move to the host."""
+    """How many of these ``execution.snapshot_on_host`` would move to the host."""
     ranks: int = 1
-    """Processes that train together, each with a device of its own."""
+    """Number of training processes, each with its own device."""
     entropy_in_update: bool = False
-    """The update's own forward pass takes the entropy."""
+    """The update's forward pass also computes the entropy."""
 
     @property
     def trained(self) -> int:
-        """Number of weights that have gradients, moments and snapshots."""
+        """Number of trained weights (with gradients, moments and snapshots)."""
         root = 0 if self.train.lora else self.shape.root_parameters
         return self.shape.num_hidden_layers * trained_by_layer(self.shape, self.train.lora) + root
 
     @property
     def weight_bytes(self) -> float:
-        """Of all weights, adapters among them, over all ranks."""
+        """Bytes of all weights, including adapters, summed over ranks."""
         shape, lora = self.shape, self.train.lora
         if lora is None:
             return float(FLOAT * shape.parameters)
@@ -83,17 +83,17 @@ class Job:
 
     @property
     def offloaded(self) -> bool:
-        """Weights and moments are in the host's memory, not on the device."""
+        """Whether weights and moments are in host memory instead of on the device."""
         return self.execution.offload_to_host and self.device == "cuda" and self.ranks > 1
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A micro-batch, by its lengths: (prompt, its completions), ... in tokens."""
+    """A micro-batch, described by lengths in tokens: (prompt, [completions]) per group."""
 
     groups: list[tuple[int, list[int]]]
     is_whole: bool
-    """It is the whole mini-batch of its rank: when it starts there is no gradient yet."""
+    """It is the rank's whole mini-batch, so there are no accumulated gradients when it starts."""
 
     @property
     def tokens(self) -> int:
@@ -105,12 +105,13 @@ class Packed:
 
     @property
     def shared(self) -> list[tuple[int, list[int]]]:
-        """Families of several completions: attention takes each by itself, with a mask (sfpo.trainer.packing)."""
+        """Groups of several completions with a shared prompt, for which attention is computed per segment
+        (sfpo.trainer.packing)."""
         return [group for group in self.groups if len(group[1]) > 1]
 
     @property
     def masked_keys(self) -> int:
-        """Keys that attention copies: of each such completion, its prompt's and its own."""
+        """Number of keys that attention copies for them: for each completion, those of its prompt and its own."""
         return sum(prompt + length for prompt, completions in self.shared for length in completions)
 
     @property
@@ -119,8 +120,8 @@ class Packed:
 
 
 def filled(train: Train, micro_batch_tokens: int, limits: ModelLimits, ranks: int = 1) -> Packed:
-    """The micro-batch of full-length prompts and completions that fills ``micro_batch_tokens``, as far as a mini-batch's rows
-    reach; its last completion as long as still fits. One completion with its prompt always fits."""
+    """The largest micro-batch: full-length prompts and completions up to ``micro_batch_tokens`` (the last completion is cut to
+    fit) or to the rank's mini-batch. One prompt with one completion is always included."""
     prompt, longest = limits.max_prompt_tokens, limits.max_completion_tokens
     rows = max(1, train.mini_batch_prompts * train.completions_per_prompt // ranks)
     left = max(micro_batch_tokens, prompt + longest)
@@ -136,45 +137,46 @@ def filled(train: Train, micro_batch_tokens: int, limits: ModelLimits, ranks: in
 
 
 def kept_by_layer(shape: Shape, packed: Packed, dtype: str, lora: Lora | None = None) -> float:
-    """Bytes that autograd keeps of one layer's forward pass, from the layer's input to its output's last factor.
+    """Bytes that autograd saves in the forward pass of one layer.
 
-    In float32, token by token: 6 widths (input, its normalized form, that times the norm's weight; twice), queries, keys and
-    values as wide as all heads, attention's output as it comes and as it goes into its product, gate, its SiLU, up, and their
-    product. Under bfloat16 autocast the residual stream stays float32, and each product keeps a bfloat16 input of its own
-    (queries, keys and values 3, gate and up 2). With adapters, the frozen norms do not keep what their weights multiply, and
-    each adapter keeps its inner product; a matrix without one is counted as if it had one.
+    Per token in float32: 6 hidden vectors (for each of the two norms: input, normalized input, and that times the weight),
+    queries, keys and values of all heads, the attention output before and after its reshape, gate, SiLU(gate), up, and their
+    product. Under bfloat16 autocast the residual stream stays float32, and each matrix product saves its own bfloat16 input (3
+    for queries, keys and values; 2 for gate and up). With adapters, frozen norms do not save the normalized input, and each
+    adapter saves its inner product (counted for every matrix, adapted or not).
     """
     tokens, width, heads = packed.tokens, shape.hidden_size, shape.attention_width
     size = BYTES[dtype]
-    norms = (2 if lora else 4) * width * FLOAT + 2 * FLOAT  # and one root mean square a token
+    norms = (2 if lora else 4) * width * FLOAT + 2 * FLOAT  # plus one root mean square per token and norm
     inputs = 2 * width * size if dtype == "float32" else 5 * width * size
-    attention = 5 * heads * size + shape.num_attention_heads * FLOAT  # and a logarithm a head and query
+    attention = 5 * heads * size + shape.num_attention_heads * FLOAT  # plus one log-sum-exp per head and query
     mlp = 4 * shape.intermediate_size * size
     inner = len(shape.matrices) * lora.rank * size if lora else 0
     kept = tokens * (norms + inputs + attention + mlp + inner)
     if shape.qk_norm:
         of_heads, normed = shape.num_attention_heads + shape.num_key_value_heads, heads + shape.key_width
         kept += tokens * (normed * (FLOAT if lora else FLOAT + size) + of_heads * FLOAT)
-    kept += packed.mask_entries * size  # as what it adds to the logits
+    kept += packed.mask_entries * size  # as an additive mask in the data type of the logits
     if dtype == "float32":
         return kept + 2 * packed.masked_keys * heads * size
-    # Queries and keys are cast after the split, so that no segment of them is kept with the whole.
+    # Queries and keys are cast to bfloat16 after the split, so saved segments do not keep the whole tensor alive.
     return kept + (2 * packed.masked_keys - sum(sum(lengths) for _, lengths in packed.shared)) * heads * size
 
 
 def phases(job: Job, device_memory: float) -> dict[str, Parts]:
-    """Phase -> what it takes on one device of ``device_memory`` bytes. A CPU's engine is awake while the policy trains."""
+    """Phase -> memory by component on one device of ``device_memory`` bytes. On a CPU the engine stays awake during
+    training."""
     engine = _engine(job, device_memory)
     if job.device == "cpu":
         return {phase: {**parts, **engine} for phase, parts in training(job).items()}
-    graphs = _outside(job, "CUDA graphs")  # of an engine that is awake: in its own share
+    graphs = _outside(job, "CUDA graphs")  # those of an awake engine are in its own share
     awake = {**_held(job), "outside torch": _outside(job) - graphs}
     del awake["snapshot"]
     return {**training(job), "generation": awake | engine}
 
 
 def trained_by_layer(shape: Shape, lora: Lora | None) -> int:
-    """Number of weights of one layer that are trained: A [rank, width in] and B [width out, rank] of each matrix, or all."""
+    """Number of trained weights of one layer: all, or with adapters A [rank, inputs] and B [outputs, rank] of each matrix."""
     if lora is None:
         return shape.layer_parameters
     chosen = [sizes for name, sizes in shape.matrices.items() if lora.matrices is None or name in lora.matrices]
@@ -182,7 +184,7 @@ def trained_by_layer(shape: Shape, lora: Lora | None) -> int:
 
 
 def _held(job: Job) -> Parts:
-    """What a rank's device holds throughout: its share of the weights, of AdamW's moments and of the rule's snapshots."""
+    """Memory in use at all times: the rank's shard of the weights, AdamW's moments and the rule's snapshots."""
     outside = {} if job.device == "cpu" else {"outside torch": _outside(job)}
     if job.offloaded:
         return {"weights": 0.0, "optimizer": 0.0, "snapshot": 0.0, **outside}
@@ -197,18 +199,18 @@ def _outside(job: Job, *only: str) -> float:
 
 
 def training(job: Job) -> dict[str, Parts]:
-    """Phase -> what the trainer takes on one device, from the second step on (the first makes the optimizer's moments)."""
+    """Training phase -> memory by component on one device, from the second step on (the first allocates the AdamW moments)."""
     shape, train, ranks = job.shape, job.train, job.ranks
     packed = filled(train, job.execution.micro_batch_tokens, job.limits, ranks)
     size, tokens, width = BYTES[train.policy_dtype], packed.tokens, shape.hidden_size
     layers, held = shape.num_hidden_layers, _held(job)
     sharded = 0.0 if job.offloaded else FLOAT * job.trained / ranks
-    before = 0.0 if packed.is_whole else sharded  # gradients of the micro-batches before
-    embedding = 0 if train.lora else FLOAT * shape.embedding_parameters  # of a frozen one there is no gradient
-    pending = embedding if shape.tied else 0  # the output layer's gradient waits for the input's
+    before = 0.0 if packed.is_whole else sharded  # gradients accumulated by earlier micro-batches
+    embedding = 0 if train.lora else FLOAT * shape.embedding_parameters  # no gradient if it is frozen
+    pending = embedding if shape.tied else 0  # the output layer's gradient is kept until the input embedding's is added
 
     kept = kept_by_layer(shape, packed, train.policy_dtype, train.lora)
-    outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # last norm; angles
+    outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # norm, angles
     if job.execution.gradient_checkpointing:
         all_layers, in_forward, in_backward = float(layers * tokens * width * FLOAT), kept, kept
     else:
@@ -216,7 +218,7 @@ def training(job: Job) -> dict[str, Parts]:
     copies = _copies(job)
     predictions = packed.completion_tokens
     hidden = predictions * width * size
-    of_mlp = 2 * tokens * shape.intermediate_size * size + tokens * width * FLOAT  # gradients of up and gate, and of the input
+    of_mlp = 2 * tokens * shape.intermediate_size * size + tokens * width * FLOAT  # of up, gate and input
     return {
         "forward": {
             **held,
@@ -246,12 +248,12 @@ def training(job: Job) -> dict[str, Parts]:
 
 
 def _copies(job: Job) -> dict[str, float]:
-    """Bytes of weights and gradients beside a rank's own, by phase.
+    """Phase -> bytes of weights and gradients in addition to the rank's own shards.
 
-    Alone, under bfloat16: the copies that autocast makes of the layers' matrices; the backward pass keeps them unless it makes
-    them anew, layer by layer. On several ranks: what is gathered. Layers in the data type they compute in, one ahead; the
-    embeddings and the last norm in float32, whole from the forward to the end of the backward pass. Gradients of a layer are
-    whole, and once more as float32, when they are added up over the ranks.
+    On one rank in bfloat16: the copies that autocast makes of the layers' matrices; without checkpointing they are kept for the
+    backward pass. On several ranks: gathered tensors. Layers are gathered in the compute data type, with one prefetched; the
+    embeddings and the final norm in float32, from the forward pass to the end of the backward pass. A layer's gradient exists
+    as a whole, and once more in float32, while it is reduced over the ranks.
     """
     shape, train = job.shape, job.train
     size = BYTES[train.policy_dtype]
@@ -276,8 +278,8 @@ def _copies(job: Job) -> dict[str, float]:
 
 
 def _slices(job: Job, predictions: int) -> float:
-    """Bytes of the logits of one slice of the vocabulary (sfpo.algorithms.logprobs): float32 of this slice and of the one
-    before, with the entropy once more; and in bfloat16, as the product makes them, of both."""
+    """Bytes of the logits of one slice of the vocabulary (sfpo.algorithms.logprobs): float32 for this slice and the previous
+    one, a third copy if the entropy is computed, and under bfloat16 also the products themselves."""
     columns = min(job.shape.vocab_size, max(1, LOGITS_AT_ONCE[job.device] // predictions))
     floats = (3 if job.entropy_in_update else 2) * FLOAT
     cast = 2 * BYTES["bfloat16"] if job.train.policy_dtype == "bfloat16" else 0
@@ -285,7 +287,8 @@ def _slices(job: Job, predictions: int) -> float:
 
 
 def _engine(job: Job, device_memory: float) -> Parts:
-    """On a GPU the engine takes its whole share; the KV cache gets what its weights leave, and never less than one sequence."""
+    """The engine's memory. On a GPU it uses its whole share: the KV cache gets what the weights leave, at least one
+    sequence."""
     weights = engine_weights(job)
     if job.device == "cpu":
         return {"engine weights": weights, "KV cache": job.execution.engine.kv_cache_gib * 2**30}
@@ -294,13 +297,13 @@ def _engine(job: Job, device_memory: float) -> Parts:
 
 
 def engine_weights(job: Job) -> float:
-    """Bytes of the engine's copy of the weights on a rank: all of them, or a share where ranks hold an engine together."""
+    """Bytes of the engine's copy of the weights on one rank: all, or a share with tensor parallelism."""
     return job.shape.parameters * BYTES[job.sampler.dtype] / job.execution.engine.tensor_parallel
 
 
 def one_sequence(job: Job) -> float:
-    """Bytes on a rank of the KV cache of a prompt and completion of full length. A key head is never split: where an engine
-    has more ranks than the model has key heads, vLLM gives each rank one."""
+    """Bytes of the KV cache on one rank for a prompt and completion of full length. Key heads are not split: if an engine has
+    more ranks than the model has key heads, vLLM puts one on each rank."""
     tokens = job.limits.max_prompt_tokens + job.limits.max_completion_tokens
     widest = max(job.shape.head_dim, job.shape.key_width / job.execution.engine.tensor_parallel)
     return 2 * tokens * job.shape.num_hidden_layers * widest * BYTES[job.sampler.dtype]

@@ -1,4 +1,4 @@
-"""What is said of a job that does not fit: why, and which changes of its settings would make it fit."""
+"""The error for a job that does not fit in memory: the reason, and which changes of its settings would make it fit."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ log = logging.getLogger(__name__)
 
 
 def require_room(settings: RunSettings, device: Device | None = None) -> None:
-    """Stop a run that cannot fit, before it loads anything. What may fit is let through, and so is a model that cannot be
-    planned for.
+    """Stop a run that certainly does not fit, before it loads anything. Runs that may fit are allowed, and so are models that
+    the planner does not support.
 
     Args:
-        device: that of each rank; None: the one at hand.
+        device: each rank's device; None: this machine's.
 
     Raises:
-        ConfigError: names what is needed, by part, and what would fit.
+        ConfigError: with the memory needed by component, and settings that would fit.
     """
     device = device or device_at_hand()
-    ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
+    ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
     try:
         job = job_of(settings, shape_of_checkpoint(settings.model_path), device, ranks)
     except ConfigError as error:
-        log.info("memory is not planned: %s", error)
+        log.info("memory is not checked before the start: %s", error)
         return
     if cannot_fit(job, device):
         raise ConfigError(f"{settings.run.path}: {refusal(job, device)}")
 
 
 def refusal(job: Job, device: Device) -> str:
-    """Why the job does not fit, by part, and what would."""
+    """Error text: why the job does not fit, the memory by component, and settings that would fit."""
     phase, parts = largest(job, device)
     execution, kind, kinds = job.execution, *{"cpu": ("process", "processes"), "cuda": ("GPU", "GPUs")}[device.kind]
     checkpointing = str(execution.gradient_checkpointing).lower()
@@ -63,13 +63,13 @@ def refusal(job: Job, device: Device) -> str:
     if not engine_starts(job, device):
         least = engine_weights(job) + one_sequence(job)
         share = f"execution.engine.gpu_memory_utilization = {job.execution.engine.gpu_memory_utilization:g}"
-        lines.append(f"{share}: the engine's weights and one sequence of full length take {least / GB:.3g} GB")
+        lines.append(f"{share}: the engine's weights and one sequence of full length need {least / GB:.3g} GB")
     found = remedies(job, device) or [f"{kinds} with {min_device_bytes(job) / GB:.3g} GB each"]
     return "\n  ".join([*lines, f"would fit: {'; or '.join(found)}"])
 
 
 def remedies(job: Job, device: Device) -> list[str]:
-    """Changes, each of which makes the job fit by itself; where none does, all of them with the GPUs that they still take."""
+    """Changes that each make the job fit; if none does, all of them combined with the number of GPUs still needed."""
     changes = [_checkpointing, _fewer_tokens]
     if device.kind == "cuda":
         changes += [_snapshot_on_host, _other_engine_share, _more_gpus]
@@ -84,7 +84,7 @@ def _checkpointing(job: Job, device: Device) -> Job:
 
 
 def _fewer_tokens(job: Job, device: Device) -> Job:
-    """As many as fit, and no fewer than one sequence."""
+    """The largest micro_batch_tokens that fits, at least one sequence."""
 
     def with_tokens(tokens: int) -> Job:
         return replace(job, execution=job.execution.model_copy(update={"micro_batch_tokens": tokens}))
@@ -100,7 +100,7 @@ def _snapshot_on_host(job: Job, device: Device) -> Job:
 
 
 def _other_engine_share(job: Job, device: Device) -> Job:
-    """The largest share, in twentieths, with which the job fits."""
+    """The largest gpu_memory_utilization, in steps of 0.05, with which the job fits."""
     shares = [twentieths / 20 for twentieths in range(19, 0, -1)]
     others = [_with_share(job, share) for share in shares]
     return next((one for one in others if fits(one, device)), job)
@@ -116,7 +116,7 @@ def _more_gpus(job: Job, device: Device) -> Job:
 
 
 def describe_changes(job: Job, changed: Job) -> str:
-    """What is different, as settings."""
+    """The settings that differ, as text."""
     told = []
     if changed.execution.gradient_checkpointing != job.execution.gradient_checkpointing:
         told.append("execution.gradient_checkpointing: true")

@@ -1,4 +1,4 @@
-"""Does a job fit on its devices, and on how many would it?"""
+"""Compares a job's planned memory with its devices, and finds the number of devices on which it fits."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sfpo.settings import RunSettings
 
 GB = 10**9
 DEVICES = {"l40s": 48, "a100-40gb": 40, "a100-80gb": 80, "h100": 80, "h200": 141}
-"""GB, by NVIDIA's data sheets."""
+"""Memory in GB, from NVIDIA's data sheets."""
 ACCURACY = 0.15
-"""Plan over measured peak lies within 1 - this and 1 + this (benchmarks/planner.py, docs/performance.md)."""
+"""Relative error of the plan: planned / measured peak is within 1 +- ACCURACY (benchmarks/planner.py, docs/performance.md)."""
 MOST_RANKS = 64
-"""No more are tried."""
+"""Maximum number of ranks that is tried."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One of the alike devices of a job, a rank on each."""
+    """A device of one rank; all devices of a job are alike."""
 
     kind: Literal["cpu", "cuda"]
     memory: float
@@ -31,7 +31,7 @@ class Device:
 
 
 def job_of(settings: RunSettings, shape: Shape, device: Device, ranks: int = 1) -> Job:
-    """What the memory of this run depends on."""
+    """The ``Job`` of a run's settings."""
     recipe, execution = settings.recipe, settings.execution
     rule = make_update_rule(recipe.rule.name, execution.model_dump(), **recipe.rule.settings)
     snapshots = rule.weight_copies(on_gpu=device.kind == "cuda")
@@ -51,12 +51,12 @@ def job_of(settings: RunSettings, shape: Shape, device: Device, ranks: int = 1) 
 
 
 def largest(job: Job, device: Device) -> tuple[str, Parts]:
-    """The phase that takes most, and its parts."""
+    """(phase with the largest total, its memory by component)."""
     return max(phases(job, device.memory).items(), key=lambda one: total(one[1]))
 
 
 def fits(job: Job, device: Device) -> bool:
-    """Whether every phase fits even if it takes more than planned, as far as the plan may be off."""
+    """Whether every phase fits even if the plan underestimates it by ACCURACY."""
     return engine_starts(job, device) and all(
         trainer_bytes(parts) / (1 - ACCURACY) + engine_bytes(parts) <= device.memory
         for parts in phases(job, device.memory).values()
@@ -64,10 +64,10 @@ def fits(job: Job, device: Device) -> bool:
 
 
 def cannot_fit(job: Job, device: Device) -> bool:
-    """Whether some phase does not fit even if it takes less than planned, as far as the plan may be off.
+    """Whether some phase does not fit even if the plan overestimates it by ACCURACY.
 
-    On a CPU only what every run takes counts, however short its completions are: weights, gradients, two moments, snapshot, and
-    the engine's weights. (What of its KV cache is never written takes no memory.)
+    On a CPU this counts only what is used even if all completions are short: weights, gradients, moments, snapshots, and the
+    engine's weights. (Pages of the KV cache that are never written use no memory.)
     """
     if job.device == "cpu":
         held = (job.weight_bytes + (3 + job.snapshots) * FLOAT * job.trained) / job.ranks
@@ -79,7 +79,7 @@ def cannot_fit(job: Job, device: Device) -> bool:
 
 
 def engine_starts(job: Job, device: Device) -> bool:
-    """vLLM refuses a share that does not hold its weights and one sequence of full length."""
+    """Whether vLLM starts: its share of memory must hold its weights and one sequence of full length."""
     share = device.memory * job.execution.engine.gpu_memory_utilization
     return job.device == "cpu" or engine_weights(job) + one_sequence(job) <= share
 
@@ -93,14 +93,14 @@ def trainer_bytes(parts: Parts) -> float:
 
 
 def min_gpus(job: Job, device: Device) -> int | None:
-    """The smallest number of devices, whole engines of them, on which the job fits; None: not on MOST_RANKS either."""
+    """The smallest number of devices (a multiple of tensor_parallel) on which the job fits; None if more than MOST_RANKS."""
     step = job.execution.engine.tensor_parallel
-    fewest = max(step, 2 if job.execution.offload_to_host else 1)  # shards alone can be offloaded
+    fewest = max(step, 2 if job.execution.offload_to_host else 1)  # offloading requires sharding
     return next((ranks for ranks in range(fewest, MOST_RANKS + 1, step) if fits(replace(job, ranks=ranks), device)), None)
 
 
 def min_device_bytes(job: Job) -> float:
-    """Bytes of a device on which the job fits."""
+    """Smallest memory of a device, in bytes, on which the job fits."""
     peak = max(map(total, training(job).values())) / (1 - ACCURACY)
     if job.device == "cpu":
         return peak + engine_weights(job) + job.execution.engine.kv_cache_gib * 2**30
@@ -119,7 +119,7 @@ def device_at_hand() -> Device:
 
 
 def host_memory() -> float:
-    """Bytes that processes can still get, swap included; without end where Linux does not tell."""
+    """Bytes of memory still available, including swap; infinite if the system does not report it."""
     path = Path("/proc/meminfo")
     if not path.is_file():
         return float("inf")

@@ -1,1 +1,1 @@
-"""The one grader: from a completion's text to a verdict."""
+"""The graders: from the text of a completion to a verdict, correct or not."""

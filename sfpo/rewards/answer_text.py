@@ -1,16 +1,18 @@
-r"""Reading answers as text: one normal form, and the verdicts that take no algebra.
+r"""Normalizes answers as text, and decides equivalence where no algebra is needed.
 
-What counts as equal, here and in sfpo.rewards.equivalence:
-- A gold that is a number takes a number, exactly; a decimal is held to six digits (0.333333 is 1/3, 0.33 is not). It takes a
-  closed form too, exactly: 10!, \binom{5}{2}, \sqrt{25}, e^{i\pi}, 2^{10}+1. Sums, differences, products and quotients of plain
-  numbers alone are a computation left undone, and no answer: for a gold of 46, \boxed{12+34} and \boxed{2 \cdot 23} are wrong,
-  or an echo of the problem would earn a reward. (Math-Verify and lm-eval's minerva_math take both, hendrycks_math neither.)
-  An \int, \sum, \prod or \lim is undone whatever the gold.
-- Units may be left out, and 5 cm is not 5 m. A percent sign is a unit or a factor: 10\% is 10 and 0.1, but 0.5\%
-  is no 0.5: a gold below 1 that is a percentage says so. Degrees are a unit.
-- Case matters in formulas, not in words. A name may be left out (x = 5 is 5), but two names must agree.
-- Brackets must match: (1,2), [1,2], (1,2] and \{1,2\} all differ; a tuple may come without. Lists and sets have no order.
-All text is untrusted: each step takes time linear in it, or is bounded by MAX_CHARACTERS.
+Rules of equivalence, here and in sfpo.rewards.equivalence:
+
+- If the gold is a number, the answer must be the same number exactly; a decimal must match to six digits (0.333333 equals 1/3,
+  0.33 does not). Closed forms are accepted: 10!, \binom{5}{2}, \sqrt{25}, e^{i\pi}, 2^{10}+1. Plain numbers combined only by
+  +, -, * and / are an uncomputed expression, and wrong: for a gold of 46, \boxed{12+34} and \boxed{2 \cdot 23} earn nothing,
+  since repeating the problem would otherwise be rewarded. (Math-Verify and lm-eval's minerva_math accept both, hendrycks_math
+  neither.) \int, \sum, \prod and \lim always count as uncomputed, unless the gold has one too.
+- Units may be omitted, but 5 cm is not 5 m. A percent sign may be a unit or a factor: 10\% equals 10 and 0.1. If the gold is
+  below 1 it can only be a factor: 0.5\% does not equal 0.5. Degrees are a unit.
+- Case matters in formulas, not in words. A variable name may be omitted (x = 5 equals 5), but two names must agree.
+- Brackets must match: (1,2), [1,2], (1,2] and \{1,2\} all differ; a tuple may omit its brackets. Lists and sets are unordered.
+
+All text is untrusted: each step takes linear time, or the length is bounded by MAX_CHARACTERS.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sfpo.rewards.numerals import RATIO, Number, equal_numbers, equal_ratios, number
-from sfpo.rewards.spelling import latex_of_plain, plain_unicode, without_looks
-from sfpo.rewards.units import differ, split_unit
-from sfpo.rewards.words import NUMBERS, folded, in_words, same_words, scrambled
+from sfpo.rewards.spelling import latex_from_plain, plain_unicode, without_formatting
+from sfpo.rewards.units import split_unit, units_differ
+from sfpo.rewards.words import NUMBERS, in_words, lowercased, rearranged, same_words
 
 MAX_CHARACTERS = 2_000
-"""A longer answer is wrong unread."""
+"""Longer answers are wrong without being parsed."""
 
 # ---------------------------------------------------------------------------------------------- the normal form
 
@@ -43,7 +45,7 @@ _REWRITES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\colon(?![A-Za-z])|\{:\}", ":"),
-    (r"(?<=\d),\\! ?(?=\d{3})|(?<=\d)\{,\}(?=\d{3})", ""),  # thousands, beyond doubt
+    (r"(?<=\d),\\! ?(?=\d{3})|(?<=\d)\{,\}(?=\d{3})", ""),  # unambiguous thousands separators
     (r"\\! ?", ""),
     (r"\\(?:[,;:> ]|q?quad(?![A-Za-z]))|~", " "),
     (r"(\\(?:text|mathrm) ?\{[^{}^]*)\^ ?(?:\{(-?\d)\}|(-?\d)) ?\}", r"\1}^{\2\3}"),  # \mathrm{cm^2}
@@ -90,36 +92,36 @@ _MODULUS = re.compile(
     r" ?(?:\\[pb]?mod(?![A-Za-z]) ?|\(? ?(?:\\text\{ ?mod ?\}|(?<![A-Za-z\\])mod) ?)(?:\{([^{}]*)\}|([^{}() ]+)) ?\)?$"
 )
 _JOIN = re.compile(r" ?,? ?(?:\\text\{,? ?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?")
-"""What stands between the members of a list, other than a comma."""
+"""Separators of list elements other than a comma."""
 _OR = re.compile(r" ?\\text\{ ?or ?\} ?| or ")
 _EDGES = re.compile(r"^(?:\\approx|[=,;: ])+|(?<![\\.,;: ])[.,;: ]+$")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, read as text."""
+    """A normalized answer."""
 
     body: str
-    """Normalized LaTeX, without its unit. Rows of a matrix end in a newline."""
+    """Normalized LaTeX without units. Matrix rows end in a newline."""
     key: str
-    """The body without blanks and braces that mean nothing: equal keys are equal answers."""
+    """The body without insignificant spaces and braces; answers with equal keys are equal."""
     units: frozenset[str]
-    """The known units in it. 5 cm is not 5 m; 5 alone is either."""
+    """The known units. 5 cm does not equal 5 m, but 5 equals both."""
     words: bool
-    """It was all text, such as \\text{even}."""
+    """Whether the whole answer was text, such as \\text{even}."""
     source: str
-    r"""The body before its units, degrees and the words between its members went: 'x<1\text{ or }x>3', '60\text{degree}'."""
+    r"""The body before units, degrees and words between list elements were removed: 'x<1\text{ or }x>3', '60\text{degree}'."""
     modulus: str
-    r"""'7' of 3 \pmod{7}; '' without one."""
+    r"""'7' for 3 \pmod{7}; '' if there is none."""
 
 
 @lru_cache(maxsize=4096)
 def read(latex: str) -> Answer:
-    """The normal form of a LaTeX answer of at most MAX_CHARACTERS."""
+    """Normalize a LaTeX answer of at most MAX_CHARACTERS."""
     body = " ".join(plain_unicode(latex).split())
     body = _rows_as_list(body)
     body = _ROW_END.sub("\n", body) if r"\begin" in body else re.sub(r"\\\\(?=[A-Za-z])", r"\\", body)
-    body = latex_of_plain(without_looks(body))
+    body = latex_from_plain(without_formatting(body))
     for pattern, replacement in _STEPS:
         body = pattern.sub(replacement, body)
     body = _SCALED.sub(lambda match: rf"\cdot 10^{{{_SCALES[match[2]]}}}{match[1] or ''}", body)
@@ -132,7 +134,7 @@ def read(latex: str) -> Answer:
         body = source = body[:-1] + ")"
     body = _unbraced(re.sub(" +", " ", _JOIN.sub(", ", body)).strip(" "))
     body, units = split_unit(body)
-    body = _EDGES.sub("", body.replace(r"\text{degree}", " "))  # a blank: 60^\circ,120^\circ is not 60,120
+    body = _EDGES.sub("", body.replace(r"\text{degree}", " "))  # a space, since 60^\circ,120^\circ is not 60,120
     unwrapped = re.sub(r"\\text\{([^{}]*)\}", r"\1", body)
     if (number_word := NUMBERS.get(unwrapped.strip(" ").casefold())) is not None:
         body = unwrapped = number_word
@@ -148,7 +150,7 @@ _ROWS = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split|cases|equation\
 
 
 def _rows_as_list(body: str) -> str:
-    r"""x = 3; y = 5 for \begin{cases} x = 3 \\ y = 5 \end{cases}; a column of conditions stays."""
+    r"""Replace \begin{cases} x = 3 \\ y = 5 \end{cases} by 'x = 3; y = 5'; cases with conditions are left unchanged."""
 
     def as_list(match: re.Match[str]) -> str:
         rows = re.sub(r"& ?(?==)|^&", "", match[2])
@@ -167,7 +169,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 def enclosed(body: str) -> tuple[str, str] | None:
-    r"""The pair of brackets around the whole body, if one is: '(' '[' '\{' '{' and what closes it; a half-open pair too."""
+    r"""(opening, closing) if one pair of brackets encloses the whole body: '(', '[', '\{' or '{', including half-open pairs."""
     escaped = body.startswith(r"\{")
     if not body or body[escaped] not in _OPEN or body[-1] not in _CLOSE:
         return None
@@ -180,7 +182,7 @@ def enclosed(body: str) -> tuple[str, str] | None:
 
 
 def split_list(body: str) -> list[str]:
-    r"""The parts between the commas (or semicolons) that stand outside all brackets; each 'a \pm b' as two parts."""
+    r"""Split at the commas (or semicolons) outside all brackets; 'a \pm b' becomes two elements."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(body):
         depth += (character in _OPEN) - (character in _CLOSE)
@@ -193,11 +195,11 @@ def split_list(body: str) -> list[str]:
 
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
 MAX_SIGNS = 3
-"""Signs \\pm in one expression that are written out, at most."""
+"""Maximum number of \\pm signs of an expression that are expanded."""
 
 
 def _both_signs(part: str) -> list[str]:
-    r"""Every \pm as + and as -, each by itself; a \mp as the opposite of the one \pm beside it."""
+    r"""Expand every \pm independently into + and -; a single \mp takes the opposite sign of the single \pm."""
     count = len(_PLUS_MINUS.findall(part))
     if not 1 <= count <= MAX_SIGNS or (r"\mp" in part and count > 1):
         return [part]
@@ -223,7 +225,8 @@ _UNDONE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim)(?![A-Za-z])")
 
 
 def claim(body: str) -> tuple[str, str]:
-    r"""What is claimed, and of what: ('x', '5') for 'x = 5', ('', '7') for '3+4=7', ('f(t)', '2t') for 'f(t) = 4t/2 = 2t'."""
+    r"""Split an equation into (name, value): ('x', '5') for 'x = 5', ('', '7') for '3+4=7', ('f(t)', '2t') for 'f(t) = 4t/2 =
+    2t'."""
     first, *others = re.split(r"=|\\(?:in|equiv)(?![A-Za-z])", body)
     match = _CLAIM.fullmatch(first)
     if len(others) == 1 and not (match and match[1]) and _LONE_NAME.fullmatch(others[0].strip(" ")):
@@ -240,25 +243,25 @@ _FOR_ALL = re.compile(
 
 
 def without_for_all(body: str) -> str:
-    r"""f(x) = 2x of 'f(x) = 2x \text{ for all } x \in \mathbb{R}': what is said of the function's own variable alone."""
+    r"""Remove a quantifier over a function's own variable: 'f(x) = 2x' for 'f(x) = 2x \text{ for all } x \in \mathbb{R}'."""
     if (match := _FOR_ALL.search(body)) and re.match(rf"[A-Za-z] ?\( ?{match[1]} ?\) ?=", body):
         return body[: match.start()].rstrip(" ")
     return body
 
 
 def quick_verdict(answer: str, gold: str) -> bool | None:
-    """Whether the answer is the gold; None where it takes algebra to say."""
+    """Whether the answer equals the gold; None if the decision needs algebra (sfpo.rewards.equivalence)."""
     if len(answer) > MAX_CHARACTERS:
         return False
     left, right = _INTEGER.fullmatch(answer), _INTEGER.fullmatch(gold)
     if left and right:
         return _digits(left) == _digits(right)
     given, wanted = read(answer), read(gold)
-    if angles(given, wanted):
+    if compare_in_radians(given, wanted):
         return None
     if given.modulus and wanted.modulus and given.modulus != wanted.modulus:
         return False
-    if differ(given.units, wanted.units):
+    if units_differ(given.units, wanted.units):
         return False
     if (given.units and "%" in wanted.body) or (wanted.units and "%" in given.body):
         return False
@@ -293,10 +296,11 @@ def _other_sides(body: str) -> list[Number | None]:
     return [number(side.strip(" ")) for side in body.split("=")[:-1]]
 
 
-def angles(given: Answer, wanted: Answer) -> bool:
-    r"""One is in degrees and the other in radians, by what is written: 60^\circ and \frac{\pi}{3}, or 'radians' and 60^\circ.
+def compare_in_radians(given: Answer, wanted: Answer) -> bool:
+    r"""Whether to convert degrees: one of the two is written in degrees and the other in radians, such as 60^\circ and
+    \frac{\pi}{3}, or degrees are the argument of a trigonometric function.
 
-    An answer \frac{\pi}{3} without a unit is not 60^\circ, and 60 is not \frac{\pi}{3}. Degrees of a sine are in radians too.
+    An answer \frac{\pi}{3} without a unit does not equal 60^\circ, and 60 does not equal \frac{\pi}{3}.
     """
     in_degrees = _DEGREE in given.source, _DEGREE in wanted.source
     if all(in_degrees):
@@ -308,7 +312,7 @@ def angles(given: Answer, wanted: Answer) -> bool:
 
 
 def in_radians(source: str) -> str:
-    """An answer's ``source`` with its degrees multiplied out, and without the word radians."""
+    """An answer's ``source`` with degrees converted to radians, and without the word radians."""
     without_unit = re.sub(r" ?(?:\\text\{ ?rad(?:ians?)?\.? ?\}|(?<![A-Za-z\\])rad(?:ians?)?$)", "", source)
     without_unit = re.sub(r"(?<![\d.])0 ?\\text\{degree\}", "0", without_unit)
     bracketed = re.sub(r"(\d+(?:\.\d+)?) ?\\text\{degree\}", r"(\1\\cdot\\frac{\\pi}{180})", without_unit)
@@ -320,7 +324,7 @@ _OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 
 
 def _words_verdict(given: Answer, wanted: Answer) -> bool | None:
-    """Where the gold is words."""
+    """Whether the answer equals a gold in words; None if the gold is a formula, or if this needs algebra."""
     loose, wanted_loose = in_words(given.body), in_words(wanted.body)
     if wanted.words:
         return same_words(given.body.casefold(), wanted.body.casefold())
@@ -329,19 +333,19 @@ def _words_verdict(given: Answer, wanted: Answer) -> bool | None:
         return True if lone and same_words(given.body.casefold(), wanted.body.casefold()) else None
     if given.words:
         return same_words(given.body.casefold(), wanted.body.casefold())
-    if same_words(folded(given.body), folded(wanted.body)):
+    if same_words(lowercased(given.body), lowercased(wanted.body)):
         return True
-    return False if loose or scrambled(given.body, wanted.body) else None
+    return False if loose or rearranged(given.body, wanted.body) else None
 
 
 def _digits(match: re.Match[str]) -> tuple[bool, str]:
-    """Sign and digits of an integer: compared as text, since int() refuses very long ones."""
+    """(is negative, digits) of an integer, compared as text because int() rejects very long ones."""
     digits = match[2].replace(",", "").lstrip("0")
     return (match[1] == "-" and digits != "", digits)
 
 
 def _unbracketed(body: str) -> str:
-    r"""5 of (5) and of \{5\}, -5 of -(5)."""
+    r"""Remove brackets around a single value: '5' for '(5)' and '\{5\}', '-5' for '-(5)'."""
     if body.startswith("-") and enclosed(body[1:].strip(" ")) == ("(", ")"):
         inside = body[1:].strip(" ")[1:-1].strip(" ")
         return f"-{inside}" if inside[:1] not in ("-", "+") else body

@@ -1,7 +1,7 @@
-r"""Where a response gives its answer: the last box, or the last boxes that belong together. No sympy in here.
+r"""Extracts the answer from a response: the last box, or the last boxes that belong together.
 
-A box is \boxed{...} or another command that draws a frame, and \boxed 7 without braces. Data preparation reads golds out of
-solutions with ``extract_boxed`` too, so that a solution's answer and a response's answer are found by one rule.
+A box is \boxed{...}, \boxed 7 without braces, or another command that draws a frame. Data preparation extracts golds from
+worked solutions with ``extract_boxed`` too, so both follow the same rules.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _RUN = r"(?!\\f?box)(?:\\[^\sA-Za-z]|[^\s${}]|\{(?:[^{}]|\{[^{}]*\})*\})"
 _TOKEN = re.compile(
     rf"\\(?:{_FRAMES})(?![A-Za-z])\*?\s*(?:\[[^\[\]{{}}]*\]\s*)*\{{"
     r"|\\(?:colorbox|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}\s*\{"
-    # \boxed 7: up to a blank or a dollar sign, as the authors of MATH read it; a word of prose is no answer
+    # \boxed 7: up to a space or a dollar sign, as in the code of MATH (Hendrycks et al.); a word of prose is not an answer
     rf"|\\(?:boxed|fbox)(?:(?=[^A-Za-z\s])|\s+)(?:"
     rf"(?P<closed>(?!\{{)(?:{_RUN})+)(?=\$)|(?P<bare>[-+]?(?:[\d.(]|\\[A-Za-z{{$])(?:{_RUN})*)|(?P<letter>[A-Za-z])(?=\s*(?:\.|\Z)))"
     r"|\\.|[{}]",
@@ -46,29 +46,29 @@ _ANOTHER_MIND = re.compile(
 )
 _NAME_BEFORE = re.compile(rf"(?:^|[\s$(\[,;])(?P<name>{_NAME})[\s$]*$")
 MAX_BETWEEN = 80
-"""Characters between two boxes that belong together, at most."""
+"""Maximum number of characters between two boxes that belong together."""
 MAX_LABEL = 60
-"""Characters before a box that may be its label."""
+"""Number of characters before a box that are searched for its label."""
 MAX_CHOICE = 200
-"""Characters of a choice and its text, at most."""
+"""Maximum number of characters of a multiple-choice label with its text."""
 MAX_JOINED = 32
-"""Boxes of one answer, at most."""
+"""Maximum number of boxes of one answer."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """What a response boxed at its end."""
+    """The boxes at the end of a response."""
 
     last: str
     """Content of the last box."""
     together: str | None = None
-    r"""The boxes that end in the last one and belong together, as one list: '3; 5' for \boxed{3} and \boxed{5}."""
+    r"""The last boxes that belong together, as one list: '3; 5' for \boxed{3} and \boxed{5}. None if there is only one."""
     listed: bool = False
-    """They are joined by a comma, 'and' or 'or': all of them are the answer, not the last alone."""
+    """They are joined by a comma, 'and' or 'or': then only all of them together are the answer, never only the last."""
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The readings of which one must be the gold."""
+        """Possible interpretations of the answer; it is correct if any of them equals the gold."""
         if self.together is None:
             return (self.last, *_choice_and_text(self.last))
         return (self.together,) if self.listed else (self.last, self.together)
@@ -90,7 +90,7 @@ _ANY_LABEL = re.compile(r"\([A-J]\)|(?<![A-Za-z])[A-J][.):](?!\d)")
 
 
 def _choice_and_text(content: str) -> tuple[str, ...]:
-    r"""'(C)' and '10' for a choice that is given with its text, \textbf{(C) } 10; nothing for anything else."""
+    r"""('(C)', '10') for a multiple-choice label with its text, \textbf{(C) } 10; empty for anything else."""
     if len(content) > MAX_CHOICE:
         return ()
     for pattern in _CHOICES:
@@ -104,7 +104,7 @@ def _choice_and_text(content: str) -> tuple[str, ...]:
 
 
 def find_boxes(text: str) -> Boxes | None:
-    """The last box with content, and the ones before it that belong to it; None where no box is complete."""
+    """The last non-empty box, and those before it that belong to the same answer; None if there is no complete box."""
     boxes = _spans(text)
     if not boxes:
         return None
@@ -120,7 +120,7 @@ def find_boxes(text: str) -> Boxes | None:
         group.insert(0, earlier)
     contents = [text[start:end].strip() for _, start, end, _ in group]
     if len(set(contents)) == 1 and len(group) > 1:
-        listed = False  # the same answer again
+        listed = False  # the same answer, repeated
     if len(group) == 1:
         return Boxes(contents[-1])
     names = [_name_before(text[max(0, begin - 40) : begin]) for begin, *_ in group]
@@ -129,8 +129,8 @@ def find_boxes(text: str) -> Boxes | None:
 
 
 def _join(before: str, between: str) -> bool | None:
-    """How two boxes belong together, from the texts before the first and between them: True by a sign of a list, False by a new
-    line or a label for each. None: they do not."""
+    """Whether two boxes belong together, given the texts before the first and between them. True: by a list separator; False:
+    by a line break, or a label for each; None: they do not."""
     if len(between) > MAX_BETWEEN:
         return None
     plain = re.sub(r"\s+", " ", between)
@@ -145,13 +145,13 @@ def _join(before: str, between: str) -> bool | None:
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""Content of the last box that is complete (of nested boxes the inner one); None where there is none."""
+    r"""Content of the last complete box (for nested boxes, of the innermost); None if there is none."""
     boxes = find_boxes(text)
     return boxes.last if boxes else None
 
 
 def _spans(text: str) -> list[tuple[int, int, int, int]]:
-    """Of every complete box that holds no other: where its command, its content, the content's end and its own end are."""
+    """Positions of every complete innermost box: start of its command, start and end of its content, end of the box."""
     if (first := _FRAME.search(text)) is None:
         return []
     found: list[tuple[int, int, int, int]] = []

@@ -1,14 +1,17 @@
-"""Which code blocks of an answer are the program that the tests ask for. The standard library alone: it runs in the sandbox.
+"""Selects the code blocks of a response that form the program under test. Imports only the standard library, because it runs in
+the sandbox.
 
-An answer may hold more blocks than the program: a helper before it, a usage example, a sample or an output after it, a brute
-force for comparison. What decides is what the tests need, not the place:
-- tests of a function: the last block that defines it, as a function or as a method of a class Solution. A stub (only `pass`,
-  `...` or a docstring) and an import of that name count where nothing else defines it.
-- tests on stdin: the last block that reads stdin and prints when it is run; else the last that does so together with the blocks
-  it needs. A block that puts a text of its own in the place of stdin is an example.
-- where no block does, the last one.
-Names that the chosen block needs and does not define are looked up in the other blocks, the nearest before it first: of those
-blocks come the definitions, not the prints, asserts and readings.
+A response may contain other blocks than the program: helpers, usage examples, sample input or output, a brute-force version.
+The selection depends on the kind of tests:
+
+- Tests of a function: the last block that defines it, as a function or as a method of a class Solution. Stubs (only `pass`,
+  `...` or a docstring) and imports of that name count only if there is no other definition.
+- Tests on stdin: the last block that reads stdin and prints when run; otherwise the last that does so together with the blocks
+  that it needs. A block that replaces stdin by a text of its own is a usage example.
+- If no block qualifies, the last one.
+
+Names that the selected block uses but does not define are taken from the other blocks, preferring the nearest one before it.
+From these blocks only definitions are taken, not prints, asserts or reads of stdin.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 Part = ast.Module | str
-"""What is compiled and run, one after the other."""
+"""A part of the program that is compiled and run: a syntax tree, or the source text if it does not parse."""
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITIONS = (*_FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom)
@@ -31,31 +34,32 @@ _DEFINED, _STUB, _IMPORTED = 3, 2, 1
 
 @dataclass
 class Block:
-    """One code block, read."""
+    """A parsed code block."""
 
     text: str
     tree: ast.Module | None
-    """None: it is not Python."""
+    """None if the block is not valid Python."""
     bound: set[str] = field(default_factory=set)
-    """Names that it binds, at the top level."""
+    """Names bound at the top level."""
     needs: set[str] = field(default_factory=set)
-    """Names that it uses and binds nowhere."""
+    """Names that are used but bound nowhere in the block."""
     reads: bool = False
-    """It has code that reads stdin."""
+    """Whether any of its code reads stdin."""
     writes: bool = False
-    """It has code that prints."""
+    """Whether any of its code prints."""
     runs: bool = False
-    """Its top level does more than define."""
+    """Whether its top level has statements other than definitions."""
 
 
 def choose(blocks: list[str], function: str | None, reads: bool, preamble: str | None = None) -> list[Part]:
-    """The parts of the program, to be run in one namespace.
+    """The parts of the program, to be run in order in one namespace.
 
     Args:
-        blocks: of the answer, in its order; at least one.
-        function: what the tests call; None: they run the program.
-        reads: the tests give something on stdin.
-        preamble: code before the program; a block that only goes on inside its last function is taken together with it.
+        blocks: the response's code blocks, in order; at least one.
+        function: name of the function that the tests call; None if they run the whole program.
+        reads: whether the tests provide stdin.
+        preamble: code that runs before the program; a block that only continues the body of its last function is parsed
+            together with it.
     """
     read = [_read(text, preamble) for text in blocks]
     if function is not None:
@@ -69,7 +73,7 @@ def choose(blocks: list[str], function: str | None, reads: bool, preamble: str |
     helpers = _helpers(chosen, read)
     if main.tree is None:
         return [main.text]
-    # Parts of one program, each in a block of its own: then what reads and runs belongs to it.
+    # If the program does not read stdin itself, it may be split over several blocks: then their top-level code is part of it.
     whole = function is None and not main.reads
     return [*(_library(block.tree, whole) for block in helpers if block.tree is not None), main.tree]
 
@@ -97,7 +101,7 @@ def _parse(text: str) -> ast.Module | None:
 
 
 def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs when the block runs: not what is inside functions and classes."""
+    """All nodes that are executed at the top level, that is, outside functions and classes."""
     for child in ast.iter_child_nodes(tree):
         yield child
         if not isinstance(child, (*_FUNCTIONS, ast.ClassDef, ast.Lambda)):
@@ -119,7 +123,7 @@ def _bound_by(node: ast.AST) -> list[str]:
 
 
 def _is_plain(node: ast.stmt) -> bool:
-    """A docstring, or an assignment that calls nothing."""
+    """Whether it is a docstring or an assignment without a call."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
     return isinstance(node, _ASSIGNMENTS) and not any(isinstance(inner, ast.Call) for inner in ast.walk(node))
@@ -129,9 +133,9 @@ def _is_plain(node: ast.stmt) -> bool:
 
 
 def _rank(block: Block, function: str) -> int:
-    """How far the block defines the function."""
+    """How well the block defines the function: _DEFINED, _STUB, _IMPORTED or 0 (not at all)."""
     if block.tree is None:
-        with_body = rf"^\s*(?:async\s+)?def\s+{function}\b.*:\s*\n\s+\S"  # a signature alone is no attempt
+        with_body = rf"^\s*(?:async\s+)?def\s+{function}\b.*:\s*\n\s+\S"  # a signature without a body does not count
         return _DEFINED if re.search(with_body, block.text, re.MULTILINE) else 0
     return max((_definition(node, function) for node in _top_level(block.tree)), default=0)
 
@@ -163,7 +167,7 @@ def _says_nothing(node: ast.stmt) -> bool:
 
 
 def _reads_stdin(nodes: list[ast.AST]) -> bool:
-    """Some code reads stdin, and none puts a text in its place."""
+    """Whether the code reads stdin and does not replace it by a text of its own."""
     if any(_replaces_stdin(node) for node in nodes):
         return False
     own_input = any(map(_replaces_input, nodes))
@@ -171,7 +175,7 @@ def _reads_stdin(nodes: list[ast.AST]) -> bool:
 
 
 def _replaces_input(node: ast.AST) -> bool:
-    """`def input(): ...` or `input = lambda: ...`, not `input = input().split()`."""
+    """Whether it redefines input: `def input(): ...` or `input = lambda: ...`, but not `input = input().split()`."""
     if isinstance(node, ast.Assign):
         return any("input" in _bound_by(target) for target in node.targets) and not any(map(_reading, ast.walk(node.value)))
     return isinstance(node, _FUNCTIONS) and node.name == "input"
@@ -189,7 +193,7 @@ def _reading(node: ast.AST, own_input: bool = False) -> bool:
 
 
 def _replaces_stdin(node: ast.AST) -> bool:
-    """`sys.stdin = StringIO("3 4")`, or a patch of input. (`sys.stdin = open(0)` and wrappers of sys.stdin still read it.)"""
+    """Whether it is `sys.stdin = StringIO("3 4")`, or patches input. (`sys.stdin = open(0)` and wrappers still read stdin.)"""
     if isinstance(node, ast.Assign):
         to_stdin = any(isinstance(target, ast.Attribute) and target.attr == "stdin" for target in node.targets)
         return to_stdin and not any(_reading(inner) for inner in ast.walk(node.value))
@@ -211,7 +215,7 @@ def _writing(node: ast.AST) -> bool:
 
 
 def _is_whole(blocks: list[Block]) -> bool:
-    """The first block, with the others as its helpers, is a program that reads and prints."""
+    """Whether the first block, with the others as its helpers, is a complete program that reads stdin and prints."""
     return blocks[0].runs and any(block.reads for block in blocks) and any(block.writes for block in blocks)
 
 
@@ -219,9 +223,9 @@ def _is_whole(blocks: list[Block]) -> bool:
 
 
 def _helpers(chosen: int, blocks: list[Block]) -> list[Block]:
-    """The other blocks that define what the chosen one needs, and what these need, in the order of the answer.
+    """The other blocks that define names which the chosen block needs (transitively), in the order of the response.
 
-    Each is Python: a block that is not binds nothing.
+    All of them are valid Python, since other blocks have no bound names.
     """
     nearest = [*range(chosen - 1, -1, -1), *range(chosen + 1, len(blocks))]
     taken: set[int] = set()
@@ -239,7 +243,8 @@ def _helpers(chosen: int, blocks: list[Block]) -> list[Block]:
 
 
 def _library(tree: ast.Module, whole: bool) -> ast.Module:
-    """The statements of a helper block: its definitions; with ``whole`` all but prints, asserts and the `__main__` part."""
+    """The statements to take from a helper block: its definitions; with ``whole``, all except prints, asserts and
+    `__main__`."""
     return ast.Module([node for node in tree.body if _is_library(node, whole)], [])
 
 

@@ -1,9 +1,9 @@
-"""The grader of programs: does the program in a response pass all tests of the gold (sfpo.rewards.code_gold)?
+"""The grader of programs: checks that the program in a response passes all tests of the gold (sfpo.rewards.code_gold).
 
-The program is in the response's fenced blocks; which of them it is, what the tests ask for decides (sfpo.rewards.choice). It
-runs in sfpo.rewards.sandbox: a fresh Python without network, files, or a second process. Expected results never go there: the
-program gets arguments and hands back plain data, which is compared here, or, where a gold has code that checks it, in a sandbox
-of that code's own. So whatever a program does in there, to pass it must give the right results.
+The program consists of the response's fenced code blocks that the tests need (sfpo.rewards.choice). It runs in
+sfpo.rewards.sandbox: a fresh Python process without network, file access or child processes. Expected results never enter that
+sandbox: the program gets arguments and returns plain data, which is compared here or, if the gold has checking code, in a
+second sandbox. So a program cannot pass by tampering with its process, only by returning correct results.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from pathlib import Path
 from threading import Timer
 from typing import IO, Any
 
-from sfpo.rewards.code_gold import CodeTests, check_tests, right_results, right_text
+from sfpo.rewards.code_gold import CodeTests, check_tests, output_matches, results_match
 from sfpo.rewards.math_answer import Grade
-from sfpo.rewards.sandbox import CALL, DONE, GAVE_UP, MAX_WAITS
+from sfpo.rewards.sandbox import CALL, DONE, MAX_WAITS, OVER_LIMIT
 
 TIME_LIMIT_SECONDS = 4
-"""Processor time of one run (all calls of a function, or one stdin) where the gold states no limit of its own."""
+"""Default CPU time limit of one run (all calls of a function, or one stdin), if the gold has none."""
 CLOCK_FACTOR = 3
-"""The deadline on the clock, in time limits: for a program that sleeps. One that is still at work gets it MAX_WAITS times."""
+"""Wall-clock limit as a multiple of the CPU time limit, for programs that sleep. A program that keeps computing gets it up to
+MAX_WAITS times."""
 MEMORY_MB = 512
 OUTPUT_BYTES = 2**20
-"""Of one run's output, and of any file that the program writes; more where the right output is longer than half of it."""
+"""Size limit of a run's output and of any file that it writes; raised to twice the longest correct output if that is larger."""
 MAX_CHARACTERS = 65_536
-"""Longer programs, all blocks together, are wrong unread."""
+"""Programs with more characters (all blocks together) are wrong without being run."""
 _START_SECONDS = 30
 _CHECK_FACTOR = 10
-"""A check waits for the program at each of its calls."""
+"""Factor of the time limits for checking code, which waits for the program at each of its calls."""
 _SANDBOX = [sys.executable, "-s", "-S", "-B", "-P", "-X", "utf8", str(Path(__file__).with_name("sandbox.py"))]
-_ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # one order of sets, so that a verdict stays the same
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # fixes the iteration order of sets, so that verdicts are reproducible
 _PYTHON = re.compile(r"(?:i?python[\d.]*|py[\d.]*)?$")
 _FENCE = re.compile(r"(\s*)(`{3,}|~{3,})([^`]*)$")
 
@@ -46,7 +47,8 @@ logger = logging.getLogger(__name__)
 
 
 def extract_blocks(text: str) -> tuple[str, ...]:
-    """Contents of all complete fenced blocks marked python, or not marked, in order; without the indentation of their fence."""
+    """Contents of all complete fenced code blocks marked as python or unmarked, in order, without the indentation of the
+    fence."""
     blocks: list[str] = []
     lines: list[str] = []
     opened: re.Match[str] | None = None
@@ -58,7 +60,7 @@ def extract_blocks(text: str) -> tuple[str, ...]:
                 blocks.append("\n".join(one.removeprefix(opened[1]) for one in lines))
             opened = None
         elif fence is not None and (opened is None or (fence[2][0] == opened[2][0] == "`" and fence[3].strip())):
-            opened, lines = fence, []  # also where the one before was left open
+            opened, lines = fence, []  # also if the previous block was not closed
         else:
             lines.append(line)
     return tuple(blocks)
@@ -70,7 +72,7 @@ def _is_python(mark: str) -> bool:
 
 
 class _Process(subprocess.Popen[bytes]):
-    """A process of sandbox.py, with a pipe at each of its three streams."""
+    """A process of sandbox.py with pipes for stdin, stdout and stderr."""
 
     stdin: IO[bytes]
     stdout: IO[bytes]
@@ -82,20 +84,20 @@ class _Process(subprocess.Popen[bytes]):
 
 
 class CodeGrader:
-    """Runs programs, several at once; a context manager. Thread-safe."""
+    """Grades programs, several in parallel. A context manager; thread-safe."""
 
     def __init__(self, workers: int, time_limit_seconds: float = TIME_LIMIT_SECONDS, memory_mb: int = MEMORY_MB) -> None:
         """
         Args:
-            workers: programs that run at once.
-            time_limit_seconds: processor time of one run, rounded up to whole seconds, in which the kernel counts; a gold's own
-                limit goes before it.
-            memory_mb: address space of a program, in MiB.
+            workers: number of programs that run in parallel.
+            time_limit_seconds: CPU time limit of one run, rounded up to whole seconds (the kernel's resolution); a limit in the
+                gold takes precedence.
+            memory_mb: limit of a program's address space, in MiB.
         """
         self._time_limit_seconds, self._memory_mb = time_limit_seconds, memory_mb
         self._threads = ThreadPoolExecutor(workers)
         self._idle: list[_Process] = []
-        """Started, and waiting for the next program."""
+        """Started processes without a program."""
 
     def __enter__(self) -> CodeGrader:
         return self
@@ -106,15 +108,15 @@ class CodeGrader:
             _stop(self._idle.pop())
 
     def grade_all(self, responses: Sequence[str], golds: Sequence[str | Sequence[str]]) -> list[Grade]:
-        """One grade for each response, in order; ``boxed`` says that there is a program.
+        """One grade per response, in order; ``boxed`` is True if the response contains a program.
 
         Args:
             responses: whole completions.
-            golds: each response's tests: one JSON text, or a sequence of that alone.
+            golds: each response's tests: a JSON string, or a sequence of one.
 
         Raises:
-            ValueError: not as many golds as responses, or a gold that ``check_tests`` refuses.
-            RuntimeError: this machine grants no isolation, or the grader is closed.
+            ValueError: the numbers of golds and responses differ, or ``check_tests`` rejects a gold.
+            RuntimeError: this machine cannot isolate programs, or the grader is closed.
         """
         texts = [gold if isinstance(gold, str) else _only(gold) for gold in golds]
         questions = list(zip(map(extract_blocks, responses), texts, strict=True))
@@ -123,11 +125,11 @@ class CodeGrader:
         outcomes = self._threads.map(lambda one: self._passes(one[0], tests[one[1]]), distinct)
         verdicts = dict(zip(distinct, outcomes, strict=True))
         grades = [Grade(verdicts.get(one) is True, bool(one[0]), bool(one[0]) and verdicts[one] is None) for one in questions]
-        if given_up := sum(one.timed_out for one in grades):
+        if timed_out := sum(one.timed_out for one in grades):
             logger.warning(
-                "%d of %d programs counted as wrong: over their limit of processor time (%g s where a problem states none), "
-                "%d times that on the clock, or %d MiB",
-                given_up,
+                "%d of %d programs count as wrong because they exceeded a limit: CPU time (%g s unless the problem has its "
+                "own), wall-clock time (%d times that) or memory (%d MiB)",
+                timed_out,
                 len(grades),
                 self._time_limit_seconds,
                 CLOCK_FACTOR,
@@ -136,32 +138,33 @@ class CodeGrader:
         return grades
 
     def check_isolation(self) -> None:
-        """Start a sandbox and nothing in it.
+        """Check that a sandbox can be started on this machine.
 
         Raises:
-            RuntimeError: this machine grants no isolation; names the remedy.
+            RuntimeError: this machine cannot isolate programs; the message says how to enable it.
         """
         with self._sandbox(CodeTests(None, (), ()), {}):
             pass
 
     def _passes(self, blocks: tuple[str, ...], tests: CodeTests) -> bool | None:
-        """Whether the program passes all tests, the first that it fails being the last that is run; None: given up on."""
+        """Whether the program passes all tests (stops at the first failure); None if it exceeded a limit."""
         if sum(map(len, blocks)) > MAX_CHARACTERS:
             return False
-        right = right_text if tests.function is None else right_results
+        right = output_matches if tests.function is None else results_match
         with self._sandbox(tests, {"blocks": blocks, "reads": tests.reads}) as process:
             if tests.check is not None:
                 return self._passes_check(process, tests)
             for request, expected in zip(tests.requests, tests.expected, strict=True):
                 outcome, output = _answer(process, request)
                 if outcome != DONE:
-                    return None if outcome == GAVE_UP else False
+                    return None if outcome == OVER_LIMIT else False
                 if not right(output, expected, tests.tolerance):
                     return False
         return True
 
     def _passes_check(self, process: _Process, tests: CodeTests) -> bool | None:
-        """Whether the check, in a sandbox of its own, ends well: each call that it makes is a run of the program."""
+        """Run the checking code in a second sandbox, where each of its calls is a run of the program. True if it ends without
+        an error, None if either exceeded a limit."""
         outcomes: list[str] = []
         with self._sandbox(tests, {"check": tests.check}) as judge:
             outcome, output = _answer(judge, {})
@@ -169,9 +172,9 @@ class CodeGrader:
                 called, result = _answer(process, {"call": json.loads(output)})
                 outcomes.append(called)
                 outcome, output = _answer(judge, result if called == DONE else b"")
-        if GAVE_UP in (outcome, *outcomes):
+        if OVER_LIMIT in (outcome, *outcomes):
             return None
-        return outcome == DONE and DONE in outcomes  # a check that calls nothing tells nothing
+        return outcome == DONE and DONE in outcomes  # a check without a successful call proves nothing
 
     def _limits(self, tests: CodeTests) -> dict[str, float]:
         seconds = tests.time_limit_seconds or self._time_limit_seconds
@@ -184,9 +187,10 @@ class CodeGrader:
 
     @contextlib.contextmanager
     def _sandbox(self, tests: CodeTests, job: dict[str, Any]) -> Iterator[_Process]:
-        """A sandbox that is ready for requests, in a process that is kept for the next if it answers to the end.
+        """A sandbox that is ready for requests. Its process is reused for the next program if it shuts the sandbox down in
+        order.
 
-        The process ends by itself when its stdin closes; a watchdog stands behind that.
+        The process exits when its stdin is closed; a watchdog kills it if it hangs.
         """
         process = self._waiting() or _Process()
         limits = self._limits(tests)
@@ -216,19 +220,19 @@ class CodeGrader:
                 process = self._idle.pop()
                 if process.poll() is None:
                     return process
-                _stop(process)  # somebody killed it
+                _stop(process)  # it was killed from outside
         return None
 
 
 def _stop(process: _Process) -> None:
-    process.kill()  # what it started ends with it
+    process.kill()  # its child processes die with it
     with process, contextlib.suppress(BrokenPipeError):
         process.stdin.close()
 
 
 _REFUSAL = (
-    "programs cannot be graded here, because this machine grants no isolation for them ({}). It takes Linux 5.14 or newer and "
-    "user namespaces: allow them (sysctl user.max_user_namespaces above 0; on Ubuntu also "
+    "programs cannot be graded on this machine, because it cannot isolate them ({}). Isolation needs Linux 5.14 or newer and "
+    "user namespaces: enable them (sysctl user.max_user_namespaces above 0; on Ubuntu also "
     "kernel.apparmor_restrict_unprivileged_userns=0), or run as root with CAP_SYS_ADMIN (docker run --cap-add SYS_ADMIN "
     "--security-opt seccomp=unconfined --security-opt apparmor=unconfined)"
 )
@@ -236,12 +240,12 @@ _REFUSAL = (
 
 def _only(gold: Sequence[str]) -> str:
     if len(gold) != 1:
-        raise ValueError(f"{len(gold)} golds where the tests of a program are one JSON text")
+        raise ValueError(f"a code task has one gold (a JSON string), but here are {len(gold)}")
     return gold[0]
 
 
 def _send(process: _Process, message: dict[str, Any] | bytes) -> None:
-    """A message to the sandbox, an empty one: that its program is over. If it died, its silence will tell."""
+    """Send a message to the sandbox; an empty one ends it. A dead process is noticed when its answer is read."""
     text = message if isinstance(message, bytes) else json.dumps(message).encode()
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(b"%d\n%s" % (len(text), text))
@@ -249,7 +253,7 @@ def _send(process: _Process, message: dict[str, Any] | bytes) -> None:
 
 
 def _answer(process: _Process, message: dict[str, Any] | bytes) -> tuple[str, bytes]:
-    """Outcome and output of one run; given up on, if the sandbox died over it."""
+    """(outcome, output) of one run; OVER_LIMIT if the sandbox died during it."""
     _send(process, message)
     outcome, _, size = process.stdout.readline().decode().partition(" ")
-    return (outcome, process.stdout.read(int(size))) if size else (GAVE_UP, b"")
+    return (outcome, process.stdout.read(int(size))) if size else (OVER_LIMIT, b"")

@@ -1,7 +1,7 @@
-"""What happens inside the sandbox's last process: an answer's program, or the check that calls it. The standard library alone.
+"""Runs inside the sandbox's innermost process: the program of a response, or the checking code that calls it. Imports only the
+standard library.
 
-Values go between the two as text: JSON, where what JSON lacks has a tag (``pack``), so that nothing but plain data comes out of
-a program, whatever it does.
+Values are exchanged as JSON with tags for other plain types (``pack``), so that a program can only return plain data.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import choice  # beside this file
+import choice  # in the same folder, which is the only one on the path
 
 RESULTS = 3
-"""File descriptor of what a function returned; of a check, where its calls go."""
+"""File descriptor for a function's results; for checking code, for its calls."""
 REPLIES = 4
-"""File descriptor of a check on which the results of its calls come."""
+"""File descriptor from which checking code reads the results of its calls."""
 RECURSION_LIMIT = 50_000
 _MODULES = (
     "bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math, operator, os, random, re, statistics, "
     "string, sys, time, typing"
 )
 _STARRED = "string re datetime collections heapq bisect copy math random statistics itertools functools operator typing"
-"""In this order."""
+"""Modules that are star-imported, in this order."""
 
 
 def prelude() -> dict[str, Any]:
-    """Names that an answer may use without importing them, as on LeetCode and in LiveCodeBench's own grader: `List`, `deque`,
-    `gcd`, `math` ..., and `exit`, which Python's site module would give."""
+    """Names that a program may use without importing them, as on LeetCode and in LiveCodeBench's grader: `List`, `deque`,
+    `gcd`, `math` ..., and `exit`, which Python's site module would define."""
     names: dict[str, Any] = {"exit": sys.exit, "quit": sys.exit}
     lines = [f"from {module} import *" for module in _STARRED.split()]
     exec("\n".join([*lines, "from builtins import *", f"import {_MODULES}"]), names)
@@ -40,10 +40,10 @@ def prelude() -> dict[str, Any]:
 
 
 PRELUDE = prelude()
-"""Made once: the processes of the programs are forks of this one."""
+"""Built once per process; programs run in forks of it."""
 
-# `threading.stack_size(...); Thread(target=main).start()` is a common idiom for deep recursion. There are no threads in the
-# sandbox, and none is needed: what a thread would do is done when it is started.
+# `threading.stack_size(...); Thread(target=main).start()` is a common idiom for deep recursion. The sandbox forbids threads, so
+# start() runs the target directly.
 threading.Thread.start = lambda self: self.run()  # type: ignore[method-assign]  # on purpose, as said above
 threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]  # as above
 threading.stack_size = lambda size=0: 0
@@ -53,7 +53,7 @@ threading.stack_size = lambda size=0: 0
 
 
 def execute(job: dict[str, Any], request: dict[str, Any]) -> int:
-    """Run the program, and call its function where the request says so.
+    """Run the program, and call its function if the request has arguments.
 
     Returns:
         The exit status.
@@ -69,27 +69,27 @@ def execute(job: dict[str, Any], request: dict[str, Any]) -> int:
     elif "call" in request:
         arguments, named = unpack(request["call"])
         _write(RESULTS, json.dumps(pack(_function(job["function"], main)(*arguments, **named))).encode())
-    atexit._run_exitfuncs()  # programs that read and print in bulk print there
+    atexit._run_exitfuncs()  # some programs buffer their output and print it in an exit handler
     for stream in (sys.stdout, sys.__stdout__):
-        if stream is not None and not getattr(stream, "closed", False):  # what Python itself flushes at its end
+        if stream is not None and not getattr(stream, "closed", False):  # like Python itself at exit
             stream.flush()
     return status & 255
 
 
 def _load(job: dict[str, Any], main: ModuleType) -> int:
-    """Run the blocks that are the program in the namespace of ``main``."""
+    """Run the selected blocks in the namespace of ``main``."""
     function, preamble = job["function"], job.get("preamble")
     main.__dict__.update({name: value for name, value in PRELUDE.items() if name != function})
     if preamble is not None:
         exec(compile(preamble, "preamble.py", "exec", dont_inherit=True), main.__dict__)
-        main.__dict__.pop(function, None)  # the problem's stub of it
+        main.__dict__.pop(function, None)  # the stub from the problem's preamble
     status = 0
     try:
         for part in choice.choose(job["blocks"], function, job["reads"], preamble):
             exec(compile(part, "program.py", "exec", dont_inherit=True), main.__dict__)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except EOFError:  # of a function's demonstration that asks for input: there is none
+    except EOFError:  # a usage example after the function asked for input, but there is none
         if function is None:
             raise
     return 0 if function is not None else status
@@ -111,17 +111,17 @@ def _write(descriptor: int, text: bytes) -> None:
 
 
 class ProgramFailed(Exception):
-    """The program raised, or did not end well, when the check called its function."""
+    """The program failed when the checking code called its function."""
 
 
 def _check(job: dict[str, Any], names: dict[str, Any]) -> int:
-    """Run the check. Each call of the function goes out as a message, and its result comes back as one."""
+    """Run the checking code. Each call of the function is sent as a message, and its result is received as one."""
     names.update(PRELUDE)
     exec(compile(job.get("preamble") or "", "preamble.py", "exec", dont_inherit=True), names)
     names[job["function"]] = _call
     exec(compile(job["check"], "check.py", "exec", dont_inherit=True), names)
     check = names.get("check")
-    if callable(check) and check is not _call:  # the tested function may have that name
+    if callable(check) and check is not _call:  # the function under test may itself be called check
         check(_call)
     return 0
 
@@ -136,16 +136,16 @@ def _call(*arguments: Any, **named: Any) -> Any:
 
 
 def read_message(descriptor: int, limit: int = sys.maxsize) -> bytes:
-    """The next message, which comes after a line with its length; empty also at the end. Nothing is read ahead.
+    """Read the next message, which is preceded by a line with its length; empty at the end of the stream. Reads no further.
 
     Raises:
-        ValueError: what comes is no message, or one of more than ``limit`` bytes.
+        ValueError: malformed message, or longer than ``limit`` bytes.
     """
     size = b""
     while len(size) < 20 and (byte := os.read(descriptor, 1)) not in (b"\n", b""):
         size += byte
     if int(size or 0) > limit:
-        raise ValueError(f"a message of {int(size)} bytes; allowed are {limit}")
+        raise ValueError(f"message of {int(size)} bytes exceeds the limit of {limit}")
     message = bytearray()
     while len(message) < int(size or 0) and (part := os.read(descriptor, int(size) - len(message))):
         message += part
@@ -159,10 +159,10 @@ _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes
 
 
 def pack(value: Any) -> Any:
-    """A value as JSON can hold it: text, numbers, booleans and None as they are, lists as lists, the rest as {tag: ...}.
+    """Convert a value for JSON: strings, numbers, booleans, None and lists unchanged, other plain types as {tag: ...}.
 
     Raises:
-        TypeError: it is, or holds, something else than plain data.
+        TypeError: it is or contains something other than plain data.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -182,11 +182,11 @@ def pack(value: Any) -> Any:
         return {"complex": [value.real, value.imag]}
     if value in _TYPES.values():
         return {"type": value.__name__}
-    raise TypeError(f"a value of type {type(value).__name__} is no plain data")
+    raise TypeError(f"a value of type {type(value).__name__} is not plain data")
 
 
 def unpack(value: Any) -> Any:
-    """The value that ``pack`` put into JSON."""
+    """The inverse of ``pack``."""
     if isinstance(value, list):
         return [unpack(one) for one in value]
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
-r"""Whether two answers are equal where it takes more than their text: lists, tuples, sets, families, angles, and formulas.
+r"""Equivalence of answers where text is not enough: lists, tuples, sets, families of solutions, angles and formulas.
 
-Formulas are read by sfpo.rewards.expression and compared at points by sfpo.rewards.sampling. What these two cannot read is not
-equal. Runs in the grader's worker processes, so that no answer can hold up or kill the process that asks.
+Formulas are parsed by sfpo.rewards.expression and compared at sample points by sfpo.rewards.sampling. What these cannot parse
+counts as not equal. Runs in the grader's worker processes, so that no answer can block or kill the calling process.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from string import ascii_letters
 
 from sfpo.rewards.answer_text import (
     MAX_CHARACTERS,
-    angles,
     claim,
+    compare_in_radians,
     enclosed,
     in_radians,
     quick_verdict,
@@ -22,26 +22,26 @@ from sfpo.rewards.answer_text import (
     split_list,
     without_for_all,
 )
-from sfpo.rewards.expression import Unread, parse
+from sfpo.rewards.expression import ParseError, parse
 from sfpo.rewards.families import Condition, renamed, same_family, split_condition
 from sfpo.rewards.matrices import Matrix, as_column, read_matrix
 from sfpo.rewards.numerals import number
 from sfpo.rewards.real_sets import as_interval, same_set
 from sfpo.rewards.same_names import with_constants_of, with_names_of
 from sfpo.rewards.sampling import equal_formulas, proportional
-from sfpo.rewards.values import budget, constant, left_undone
+from sfpo.rewards.values import budget, constant, is_uncomputed
 
 _RELATION = re.compile(r"\\(?P<word>le|ge|ne)(?![A-Za-z])|(?P<sign>[<>=])")
 _LETTER_OF_A_FAMILY = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 MAX_MEMBERS = 40
-"""Members of a list that is compared with another in any order, at most."""
+"""Maximum length of a list that is compared in any order."""
 
 
 def equivalent(answers: Sequence[str], golds: Sequence[str]) -> bool:
-    """True if one of the readings of an answer gives every gold and nothing else, in any order.
+    """True if one of the answer's interpretations equals the golds: all of them and nothing else, in any order.
 
     Raises:
-        GaveUp: the comparison takes more operations than an answer may.
+        BudgetExceeded: the comparison needs more than MAX_OPERATIONS.
     """
     with budget():
         return any(_equivalent(answer, golds) for answer in answers if len(answer) <= MAX_CHARACTERS)
@@ -53,20 +53,21 @@ def _equivalent(answer: str, golds: Sequence[str]) -> bool:
     family = _same_as_family(answer, golds)
     if family is not None:
         return family
-    if len(golds) > 1 and all(angles(read(answer), read(gold)) for gold in golds):
+    if len(golds) > 1 and all(compare_in_radians(read(answer), read(gold)) for gold in golds):
         answer, golds = in_radians(read(answer).source), [in_radians(read(gold).source) for gold in golds]
     return _same_list(_items(answer), [item for gold in golds for item in _items(gold)])
 
 
 def _items(latex: str) -> list[str]:
-    r"""The members of a list: '1, 2', '\{1, 2\}', 'x = 1, 2' and 'x \in \{1, 2\}' alike."""
+    r"""The elements of a list or set, in any of the notations '1, 2', '\{1, 2\}', 'x = 1, 2' and 'x \in \{1, 2\}'."""
     body = read(latex).body
     value = claim(body)[1]
     return split_list(value[2:-2] if enclosed(value) == (r"\{", r"\}") else body)
 
 
 def _same_list(given: list[str], wanted: list[str]) -> bool:
-    """One to one, in any order; where one side says x = ..., y = ... and the other names nothing, in the variables' order."""
+    """Whether the lists match one to one in any order. If only one names its elements (x = ..., y = ...), the other must be in
+    the order of these variables."""
     if len(given) != len(wanted) or len(wanted) < 2 or len(wanted) > MAX_MEMBERS:
         return False
     given_names, wanted_names = ([claim(item)[0] for item in items] for items in (given, wanted))
@@ -82,12 +83,12 @@ def _same_list(given: list[str], wanted: list[str]) -> bool:
 
 
 def _distinct(names: list[str]) -> bool:
-    """Different variables, such as x and y; x_1 and x_2 are values of one."""
+    """Whether the names are different variables, such as x and y; x_1 and x_2 are two values of the same variable."""
     return len({re.split("[_']", name)[0] for name in names}) == len(names) and all(names)
 
 
 def _by_variable(items: list[str]) -> list[str]:
-    """y = 4, x = -7 as x = -7, y = 4; the order stays where the variables are no neighbours in the alphabet."""
+    """Sort elements by variable: x = -7, y = 4 for y = 4, x = -7. Only if the variables are consecutive letters."""
     names = [claim(item)[0] for item in items]
     if "".join(sorted(names)) not in ascii_letters:
         return items
@@ -95,7 +96,7 @@ def _by_variable(items: list[str]) -> list[str]:
 
 
 def _same_as_family(answer: str, golds: Sequence[str]) -> bool | None:
-    """None: the gold is no family of solutions."""
+    """Whether answer and gold are the same family of solutions; None if the gold is not a family."""
     given, wanted = read(answer), [read(gold) for gold in golds]
     texts = [given.source, *(one.source for one in wanted)]
     if any(map(_in_degrees, texts)):
@@ -120,16 +121,18 @@ def _in_degrees(source: str) -> bool:
 
 
 def _family(source: str) -> tuple[set[str], list[str], Condition | None]:
-    """The names, formulas and condition of a text that may be a family."""
+    """(names, formulas, condition) of a text that may be a family of solutions."""
     text, condition = split_condition(source)
     claims = [claim(item) for item in split_list(read(text).body)]
     return {name for name, _ in claims if name}, [value for _, value in claims], condition
 
 
 def _without_conditions(given, given_condition, wanted, condition) -> bool:
-    r"""Members with the letter of the gold: k\pi, k \in \mathbb{Z} for k\pi, (2n, 3n) for (2k, 3k), k \in \mathbb{N}.
+    r"""Compare elements up to the parameter's name and condition: k\pi, k \in \mathbb{Z} with k\pi; (2n, 3n) with (2k, 3k),
+    k \in \mathbb{N}.
 
-    A condition on whole numbers may be said or left out; another one may be left out, and must be the gold's where it is said.
+    A condition that the parameter is an integer may be stated or omitted; any other condition may be omitted, but if it is
+    stated it must be the gold's.
     """
     if given_condition and given_condition.whole != (condition is None or condition.whole):
         return False
@@ -147,11 +150,11 @@ def _only_letter(items: list[str]) -> str | None:
 
 
 def _same(answer: str, gold: str) -> bool:
-    """One answer, one gold."""
+    """Whether a single answer equals a single gold."""
     if (verdict := quick_verdict(answer, gold)) is not None:
         return verdict
     given_answer, wanted_answer = read(answer), read(gold)
-    if angles(given_answer, wanted_answer):
+    if compare_in_radians(given_answer, wanted_answer):
         return _same(in_radians(given_answer.source), in_radians(wanted_answer.source))
     if (verdict := same_set(given_answer.source, wanted_answer.source)) is not None:
         return verdict
@@ -169,7 +172,7 @@ def _same(answer: str, gold: str) -> bool:
     if given_name.startswith("(") and not wanted_name and (letters := re.findall("[A-Za-z]", given_name)) != sorted(letters):
         return False  # (y,x) = ...
     if (wanted_name and "=" not in answer) or (given_name and "=" not in gold):
-        answer, gold = given, wanted  # a name on one side alone is dropped; two names, or an equation, are compared as such
+        answer, gold = given, wanted  # a name on only one side is dropped; two names, or an equation, are compared
         if (verdict := quick_verdict(answer, gold)) is not None:
             return verdict
     if (matrix := read_matrix(wanted)) is not None:
@@ -188,7 +191,7 @@ _FUNCTION_NAME = re.compile(r"([A-Za-z])\(([a-z])\)")
 
 
 def _other_variable(given_name: str, wanted_name: str) -> tuple[str, str] | None:
-    """('t', 'x') where the names are f(t) and f(x)."""
+    """('t', 'x') for the names f(t) and f(x), whose variables differ; None otherwise."""
     given, wanted = _FUNCTION_NAME.fullmatch(given_name), _FUNCTION_NAME.fullmatch(wanted_name)
     return (given[2], wanted[2]) if given and wanted and given[1] == wanted[1] and given[2] != wanted[2] else None
 
@@ -201,7 +204,7 @@ _CHOSEN = re.compile(
 
 
 def _with_binomials(answer: str, gold: str) -> str:
-    r"""\binom{n}{k} for C_n^k, C^k_n and {}_nC_k, where no letter C is in the gold."""
+    r"""Replace C_n^k, C^k_n and {}_nC_k by \binom{n}{k}, unless the gold has a letter C."""
     if "C" not in answer or re.search(r"(?<![A-Za-z\\])C", gold):
         return answer
 
@@ -217,11 +220,11 @@ def _exact(body: str) -> str:
 
 
 def _sound(body: str) -> bool:
-    r"""Whether the number after \approx is the value before it, to the digits that are written."""
+    r"""Whether the number after \approx is the value before it, rounded to the given digits."""
     value, *rounded = [part.split("=")[-1] for part in body.split(r"\approx")]
     try:
         exact, decimals = constant(parse(value)), [constant(parse(part)) for part in rounded]
-    except Unread:
+    except ParseError:
         return True
     if exact is None or None in decimals:
         return True
@@ -230,7 +233,7 @@ def _sound(body: str) -> bool:
 
 
 def _same_brackets(given: str, wanted: str, brackets: tuple[str, str]) -> bool | None:
-    """Tuples and intervals, member by member; brackets must match, or the tuple come without. None: not such a pair."""
+    """Compare tuples and intervals element by element; brackets must match, but a tuple may omit them. None: not tuples."""
     items = split_list(wanted[len(brackets[0]) : -len(brackets[1])])
     if len(items) < 2:
         return None
@@ -264,7 +267,7 @@ _OF_A_SENTENCE = re.compile(
 
 
 def in_a_sentence(gold: str) -> bool:
-    """A gold that no plain answer meets, since it says more than one: 'The answer is 5.', or 'x = 5 if y > 0'."""
+    """Whether the gold is a sentence, which no plain answer can equal: 'The answer is 5.', or 'x = 5 if y > 0'."""
     body = read(split_condition(read(gold).source)[0]).body
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", re.sub(r"\\(?:begin|end)\{\w+\}", "", body))
     words = re.findall(r"(?<![A-Za-z\\])[A-Z]?[a-z]{2,}(?![A-Za-z])", text)
@@ -282,20 +285,20 @@ def _same_formula(answer: str, gold: str, number_wanted: bool = False) -> bool:
         given, wanted = _sides(answer), _sides(gold)
         if number_wanted and set(given[1::2]) <= {"="}:
             tree = parse(given[-1])
-            return not left_undone(tree) and equal_formulas(tree, parse(wanted[-1])) is True
+            return not is_uncomputed(tree) and equal_formulas(tree, parse(wanted[-1])) is True
         if len(given) == 1 and len(wanted) == 1:
             left, right = parse(answer), parse(gold)
             candidates = chain([with_names_of(right, left)], with_constants_of(right, left))
             return any(equal_formulas(one, right) is True for one in candidates)
         if len(given) == len(wanted) == 3:
             return _same_relation(given, wanted)
-    except Unread:
+    except ParseError:
         pass
     return False
 
 
 def _sides(body: str) -> list[str]:
-    """'x+1 < 2' as its left side, its sign and its right side."""
+    """Split a relation: ['x+1', '<', '2'] for 'x+1 < 2'."""
     parts, start = [], 0
     for match in _RELATION.finditer(body):
         parts += [body[start : match.start()], match["word"] or match["sign"]]
@@ -304,7 +307,8 @@ def _sides(body: str) -> list[str]:
 
 
 def _same_relation(given: list[str], wanted: list[str]) -> bool:
-    """2x - y + 3 = 0 and y = 2x + 3, y > 2x and 2x - y < 0: one difference is the other times a number."""
+    """Whether two relations are equivalent: the differences of their sides are proportional, as for 2x - y + 3 = 0 and
+    y = 2x + 3, or for y > 2x and 2x - y < 0."""
     answer, gold = (("add", parse(left), ("mul", parse("-1"), parse(right))) for left, _, right in (given, wanted))
     sign = proportional(with_names_of(gold, answer), gold)
     if sign is None:

@@ -1,8 +1,9 @@
-r"""A reader of formulas: normalized LaTeX into a small tree of tuples, in time linear in the text. Nothing is evaluated here.
+r"""Parses normalized LaTeX formulas into small trees of tuples, in linear time. Nothing is evaluated here.
 
-What it cannot read with certainty raises Unread. Conventions where LaTeX leaves a choice: a product without a sign binds
-tighter than a slash (t/RC is t/(RC)); \sin 2x is \sin(2x), and \sin x / 2 is not read; e is Euler's number, and i the imaginary
-unit; \log is to base 10; \frac{dx}{dt}, x(t) and I(0) are names; a whole number before a fraction of two is a mixed number.
+Formulas that cannot be parsed with certainty raise ParseError. Conventions where LaTeX is ambiguous: implicit products bind
+tighter than a slash (t/RC is t/(RC)); \sin 2x is \sin(2x), and \sin x / 2 is rejected; e is Euler's number and i the imaginary
+unit; \log is to base 10; \frac{dx}{dt}, x(t) and I(0) are names; an integer before a fraction of two integers is a mixed
+number.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from functools import lru_cache
 from typing import Any
 
 from sfpo.rewards.notation import ACCENTS, APPLIED, FUNCTIONS, GREEK, INVERSES, SAME_LETTER
-from sfpo.rewards.tokens import GaveUp, Tokens, Unread
+from sfpo.rewards.tokens import BudgetExceeded, ParseError, Tokens
 
-__all__ = ["GaveUp", "Tree", "Unread", "number_tree", "parse"]
+__all__ = ["BudgetExceeded", "ParseError", "Tree", "number_tree", "parse"]
 
 Tree = tuple[Any, ...]
 r"""('num', Fraction, is a decimal), ('sym', name), ('const', 'pi' | 'e' | 'i' | 'oo'), ('add', *terms), ('mul', *factors),
 ('pow', base, exponent), ('root', radicand, degree), ('fn', name, *arguments)."""
 MAX_DEPTH = 40
-"""Brackets within brackets, at most."""
+"""Maximum depth of nested brackets."""
 
 
 _DIFFERENTIAL_ABOVE = re.compile(r"d(?:\^\{?\d\}?)?(?:\\?[A-Za-z]|$)|\\partial|d\^")
@@ -34,16 +35,16 @@ _RAISED_MARKS = ("*", r"\prime", r"\star", r"\dagger")
 
 @lru_cache(maxsize=4096)
 def parse(body: str) -> Tree:
-    """The tree of one expression: no relation, no list, no set.
+    """Parse one expression (not a relation, list or set).
 
     Raises:
-        Unread: it is none, or none that can be read with certainty.
-        GaveUp: over MAX_DEPTH.
+        ParseError: it is not an expression, or is ambiguous.
+        BudgetExceeded: it is nested deeper than MAX_DEPTH.
     """
     reader = _Reader(body)
     tree = reader.sum()
     if reader.next:
-        raise Unread(f"'{reader.next}' stands after the expression")
+        raise ParseError(f"unexpected '{reader.next}' after the expression")
     return tree
 
 
@@ -55,7 +56,7 @@ _MINUS_ONE = number_tree(-1)
 
 
 class _Reader(Tokens):
-    """A recursive descent over the tokens of one text."""
+    """Recursive-descent parser over the tokens of one formula."""
 
     def __init__(self, body: str) -> None:
         super().__init__(body)
@@ -91,12 +92,12 @@ class _Reader(Tokens):
         return factors[0] if len(factors) == 1 else ("mul", *factors)
 
     def tight(self) -> Tree:
-        """Factors side by side: 2xy, 3\\sqrt{2}, (x+1)(x-1)."""
+        """An implicit product: 2xy, 3\\sqrt{2}, (x+1)(x-1)."""
         factors = [self.power()]
         while self.begins_factor():
             number_before = factors[-1][0] == "num"
             if self.kind() == "number" and self.tokens[self.at - 1][1] not in (")", "]", "}") and self.ahead() != "^":  # n2^n
-                raise Unread("a number stands behind a factor")
+                raise ParseError("a number after a factor")
             if number_before and (mixed := self.mixed(factors[-1])):
                 factors[-1] = mixed
             else:
@@ -112,7 +113,7 @@ class _Reader(Tokens):
         return kind == "number" or (kind == "mark" and (token.isalpha() or token in "([{"))
 
     def mixed(self, whole: Tree) -> Tree | None:
-        r"""The rest of 1\frac{4}{5}, where both parts are whole numbers and the fraction is proper."""
+        r"""A mixed number such as 1\frac{4}{5}: an integer before a proper fraction of integers; None if it is not one."""
         start = self.at
         if self.next == r"\frac" and whole[1].denominator == 1 and not whole[2]:
             self.take()
@@ -133,16 +134,16 @@ class _Reader(Tokens):
             self.take()
             base = ("pow", base, self.argument(signed=True))
             if self.next in ("^", "!"):
-                raise Unread("a power of a power without braces")
+                raise ParseError("a power of a power without braces")
         return base
 
     def argument(self, signed: bool = False) -> Tree:
-        r"""What \frac, \sqrt and ^ take: a group in braces, or one token (a digit at a time after a command, as in TeX)."""
+        r"""The argument of \frac, \sqrt or ^: a group in braces, or one token (after a command a single digit, as in TeX)."""
         if signed and self.next == "-" and self.ahead():
             self.take()
             return ("mul", _MINUS_ONE, self.argument())
         if self.next in ("+", "-", "*", "/", "^", "_", ""):
-            raise Unread("an argument is missing")
+            raise ParseError("an argument is missing")
         return self.atom()
 
     def group(self) -> Tree:
@@ -151,7 +152,7 @@ class _Reader(Tokens):
         bars, self.bars = self.bars, int(closing == "|")
         tree = self.sum()
         while self.next == "," and opening == "(":
-            raise Unread("a list in parentheses")
+            raise ParseError("a list in parentheses")
         self.take(closing)
         self.bars = bars
         return ("fn", _AROUND[opening], tree) if opening in _AROUND else tree
@@ -163,7 +164,7 @@ class _Reader(Tokens):
     def atom(self) -> Tree:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise GaveUp
+            raise BudgetExceeded
         tree = self.unit()
         self.depth -= 1
         return tree
@@ -179,10 +180,10 @@ class _Reader(Tokens):
         if kind == "mark" and token.isalpha():
             self.take()
             return self.name(token)
-        raise Unread(f"'{token}' begins no expression")
+        raise ParseError(f"an expression cannot start with '{token}'")
 
     def name(self, letter: str) -> Tree:
-        """A letter with its index and primes; e, i and what is applied to something are not letters."""
+        """A variable: a letter with index and primes; also the constants e and i, and function applications."""
         index = ""
         raised = self.at
         while self.next in ("_", "'") or (self.next == "^" and self.raised_mark()):
@@ -194,7 +195,7 @@ class _Reader(Tokens):
                 index += "^" + self.raw()
         name = letter + index.replace(r"^\prime", "'").replace("^*", "*")
         if self.next == "{" and self.ahead() == "(" and self.ahead(3) == ")" and self.ahead(4) == "}":
-            del self.tokens[self.at + 4], self.tokens[self.at]  # I{(0)} is I(0)
+            del self.tokens[self.at + 4], self.tokens[self.at]  # I{(0)} means I(0)
         if self.next == "(" and (applied := self.application(name)):
             return applied
         if raised == self.at and letter in ("e", "i"):
@@ -202,18 +203,18 @@ class _Reader(Tokens):
         return ("sym", name)
 
     def raised_mark(self) -> bool:
-        r"""x^{\prime}, x^*, x^{\star}: a part of the name."""
+        r"""Whether the exponent is part of the name: x^{\prime}, x^*, x^{\star}."""
         if self.ahead() != "{":
             return self.ahead() in _RAISED_MARKS
         return self.ahead(2) in (*_RAISED_MARKS, "+") and self.ahead(3) in ("}", r"\prime")
 
     def application(self, name: str) -> Tree | None:
-        """f(...), x(t), I(0): a name that holds its argument. None: a product, such as n(n+1)."""
+        """f(...), x(t), I(0): a name that includes its argument; None for a product such as n(n+1)."""
         inside, closing = self.ahead(1), self.ahead(2)
         if closing == ")" and (inside == "0" or (inside.isalpha() and inside not in (name, "e", "i"))):
             self.at += 3
             return ("sym", f"{name}({inside})")
-        if name == "C" and (number := self.chosen()):
+        if name == "C" and (number := self.combination()):
             return number
         if name not in APPLIED:
             return None
@@ -225,8 +226,8 @@ class _Reader(Tokens):
         self.take(")")
         return ("fn", f"?{name}", *arguments)
 
-    def chosen(self) -> Tree | None:
-        """C(n, k), the number of choices. None: C times something."""
+    def combination(self) -> Tree | None:
+        """The binomial coefficient C(n, k); None for a product with C."""
         start = self.at
         self.take("(")
         upper = self.sum()
@@ -261,13 +262,13 @@ class _Reader(Tokens):
             return self.name(f"{name}:{self.raw()}")
         if name in GREEK:
             return self.name("\\" + name)
-        raise Unread(f"\\{name} is not read")
+        raise ParseError(f"\\{name} is not supported")
 
     def word(self, word: str) -> Tree:
         if word in FUNCTIONS:
             return self.function(FUNCTIONS[word])
         if not word.isalpha():
-            raise Unread("words in a formula")
+            raise ParseError("words in a formula")
         if self.next == "(":
             self.take()
             argument = self.sum()
@@ -284,7 +285,7 @@ class _Reader(Tokens):
         return ("mul", top_tree, ("pow", bottom_tree, _MINUS_ONE))
 
     def derivative(self, above: str, below: str) -> Tree:
-        r"""A name: \frac{dv}{dt} is \dot{v}, and \frac{d^2 v}{dt^2} \ddot{v}."""
+        r"""A derivative as a name: \dot{v} for \frac{dv}{dt}, \ddot{v} for \frac{d^2 v}{dt^2}."""
         match = re.fullmatch(r"d(\^2|)(\\?[A-Za-z].*)/dt\1", f"{above}/{below}")
         if not match:
             return ("sym", f"D[{above}/{below}]")
@@ -307,10 +308,10 @@ class _Reader(Tokens):
             else:
                 base = self.argument()
         if base is not None and name != "log":
-            raise Unread(f"an index at {name}")
+            raise ParseError(f"an index at {name}")
         if exponent in (_MINUS_ONE, ("mul", _MINUS_ONE, number_tree(1))):
             if name not in INVERSES:
-                raise Unread(f"the inverse of {name}")
+                raise ParseError(f"the inverse of {name}")
             name, exponent = INVERSES[name], None
         arguments = self.function_arguments(name)
         tree = ("fn", name, *arguments, *([base] if base is not None else []))
@@ -330,10 +331,10 @@ class _Reader(Tokens):
         factors = [self.power()]
         while self.begins_factor() and self.next not in ("(", "[", "|") and not self.begins_function():
             if self.kind() == "number":
-                raise Unread("a number stands behind a factor")
+                raise ParseError("a number after a factor")
             factors.append(self.power())
         if self.next in ("/", "(", r"\div"):
-            raise Unread(f"how far the argument of {name} goes")
+            raise ParseError(f"the end of {name}'s argument is ambiguous")
         return [factors[0] if len(factors) == 1 else ("mul", *factors)]
 
     def begins_function(self) -> bool:

@@ -1,7 +1,7 @@
-r"""Families of solutions with a whole-number letter: \frac{\pi}{3} + k\pi for all whole k, whatever the letter and the start.
+r"""Families of solutions with an integer parameter: \frac{\pi}{3} + k\pi for all integers k, whatever the parameter's name.
 
-A gold is a family if it says so (k \in \mathbb{Z}, "k is an integer"), or if it is a start plus a letter of k, n, m, l, j times
-a multiple of \pi. Two families are the same if they have the same values: each is worked out to its values within one common
+A gold is a family if it says so (k \in \mathbb{Z}, "k is an integer"), or if it is a constant plus one of the letters k, n, m,
+l, j times a multiple of \pi. Two families are equal if they have the same values; these are enumerated within one common
 period.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sfpo.rewards.expression import Tree, Unread, parse
-from sfpo.rewards.values import Evaluator, exact, none_missing, symbols, whole_part
+from sfpo.rewards.expression import ParseError, Tree, parse
+from sfpo.rewards.values import Evaluator, all_or_none, exact, symbols, whole_part
 
 _LETTER = r"(?P<letter>[A-Za-z])"
 _SET = r"(?:\\(?:mathbb|mathbf)(?![A-Za-z]) ?\{? ?|\\)?(?P<set>[A-Z]) ?\}?(?P<sign> ?[\^_] ?(?:\{[^{}]*\}|.))?"
@@ -30,21 +30,21 @@ _CONDITION = re.compile(
 )
 _LETTERS = frozenset("knmlj")
 MAX_VALUES = 400
-"""Values of a family within one period, at most."""
+"""Maximum number of values within one period."""
 _ZERO = 1e-20
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a text says about the letter of its family."""
+    """The condition on a family's parameter."""
 
     letter: str
     whole: bool
-    """All whole numbers; else the natural ones or some other set."""
+    """The parameter ranges over all integers; if False, over the natural numbers or some other set."""
 
 
 def split_condition(text: str) -> tuple[str, Condition | None]:
-    r"""A family and its condition: ('k\pi', k is whole) for 'k\pi, k \in \mathbb{Z}'."""
+    r"""Split a text into formula and condition: ('k\pi', Condition('k', whole=True)) for 'k\pi, k \in \mathbb{Z}'."""
     plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     plain = re.sub(r" +", " ", plain).rstrip(" .")
     if (match := _CONDITION.search(plain)) is None or not match.start():
@@ -61,7 +61,7 @@ def split_condition(text: str) -> tuple[str, Condition | None]:
 
 
 def renamed(items: list[str], letter: str, new: str) -> list[str]:
-    """The items with another letter, where the new one is not in them yet."""
+    """Rename the parameter in the items; unchanged if an item already contains the new letter."""
     if letter == new or any(re.search(rf"(?<![A-Za-z\\]){new}(?![A-Za-z])", item) for item in items):
         return items
     return [re.sub(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", new, item) for item in items]
@@ -70,21 +70,21 @@ def renamed(items: list[str], letter: str, new: str) -> list[str]:
 def same_family(
     given: list[str], given_condition: Condition | None, wanted: list[str], wanted_condition: Condition | None
 ) -> bool | None:
-    """Whether two lists of formulas, each with its condition, have the same values. None: the gold is no family."""
+    """Whether two lists of formulas, each with its condition, have the same values; None if the gold is not a family."""
     if wanted_condition and not wanted_condition.whole:
         return None
     try:
         gold = [parse(item) for item in wanted]
-    except Unread:
+    except ParseError:
         return None
     letter = wanted_condition.letter if wanted_condition else _letter(gold)
     if letter is None or not any(letter in symbols(tree) for tree in gold):
         return None
-    if wanted_condition is None and not _surely_a_family(gold, letter, bool(given_condition and given_condition.whole)):
+    if wanted_condition is None and not _is_implicit_family(gold, letter, bool(given_condition and given_condition.whole)):
         return None
     try:
         answer = [parse(item) for item in given]
-    except Unread:
+    except ParseError:
         return None
     given_letter = given_condition.letter if given_condition else _letter(answer, letter)
     if given_letter is None or (given_condition and not given_condition.whole):
@@ -96,7 +96,7 @@ def same_family(
 
 
 def _letter(trees: list[Tree], preferred: str | None = None) -> str | None:
-    """The one letter in them, if it is one that stands for whole numbers."""
+    """The only variable of the formulas, if it is a letter that usually denotes integers."""
     found = set().union(*map(symbols, trees))
     if len(found) != 1:
         return None
@@ -104,8 +104,9 @@ def _letter(trees: list[Tree], preferred: str | None = None) -> str | None:
     return letter if letter in _LETTERS or letter == preferred or letter == "N" else None
 
 
-def _surely_a_family(trees: list[Tree], letter: str, answer_says_so: bool) -> bool:
-    """A start and a multiple of pi for each whole number; without a start, or with whole pi, where the answer says so."""
+def _is_implicit_family(trees: list[Tree], letter: str, answer_says_so: bool) -> bool:
+    """Whether formulas without a condition are a family: each adds a rational multiple of pi for every step of the letter, and
+    some constant term is a fraction of pi; without such a term, only if the answer states the condition."""
     families = _families(trees, letter)
     if families is None:
         return False
@@ -117,17 +118,18 @@ def _surely_a_family(trees: list[Tree], letter: str, answer_says_so: bool) -> bo
 
 
 Family = tuple[list[Any], Any]
-"""Values of the first period, and its length."""
+"""(values within the first period, length of the period)."""
 
 
 def _families(trees: list[Tree], letter: str) -> list[Family] | None:
-    """Of each formula: f(n + period) - f(n) is one number for all n. None: one has no letter, or no such period."""
+    """The family of each formula f, whose f(n + period) - f(n) must be constant; None if one has no letter or no such
+    period."""
     found = []
     for tree in trees:
         if symbols(tree) != {letter}:
             return None
         evaluator = Evaluator(complex_values=False)
-        values = none_missing([evaluator.value(tree, {letter: exact(n)}) for n in range(-4, 9)])
+        values = all_or_none([evaluator.value(tree, {letter: exact(n)}) for n in range(-4, 9)])
         if values is None:
             return None
         for period in (1, 2, 3, 4):
@@ -142,7 +144,7 @@ def _families(trees: list[Tree], letter: str) -> list[Family] | None:
 
 def _same_values(left: list[Family], right: list[Family]) -> bool:
     unit = right[0][1]
-    ratios = none_missing([_rational(step / unit) for _, step in left + right])
+    ratios = all_or_none([_rational(step / unit) for _, step in left + right])
     if ratios is None:
         return False
     bottom = math.lcm(*(ratio.denominator for ratio in ratios))
@@ -154,7 +156,7 @@ def _same_values(left: list[Family], right: list[Family]) -> bool:
 
 
 def _within(families: list[Family], ratios: list[Fraction], period: Fraction, unit: Any) -> list[Any] | None:
-    """All different values in one period, in order, in units of the first step."""
+    """All distinct values within one common period, sorted, in units of the first step."""
     found: list[Any] = []
     length = exact(period.numerator) / period.denominator
     for (starts, step), ratio in zip(families, ratios, strict=True):
@@ -171,7 +173,7 @@ def _within(families: list[Family], ratios: list[Fraction], period: Fraction, un
 
 
 def _rational(value: Any) -> Fraction | None:
-    """The fraction with a small denominator that the value's size is."""
+    """The absolute value as a fraction with a small denominator; None if it is not one."""
     fraction = Fraction(float(abs(value))).limit_denominator(720)
     close = abs(abs(value) * fraction.denominator - fraction.numerator) < _ZERO * max(1, fraction.numerator)
     return fraction if fraction and close else None

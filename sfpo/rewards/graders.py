@@ -1,4 +1,4 @@
-"""The graders by name: what training, validation and the benchmarks ask for verdicts."""
+"""The graders by name. Training, validation and benchmark evaluation use the same ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ GRADERS = {"math": Grader, "code": CodeGrader}
 
 
 def make_grader(name: GraderName, workers: int) -> Grader | CodeGrader:
-    """A context manager with ``grade_all(responses, golds) -> list[Grade]``; no process starts before the first answer.
+    """A context manager with ``grade_all(responses, golds) -> list[Grade]``. Processes start when first needed.
 
     Args:
-        workers: answers graded at once.
+        workers: number of answers graded in parallel.
     """
     return GRADERS[name](workers)

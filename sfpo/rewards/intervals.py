@@ -1,4 +1,4 @@
-"""Sets of real numbers as intervals of the line, and what can be done with them."""
+"""Sets of real numbers as lists of intervals, with set operations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sfpo.rewards.tokens import Unread
+from sfpo.rewards.tokens import ParseError
 from sfpo.rewards.values import exact
 
 INFINITE = float("inf")
@@ -15,7 +15,7 @@ MAX_INTERVALS = 64
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``; a point has both ends closed and equal."""
+    """An interval from ``low`` to ``high``; for a single point, both ends are equal and closed."""
 
     low: Any
     low_closed: bool
@@ -28,7 +28,7 @@ EVERYTHING = [Interval(-INFINITE, False, INFINITE, False)]
 
 
 class Line:
-    """Unions, intersections and complements of intervals, whose ends are compared with a tolerance."""
+    """Union, intersection and complement of lists of intervals. Endpoints are compared with a tolerance."""
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance
@@ -44,13 +44,13 @@ class Line:
         return self.equal(left.low, right.low) and self.equal(left.high, right.high)
 
     def merged(self, intervals: Intervals) -> Intervals:
-        """In order, and those that touch as one."""
+        """Sort the intervals, and merge those that touch or overlap."""
         if len(intervals) > MAX_INTERVALS:
-            raise Unread("too many intervals")
+            raise ParseError("too many intervals")
         found: Intervals = []
         for interval in sorted(intervals, key=lambda interval: (interval.low, not interval.low_closed)):
             last = found[-1] if found else None
-            if last is None or not self.joined(last, interval):
+            if last is None or not self.connected(last, interval):
                 found.append(interval)
                 continue
             high, closed = max((last.high, last.high_closed), (interval.high, interval.high_closed))
@@ -60,13 +60,13 @@ class Line:
             found[-1] = Interval(last.low, low_closed, high, closed)
         return found
 
-    def joined(self, first: Interval, second: Interval) -> bool:
-        """Whether nothing lies between two intervals, of which the first begins earlier."""
+    def connected(self, first: Interval, second: Interval) -> bool:
+        """Whether the union of two intervals has no gap; ``first`` must start first."""
         if self.equal(second.low, first.high):
             return second.low_closed or first.high_closed
         return bool(second.low < first.high)
 
-    def outside(self, intervals: Intervals) -> Intervals:
+    def complement(self, intervals: Intervals) -> Intervals:
         """The complement in the real numbers."""
         found, low, closed = [], -INFINITE, False
         for interval in self.merged(intervals):
@@ -77,12 +77,12 @@ class Line:
             found.append(Interval(low, closed, INFINITE, False))
         return found
 
-    def both(self, left: Intervals, right: Intervals) -> Intervals:
-        """The intersection."""
+    def intersect(self, left: Intervals, right: Intervals) -> Intervals:
+        """The intersection of two sets."""
         if left is EVERYTHING or right is EVERYTHING:
             return right if left is EVERYTHING else left
         if len(left) * len(right) > MAX_INTERVALS**2:
-            raise Unread("too many intervals")
+            raise ParseError("too many intervals")
         found = []
         for one in left:
             for other in right:
@@ -92,13 +92,14 @@ class Line:
                     found.append(Interval(low, not low_open, high, high_closed))
         return found
 
-    def whole(self, intervals: Intervals, natural: bool) -> Intervals:
-        """The whole numbers in bounded intervals, each as a point; of the natural ones, zero is in doubt."""
+    def integers(self, intervals: Intervals, natural: bool) -> Intervals:
+        """The integers in bounded intervals, each as a point. With ``natural``, intervals that contain zero are rejected, since
+        conventions differ on whether it is a natural number."""
         found: Intervals = []
         for interval in intervals:
             bounded = interval.low > -INFINITE and interval.high < INFINITE and interval.high - interval.low <= MAX_INTERVALS
             if not bounded or (natural and interval.low <= 0):
-                raise Unread("too many whole numbers")
+                raise ParseError("too many integers, or it depends on whether 0 is natural")
             values = map(exact, range(math.floor(interval.low), math.ceil(interval.high) + 1))
-            found += self.both([interval], [Interval(value, True, value, True) for value in values])
+            found += self.intersect([interval], [Interval(value, True, value, True) for value in values])
         return found

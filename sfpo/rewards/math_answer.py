@@ -1,13 +1,13 @@
-r"""The grader of mathematical answers: is what a response boxes at its end equivalent to the gold?
+r"""The grader of mathematical answers: is the boxed answer at the end of a response equivalent to the gold?
 
-Training rewards, validation and the benchmarks all ask here. Most answers are decided as text (sfpo.rewards.answer_text, which
-says what counts as equal); what takes algebra goes to worker processes (sfpo.rewards.equivalence).
+Training, validation and benchmark evaluation use the same grader. Most answers are decided as text (sfpo.rewards.answer_text,
+which documents the rules of equivalence); those that need algebra go to worker processes (sfpo.rewards.equivalence).
 
-No verdict depends on how fast the machine is: an answer is given up on when its comparison takes more operations than
-sfpo.rewards.values.MAX_OPERATIONS, which are counted, and no respelling of a real gold comes near. Behind that stand limits on
-processor time, held to by the kernel, on the clock and on memory, for what nobody foresaw. Every answer given up on counts as
-wrong, is counted in its Grade and named in the log. Workers are forked from a small server process (multiprocessing's
-forkserver), never from this process, which may hold the threads of torch and vLLM: so a replacement is there in milliseconds.
+Verdicts do not depend on the speed of the machine: operations are counted, and a comparison that exceeds
+sfpo.rewards.values.MAX_OPERATIONS is stopped, far above what any rewriting of a real gold needs. As a safety net, workers also
+have limits of CPU time (enforced by the kernel), wall-clock time and memory. An answer that exceeds a limit counts as wrong, is
+marked in its Grade and logged. Workers are forked from a small server process (multiprocessing's forkserver), not from this
+process, which may have threads of torch and vLLM; so replacing a worker takes milliseconds.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from sfpo.rewards.answer_text import MAX_CHARACTERS, quick_verdict
 from sfpo.rewards.boxes import extract_boxed, find_boxes
-from sfpo.rewards.expression import GaveUp
+from sfpo.rewards.expression import BudgetExceeded
 
 __all__ = ["Grade", "Grader", "extract_boxed", "grade", "reward_of"]
 
 TIME_LIMIT_SECONDS = 1.0
-"""Processor time for one answer, which no answer known takes: the budget of operations is used up in a third of it."""
+"""CPU time limit for one answer; the budget of operations is reached in a third of it, so no known answer does."""
 CLOCK_FACTOR = 20
-"""The deadline on the clock, in time limits: for what hangs without computing, or a machine this busy."""
+"""Wall-clock limit as a multiple of the CPU time limit, for workers that hang without computing."""
 MEMORY_LIMIT_BYTES = 2 * 2**30
 RECURSION_LIMIT = 2_000
 TASKS_PER_WORKER = 1_000
-"""A worker is replaced after so many answers, so that nothing that one leaves behind piles up."""
+"""A worker is replaced after this number of answers, to free memory that accumulates in it."""
 CACHE_SIZE = 65_536
 SHARED_WORKERS = 2
 
 logger = logging.getLogger(__name__)
 
 Question = tuple[tuple[str, ...], tuple[str, ...]]
-"""The readings of what was boxed (none: there is no box), and the golds."""
+"""(interpretations of the boxed answer, empty if there is no box; golds)."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Grade:
 
     correct: bool
     boxed: bool
-    """There is a complete box, whatever is in it."""
+    """The response has a complete box, whatever its content."""
     timed_out: bool
-    """Given up on: the answer took too many operations, time or memory, is too long, or killed its worker. Counts as wrong."""
+    """The answer exceeded a limit (operations, time, memory or length), or killed its worker. It counts as wrong."""
 
 
 # ---------------------------------------------------------------------------------------------- processes
 
 
 class _Process(context.ForkServerProcess):
-    """A worker that leaves out this process's __main__. multiprocessing would import it there: that is torch and vLLM."""
+    """A worker that does not import this process's __main__, as multiprocessing would; that can import torch and vLLM."""
 
     def start(self) -> None:
         with _main_hidden():
@@ -91,7 +91,7 @@ def _main_hidden() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    import sfpo.rewards.equivalence  # noqa: F401  (the server has it already; if not, now, outside any answer's time)
+    import sfpo.rewards.equivalence  # noqa: F401  (import now if the server has not, so that no answer waits)
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's Python handler would wait for a long multiplication to end
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -114,13 +114,13 @@ def _equivalent(answers: tuple[str, ...], golds: tuple[str, ...], time_limit_sec
 
 
 class Grader:
-    """A pool of grading processes; a context manager. No process starts before an answer needs algebra. Thread-safe."""
+    """A pool of grading processes, which start when an answer first needs algebra. A context manager; thread-safe."""
 
     def __init__(self, workers: int, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> None:
         """
         Args:
-            workers: processes that grade at once.
-            time_limit_seconds: processor time that one answer may take.
+            workers: number of grading processes.
+            time_limit_seconds: CPU time limit for one answer.
         """
         self._workers = workers
         self._time_limit_seconds = time_limit_seconds
@@ -138,14 +138,15 @@ class Grader:
             self._stop_pool()
 
     def grade_all(self, responses: Sequence[str], golds: Sequence[str | Sequence[str]]) -> list[Grade]:
-        """One grade for each response, in order.
+        """One grade per response, in order.
 
         Args:
             responses: whole completions; the last box counts, or the last boxes that belong together.
-            golds: each response's gold, LaTeX without dollar signs; of several golds all must be given, in any order.
+            golds: each response's gold, in LaTeX without dollar signs; if it has several, the answer must have all, in any
+                order.
 
         Raises:
-            ValueError: not as many golds as responses.
+            ValueError: the numbers of golds and responses differ.
             RuntimeError: the grader is closed, or its workers cannot start.
         """
         boxes = [find_boxes(response) for response in responses]
@@ -166,11 +167,11 @@ class Grader:
         for question, future in waiting.items():
             verdicts[question] = self._outcome(question, future)
         grades = [Grade(verdicts[one] is True, bool(one[0]), verdicts[one] is None) for one in questions]
-        _log_given_up([question for question, one in zip(questions, grades, strict=True) if one.timed_out], len(grades))
+        _log_timed_out([question for question, one in zip(questions, grades, strict=True) if one.timed_out], len(grades))
         return grades
 
     def _known(self, question: Question) -> bool | None:
-        """A verdict that takes no algebra, or one from before."""
+        """The verdict if it needs no algebra or is cached; None otherwise."""
         answers, golds = question
         quick = [quick_verdict(answer, golds[0]) if len(golds) == 1 else None for answer in answers]
         verdict = True if True in quick else None if None in quick else False
@@ -182,7 +183,8 @@ class Grader:
         return verdict
 
     def _schedule(self, question: Question) -> ProcessFuture[bool]:
-        """Hands a question to the pool, after starting it; anew if it broke (say a worker was killed while idle)."""
+        """Submit a question to the pool, which is started if needed, and restarted if broken (a worker was killed while
+        idle)."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("this grader is closed")
@@ -200,10 +202,10 @@ class Grader:
             self._pool.join()
 
     def _outcome(self, question: Question, future: ProcessFuture[bool]) -> bool | None:
-        """The worker's verdict, remembered; None (not remembered) if the answer was given up on."""
+        """The worker's verdict, which is cached; None (not cached) if the answer exceeded a limit."""
         try:
             verdict = future.result()
-        except (GaveUp, TimeoutError, ProcessExpired, MemoryError, RecursionError):
+        except (BudgetExceeded, TimeoutError, ProcessExpired, MemoryError, RecursionError):
             return None
         with self._lock:
             self._verdicts[question] = verdict
@@ -212,24 +214,24 @@ class Grader:
         return verdict
 
 
-def _log_given_up(questions: list[Question], graded: int) -> None:
+def _log_timed_out(questions: list[Question], graded: int) -> None:
     if questions:
-        logger.warning("%d of %d answers were given up on and count as wrong:", len(questions), graded)
+        logger.warning("%d of %d answers exceeded a limit of the grader and count as wrong:", len(questions), graded)
     for answers, golds in questions:
-        logger.warning("given up on: %s (gold: %s)", " | ".join(answers)[:200], ", ".join(golds)[:200])
+        logger.warning("exceeded a limit: %s (gold: %s)", " | ".join(answers)[:200], ", ".join(golds)[:200])
 
 
 _shared = Grader(SHARED_WORKERS)
 
 
 def grade(response: str, gold: str | Sequence[str]) -> bool:
-    r"""True if what ``response`` boxes at its end is equivalent to ``gold`` (several golds: to all, in any order).
+    r"""True if the boxed answer at the end of ``response`` is equivalent to ``gold`` (several golds: to all, in any order).
 
-    From any thread. The pool behind it is one for the whole process, and starts when first needed.
+    Thread-safe. All calls share one pool of workers, which starts when first needed.
     """
     return _shared.grade_all([response], [gold])[0].correct
 
 
 def reward_of(grade: Grade, correct: float, boxed_but_wrong: float) -> float:
-    """``config.Reward`` applied: ``correct``, else ``boxed_but_wrong``, or 0 where nothing is boxed."""
+    """The reward of a grade (``config.Reward``): ``correct``, ``boxed_but_wrong``, or 0 if there is no box."""
     return correct if grade.correct else boxed_but_wrong if grade.boxed else 0.0

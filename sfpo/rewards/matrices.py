@@ -1,4 +1,4 @@
-r"""Matrices and columns as they are written: behind a factor, transposed, or as a tuple."""
+r"""Parses matrices and column vectors: with a scalar factor, transposed, or written as a tuple."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRANSPOSED = re.compile(r"\^ ?(?:\{ ?)?(?:T|t|\\top|\\intercal|\\(?:text|mathrm
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix that stands alone, or behind a number: the text of the factor ('' or '1/3') and of every cell."""
+    """A matrix with an optional scalar factor: the text of the factor ('' or '1/3') and of each cell."""
 
     factor: str
     rows: list[list[str]]
@@ -27,7 +27,7 @@ class Matrix:
 
 
 def read_matrix(body: str) -> Matrix | None:
-    r"""A body that is one matrix, with a factor before it or transposed; a tuple is none."""
+    r"""Parse a body that is a single matrix, possibly with a factor or transposed; None for anything else, tuples included."""
     body = body.strip("[]() ") if body.count(r"\begin") == 1 and body.strip("[]() ").startswith(r"\begin") else body.strip(" ")
     match = _MATRIX.search(body)
     if not match:
@@ -44,7 +44,7 @@ def read_matrix(body: str) -> Matrix | None:
 
 
 def as_column(body: str) -> Matrix | None:
-    """A tuple as a column."""
+    """Interpret a tuple as a column vector; None if it is not a tuple."""
     if enclosed(body) != ("(", ")"):
         return None
     items = split_list(body[1:-1])

@@ -1,4 +1,4 @@
-"""What the commands and words of a formula mean: functions, Greek letters, accents."""
+"""Tables of LaTeX notation: functions, Greek letters, accents."""
 
 _PLAIN = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch")
 FUNCTIONS: dict[str, str] = {
@@ -14,7 +14,7 @@ GREEK = frozenset({
     "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma",
     "Upsilon", "Phi", "Psi", "Omega", "hbar", "ell", "odot", "oplus", "prime", "star", "dagger", "perp", "parallel",
 })  # fmt: skip
-"""Commands that are letters."""
+"""Commands for Greek and similar letters, which are variables."""
 SAME_LETTER: dict[str, str] = {
     **{f"var{name}": name for name in ("epsilon", "theta", "phi", "rho", "sigma", "kappa", "pi")},
     "hslash": "hbar",
@@ -23,6 +23,6 @@ ACCENTS = frozenset({
     "dot", "ddot", "hat", "widehat", "bar", "overline", "vec", "overrightarrow", "tilde",
     "mathcal", "mathbb", "mathscr", "mathfrak",
 })  # fmt: skip
-"""Commands that make another name of a letter."""
+"""Commands that turn a letter into a different variable."""
 APPLIED = frozenset("fghFPQ")
-"""Letters that are functions when a parenthesis follows."""
+"""Letters that are treated as functions if a parenthesis follows."""

@@ -1,4 +1,4 @@
-"""Numbers that are written out in LaTeX, as exact fractions. No sympy, no floats."""
+"""Parses explicit numbers in LaTeX into exact fractions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fractions import Fraction
 from functools import lru_cache
 
 MAX_DIGITS = 1_000
-"""A power of more digits is not worked out."""
+"""Maximum number of digits of a power that is computed."""
 TOLERANCE = Fraction(1, 10**6)
-"""Where a decimal meets another number: the largest difference, absolute and relative to the gold (0.333333 is 1/3)."""
+"""Largest absolute and relative difference between a decimal and another number (0.333333 equals 1/3)."""
 
-_INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?:\ \d{3})+|\d+)"  # 0,001 is no integer
+_INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?:\ \d{3})+|\d+)"  # 0,001 is not an integer
 _DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(
     rf"""(?P<sign>[+-]?)\ ?(?:
@@ -28,19 +28,19 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True)
 class Number:
-    """A number that is written out."""
+    """An explicit number."""
 
     value: Fraction
     decimal: bool
     """It has a decimal point, so it may have been rounded."""
     percent: bool
     base: str
-    """Its index, as in 52_8; '' without one. The digits are read as they stand."""
+    """The base given as an index, as in 52_8; '' if there is none. ``value`` interprets the digits in base 10 regardless."""
 
 
 @lru_cache(maxsize=4096)
 def number(body: str) -> Number | None:
-    """Reads normalized integers (1,234), decimals, fractions, mixed numbers, powers, 4.5e33, 5%, 52_8; None for the rest."""
+    """Parse normalized integers (1,234), decimals, fractions, mixed numbers, powers, 4.5e33, 5%, 52_8; None for others."""
     match = _NUMBER.fullmatch(body)
     if not match:
         return None
@@ -65,9 +65,10 @@ def number(body: str) -> Number | None:
 
 
 def equal_numbers(answer: Number, gold: Number) -> bool:
-    """Exactly, or within TOLERANCE where either is a decimal. A percent sign is a unit (10% is 10) or a factor (10% is 0.1).
+    """Equal exactly, or within TOLERANCE if either is a decimal. A percent sign may be a unit (10% equals 10) or a factor (10%
+    equals 0.1).
 
-    Beside a gold below 1 it is a factor alone: 0.5% is not 0.5.
+    If the gold is below 1, it can only be a factor: 0.5% does not equal 0.5.
     """
     if answer.base and answer.base != (gold.base or "10"):
         return False
@@ -83,7 +84,7 @@ _TIME = re.compile(r"\d{1,2}:[0-5]\d")
 
 
 def equal_ratios(given: str, wanted: str) -> bool | None:
-    """3:4 is 6:8 and the number 3/4, unless it may be a time of day. None: neither is a ratio."""
+    """Whether two ratios are equal: 3:4 equals 6:8 and 3/4, unless it may be a time of day. None if neither is a ratio."""
     left, right = _terms(given), _terms(wanted)
     if not any(len(terms or ()) > 1 for terms in (left, right)) or any(map(_TIME.fullmatch, (given, wanted))):
         return None

@@ -1,8 +1,8 @@
-r"""Sets of real numbers, however they are written: intervals, inequalities, set-builders, unions, differences, single points.
+r"""Compares sets of real numbers in any notation: intervals, inequalities, set-builders, unions, differences, single points.
 
-``same_set`` reads both texts into sorted, merged intervals and compares these: (-1, 4), -1 < x < 4, \{x \mid -1 < x < 4\} and
-(-1, 2) \cup [2, 4) are one set, [-1, 4) another. Bounds are constants; what holds a letter in a bound, whole numbers alone, or
-two variables is not read (None), and is for others to judge.
+``same_set`` parses both texts into sorted, merged intervals and compares these: (-1, 4), -1 < x < 4, \{x \mid -1 < x < 4\} and
+(-1, 2) \cup [2, 4) are the same set, [-1, 4) is another. Bounds must be constants; texts with variables in bounds, with sets of
+integers, or with two variables are not parsed here (None).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sfpo.rewards.expression import Unread, parse
+from sfpo.rewards.expression import ParseError, parse
 from sfpo.rewards.intervals import EVERYTHING, INFINITE, Interval, Intervals, Line
 from sfpo.rewards.numerals import TOLERANCE
 from sfpo.rewards.values import real_constant
@@ -40,16 +40,16 @@ _WHOLE_NUMBERS = re.compile(r"\\(?:mathbb|mathbf) ?\{? ?[ZN] ?\}?|\\[ZN](?![A-Za
 
 
 def same_set(answer: str, gold: str) -> bool | None:
-    """Whether two normalized texts are the same set of real numbers. None: not both are read as one."""
+    """Whether two normalized texts denote the same set of real numbers; None if either cannot be parsed as one."""
     if not _LIKE_A_SET.search(gold) and not _BUILDER.fullmatch(_bare(answer)):
         return None
     if _tuple_like(gold) and _tuple_like(answer):
-        return None  # (1,2) may be a point: bracket by bracket, in sfpo.rewards.equivalence
+        return None  # (1,2) may be a point; sfpo.rewards.equivalence compares it as a tuple
     tolerance = float(TOLERANCE) if re.search(r"\d\.\d", answer + gold) else 1e-15
     try:
         given, wanted = _Reader(tolerance), _Reader(tolerance)
         left, right = given.read(answer), wanted.read(gold)
-    except (Unread, RecursionError):
+    except (ParseError, RecursionError):
         return None
     if given.name and wanted.name and given.name != wanted.name:
         return False
@@ -62,7 +62,7 @@ _FALLING = re.compile(r"(.+?)(>|\\ge(?![A-Za-z]))(.+?)(>|\\ge(?![A-Za-z]))(.+)")
 
 
 def as_interval(text: str) -> str | None:
-    r"""'(a,b]' for 'a < x \le b', whose bounds may hold letters; None: it is no such chain."""
+    r"""Convert a chain of inequalities to an interval: '(a,b]' for 'a < x \le b' (bounds may have letters); None for others."""
     if match := _FALLING.fullmatch(text):
         text = "".join(part.replace(">", "<").replace(r"\ge", r"\le") for part in reversed(match.groups()))
     match = _CHAIN.fullmatch(text)
@@ -76,7 +76,7 @@ def _tuple_like(text: str) -> bool:
 
 
 class _Reader(Line):
-    """One text; remembers the variable that it names."""
+    """Parser of one text; stores the name of its variable."""
 
     def __init__(self, tolerance: float) -> None:
         super().__init__(tolerance)
@@ -93,15 +93,15 @@ class _Reader(Line):
             inner.name = match["name"]
             condition = inner.read(match["condition"])
             if whole := _WHOLE_NUMBERS.fullmatch(match["domain"] or ""):
-                return self.whole(condition, natural="N" in whole[0])
-            return self.both(self.read(match["domain"]) if match["domain"] else EVERYTHING, condition)
+                return self.integers(condition, natural="N" in whole[0])
+            return self.intersect(self.read(match["domain"]) if match["domain"] else EVERYTHING, condition)
         if match := re.fullmatch(r"([A-Za-z](?:_ ?\w)?) ?\\in(?![A-Za-z])(.*)", text, re.DOTALL):
             self.named(match[1])
             if len(parts := _split(match[2], re.compile(","))) > 1 and not match[2].lstrip().startswith(("(", "[")):
-                return self.both(self.read(parts[0]), self.conditions(match[2][len(parts[0]) + 1 :]))
+                return self.intersect(self.read(parts[0]), self.conditions(match[2][len(parts[0]) + 1 :]))
             return self.read(match[2])
         if match := _EXCEPT.fullmatch(text):
-            return self.both(self.read(match[1]), self.outside(self.points(match[2])))
+            return self.intersect(self.read(match[1]), self.complement(self.points(match[2])))
         if _RELATION.search(text) or _OR.search(text):
             return self.conditions(text)
         return self.union(text)
@@ -114,14 +114,14 @@ class _Reader(Line):
             rest = _split(part, re.compile(r"\\(?:setminus|backslash)(?![A-Za-z])|(?<=[\]})]) ?- ?(?=\\\{)"))
             intervals = self.intersection(rest[0])
             for removed in rest[1:]:
-                intervals = self.both(intervals, self.outside(self.intersection(removed)))
+                intervals = self.intersect(intervals, self.complement(self.intersection(removed)))
             found += intervals
         return found
 
     def intersection(self, text: str) -> Intervals:
         found = EVERYTHING
         for part in _split(text, re.compile(r"\\cap(?![A-Za-z])")):
-            found = self.both(found, self.atom(part.strip(" .")))
+            found = self.intersect(found, self.atom(part.strip(" .")))
         return found
 
     def atom(self, text: str) -> Intervals:
@@ -141,14 +141,14 @@ class _Reader(Line):
                     return [Interval(low, text[0] == "[", high, text[-1] == "]")]
             elif len(ends) == 1 and re.search(r"\\(?:cup|cap|setminus)", text):
                 return self.union(text[1:-1])
-        raise Unread("no set of real numbers")
+        raise ParseError("not a set of real numbers")
 
     def points(self, text: str) -> Intervals:
         text = _bare(text)
         inner = text[2:-2] if text.startswith(r"\{") and text.endswith(r"\}") else text
         values = [_bound(part) for part in _split(_AND.sub(",", inner), re.compile("[,;]")) if part.strip()]
         if not values or any(abs(value) == INFINITE for value in values):
-            raise Unread("no points")
+            raise ParseError("no points")
         return [Interval(value, True, value, True) for value in values]
 
     # ------------------------------------------------------------------ what is written with inequalities
@@ -158,36 +158,36 @@ class _Reader(Line):
         for case in _split(text, _OR):
             intervals = EVERYTHING
             for part in _split(case, _AND):
-                intervals = self.both(intervals, self.enumeration(part))
+                intervals = self.intersect(intervals, self.enumeration(part))
             found += intervals
         return found
 
     def enumeration(self, text: str) -> Intervals:
-        """Conditions with commas between: all hold, or, where they cannot, any does (x < 1, x > 3)."""
+        """Conditions separated by commas: their intersection, or their union if the intersection is empty (x < 1, x > 3)."""
         parts = [self.condition(part) for part in _split(text, re.compile("[,;]")) if part.strip()]
         if not parts:
-            raise Unread("no condition")
+            raise ParseError("no condition")
         intervals = EVERYTHING
         for part in parts:
-            intervals = self.both(intervals, part)
+            intervals = self.intersect(intervals, part)
         return intervals if intervals or len(parts) == 1 else [interval for part in parts for interval in part]
 
     def condition(self, text: str) -> Intervals:
         text = _bare(text)
         if text.count(r"\pm") == 1 and (match := re.fullmatch(r"(.*?)(=|\\ne)(.*?)\\pm(.*)", text)):
             plus, minus = (self.condition(f"{match[1]}{match[2]} {match[3]}{sign}{match[4]}") for sign in "+-")
-            return plus + minus if match[2] == "=" else self.both(plus, minus)
+            return plus + minus if match[2] == "=" else self.intersect(plus, minus)
         signs = [match[1] or match[2] for match in _RELATION.finditer(text)]
         sides = [_bare(side) for side in _split(text, _RELATION)]
         if not signs:
             return self.read(text) if r"\in" in text else self.union(text)
         if len(sides) != len(signs) + 1 or len(signs) > 2:
-            raise Unread("no chain of inequalities")
+            raise ParseError("not a chain of inequalities")
         intervals = EVERYTHING
         for left, sign, right in zip(sides[:-1], signs, sides[1:], strict=True):
-            intervals = self.both(intervals, self.inequality(left, sign, right))
+            intervals = self.intersect(intervals, self.inequality(left, sign, right))
         if len(signs) == 2 and not _is_name(_without_bars(sides[1])):
-            raise Unread("no chain of inequalities about one variable")
+            raise ParseError("not a chain of inequalities in one variable")
         return intervals
 
     def inequality(self, left: str, sign: str, right: str) -> Intervals:
@@ -196,35 +196,35 @@ class _Reader(Line):
             sign = {"<": ">", ">": "<", "le": "ge", "ge": "le"}.get(sign, sign)
         variable = _without_bars(left)
         if not _is_name(variable):
-            raise Unread("no inequality about one variable")
+            raise ParseError("not an inequality in one variable")
         self.named(variable)
         bound = _bound(right)
         if variable == left:
             return self.ray(bound, sign)
         if bound < 0 or sign not in ("<", "le", ">", "ge", "="):
-            raise Unread("no distance")
+            raise ParseError("no distance")
         if sign == "=":
             return [Interval(value, True, value, True) for value in {bound, -bound}]
         near = [Interval(-bound, sign in ("le", ">"), bound, sign in ("le", ">"))] if bound or sign in ("le", ">") else []
         inside = [interval for interval in near if interval.low < interval.high or interval.low_closed]
-        return inside if sign in ("<", "le") else self.outside([Interval(-bound, sign == ">", bound, sign == ">")])
+        return inside if sign in ("<", "le") else self.complement([Interval(-bound, sign == ">", bound, sign == ">")])
 
     def ray(self, bound: Any, sign: str) -> Intervals:
         if abs(bound) == INFINITE:
             if (sign == "<") == (bound > 0) and sign in "<>":
                 return EVERYTHING
-            raise Unread("infinity is no bound")
+            raise ParseError("infinity is not allowed as a bound")
         if sign == "=":
             return [Interval(bound, True, bound, True)]
         if sign == "ne":
-            return self.outside([Interval(bound, True, bound, True)])
+            return self.complement([Interval(bound, True, bound, True)])
         if sign in ("<", "le"):
             return [Interval(-INFINITE, False, bound, sign == "le")]
         return [Interval(bound, sign == "ge", INFINITE, False)]
 
     def named(self, name: str) -> None:
         if self.name not in (None, name):
-            raise Unread("two variables")
+            raise ParseError("two variables")
         self.name = name
 
 
@@ -250,12 +250,12 @@ def _without_bars(text: str) -> str:
 def _bound(text: str) -> Any:
     value = real_constant(parse(_bare(text)))
     if value is None:
-        raise Unread("no constant")
+        raise ParseError("no constant")
     return value
 
 
 def _split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts between separators outside all brackets."""
+    """Split at the separators outside all brackets."""
     depth, start, parts, position = 0, 0, [], 0
     while position < len(text):
         character = text[position]

@@ -1,9 +1,10 @@
-r"""Names that are one thing in two spellings, which only the two formulas side by side can tell.
+r"""Matches names that are written differently in two formulas but mean the same, given both formulas.
 
-- A derivative: y' and \frac{dy}{dt}, where the other formula has just the one.
-- A function of time without its argument: \theta for \theta(t).
-- The free constants of a solution: A e^t + B e^{-t} for c_1 e^t + c_2 e^{-t}. In the gold they are called c or C, with an index
-  or without, each is a factor of one term of a sum, and there is one more letter, the variable.
+- A derivative: y' and \frac{dy}{dt}, if each formula has only one of the two.
+- A function of time with and without its argument: \theta and \theta(t).
+- Free constants of a solution: A e^t + B e^{-t} and c_1 e^t + c_2 e^{-t}. They must be called c or C in the gold, with or
+  without an index, each a factor of one term of a sum, and there must be exactly one other letter, the variable.
+
 Case matters in all other names.
 """
 
@@ -14,15 +15,16 @@ from collections.abc import Iterator
 from itertools import permutations
 
 from sfpo.rewards.expression import Tree
-from sfpo.rewards.values import heads, symbols
+from sfpo.rewards.values import functions_in, symbols
 
 MAX_CONSTANTS = 4
 _OF_SOLUTIONS = frozenset(("e", "exp", "sin", "cos", "sinh", "cosh", "ln"))
-"""Functions of which one is in a solution with free constants, unless they stand alone, as in x^2/2 + C."""
+"""A solution with free constants as factors contains at least one of these functions; an added constant, x^2/2 + C, needs
+none."""
 
 
 def with_names_of(gold: Tree, answer: Tree) -> Tree:
-    """The answer with the gold's names for derivatives and functions of time."""
+    """Rename derivatives and functions of time in the answer to the gold's names."""
     given, wanted = symbols(answer), symbols(gold)
     only_given, only_wanted = given - wanted, wanted - given
     names = {}
@@ -38,12 +40,14 @@ def with_names_of(gold: Tree, answer: Tree) -> Tree:
 
 
 def with_constants_of(gold: Tree, answer: Tree) -> Iterator[Tree]:
-    """The answer with the gold's free constants for its own, in every order; nothing where the gold has none."""
+    """Yield the answer with its free constants renamed to the gold's, in every order; nothing if the gold has none."""
     names, given = symbols(gold), symbols(answer)
     free = sorted(name for name in names if re.fullmatch(r"[cC](?:_\d)?", name))
     if not 1 <= len(free) <= MAX_CONSTANTS or len(names) != len(free) + 1 or len(given) != len(names):
         return
-    if not (given >= names - set(free) and all(_is_free(gold, name, bool(heads(gold) & _OF_SOLUTIONS)) for name in free)):
+    if not (
+        given >= names - set(free) and all(_is_free(gold, name, bool(functions_in(gold) & _OF_SOLUTIONS)) for name in free)
+    ):
         return
     own = sorted(given - (names - set(free)))
     if all(re.fullmatch(r"[A-Za-z](?:_\d)?", name) for name in own):
@@ -51,13 +55,13 @@ def with_constants_of(gold: Tree, answer: Tree) -> Iterator[Tree]:
 
 
 def _differentiated(name: str) -> str | None:
-    """What a name is the first derivative of."""
+    """The name whose first derivative this is; None if it is not a derivative."""
     match = re.fullmatch(r"(?P<prime>[^':]+)'|dot:(?P<dot>.+)|D\[d(?P<above>\\?[A-Za-z]\w*)/d[a-z]\]", name)
     return match and next(filter(None, match.groups()))
 
 
 def _is_free(tree: Tree, name: str, as_factor: bool) -> bool:
-    """The name stands once: alone, or as a factor of one term, in a sum with other terms."""
+    """Whether the name occurs once, as a term of a sum or (``as_factor``) as a factor of a term."""
     if tree[0] == "add":
         terms = [term for term in tree[1:] if name in symbols(term)]
         return len(terms) == 1 and len(tree) > 2 and (terms[0] == ("sym", name) or (as_factor and _is_factor(terms[0], name)))

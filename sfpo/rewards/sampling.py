@@ -1,14 +1,14 @@
-r"""Whether two formulas are equal: their values at points, to sixty digits.
+r"""Decides whether two formulas are equal by their values at sample points, to sixty digits.
 
-What is compared, and where:
-- A point counts where both formulas have a real value in every step (complex values where the imaginary unit is in one). Where
-  one has none, as \sqrt{a}\sqrt{b} for negative a and b, the point says nothing, unless |x| is in one: then it differs.
-- Letters stand for positive quantities, as in physics, but for x, y and z, and a lone letter without index: \sqrt{r_0^2} is
-  r_0, and \sqrt{x^2} is not x.
-- Formulas with steps (floor, ceiling ...) are compared at many whole and other numbers; at whole ones alone where the gold
-  rounds and all letters are n, m or k: there \lceil n/2 \rceil is \lfloor (n+1)/2 \rfloor.
-- The relative difference may be 10^-25 (without letters 10^-45), or TOLERANCE where a decimal is written; fractions and whole
-  numbers are exact.
+- A point counts if both formulas have a real value in every intermediate step (complex if the imaginary unit occurs). If one
+  has none, as \sqrt{a}\sqrt{b} for negative a and b, the point is skipped; but if |x| occurs, the formulas then differ.
+- Letters denote positive quantities, as in physics, except x, y, z and a single letter without index: \sqrt{r_0^2} equals r_0,
+  but \sqrt{x^2} does not equal x.
+- Formulas with steps (floor, ceiling ...) are compared at many integers and other numbers; only at integers if the gold rounds
+  and all letters are n, m or k: then \lceil n/2 \rceil equals \lfloor (n+1)/2 \rfloor.
+- The relative difference must be at most 10^-25 (without letters 10^-45), or TOLERANCE if a decimal occurs; fractions and
+  integers are exact.
+
 The points are the same on every machine.
 """
 
@@ -21,10 +21,20 @@ from typing import Any
 
 from sfpo.rewards.expression import Tree
 from sfpo.rewards.numerals import TOLERANCE
-from sfpo.rewards.values import Evaluator, exact, exponential, fraction, has_decimal, heads, infinity_sign, rational, symbols
+from sfpo.rewards.values import (
+    Evaluator,
+    exact,
+    exponential,
+    fraction,
+    functions_in,
+    has_decimal,
+    infinity_sign,
+    rational,
+    symbols,
+)
 
 _ENOUGH, _ENOUGH_WITH_STEPS = 8, 60
-"""Points that count, where letters are in the formulas; at least half of _ENOUGH must be found."""
+"""Number of valid points to compare if the formulas have letters; at least half of _ENOUGH must be found."""
 _TRIES = 80
 _WHOLE_TRIES = 160
 _EXACT = 1e-25
@@ -32,19 +42,19 @@ _EXACT_CONSTANT = 1e-45
 _ZERO = 1e-40
 _SMALL = 1e-25
 _MAX_POWER = 6
-"""Of a letter, in the factor between two equations."""
+"""Maximum power of a letter in the factor between two equations."""
 _WHOLE_LETTERS = frozenset("nmkNMK")
 _STEPS = frozenset(("floor", "ceil", "max", "min", "sign"))
 
 
 def equal_formulas(given: Tree, wanted: Tree) -> bool | None:
-    """Whether both have the same value wherever both have one. None: they have too few common points to say.
+    """Whether both have the same value at all points where both are defined; None if there are too few such points.
 
     Raises:
-        GaveUp: the budget of operations is used up.
+        BudgetExceeded: the comparison needs more than the budget of operations.
     """
     names = sorted(symbols(given) | symbols(wanted))
-    functions = heads(given) | heads(wanted)
+    functions = functions_in(given) | functions_in(wanted)
     if "oo" in functions:
         return infinity_sign(given) is not None and infinity_sign(given) == infinity_sign(wanted)
     comparison = _Comparison(given, wanted, functions)
@@ -55,7 +65,7 @@ def equal_formulas(given: Tree, wanted: Tree) -> bool | None:
         if comparison.tolerance == _EXACT:
             comparison.tolerance = _EXACT_CONSTANT
         return comparison.at({})
-    if heads(wanted) & {"floor", "ceil"} and names and set(names) <= _WHOLE_LETTERS:
+    if functions_in(wanted) & {"floor", "ceil"} and names and set(names) <= _WHOLE_LETTERS:
         return comparison.over(whole_points(names))
     outcome = comparison.over(points(names, signed=comparison.whole_domain))
     if outcome is None or (outcome and comparison.steps):
@@ -64,7 +74,7 @@ def equal_formulas(given: Tree, wanted: Tree) -> bool | None:
 
 
 class _Comparison:
-    """Two formulas, and how closely they are compared."""
+    """Two formulas and the precision of their comparison."""
 
     def __init__(self, given: Tree, wanted: Tree, functions: set[str]) -> None:
         self.given, self.wanted = given, wanted
@@ -86,7 +96,7 @@ class _Comparison:
         return True if self.informative >= _ENOUGH // 2 else None
 
     def at(self, point: dict[str, Any]) -> bool | None:
-        """None: the point says nothing."""
+        """Whether the values are equal at this point; None if the point does not count."""
         left, right = self.evaluator.value(self.given, point), self.evaluator.value(self.wanted, point)
         if left is None or right is None:
             return False if self.whole_domain and (left is None) != (right is None) else None
@@ -97,15 +107,15 @@ class _Comparison:
 
 
 def proportional(given: Tree, wanted: Tree) -> int | None:
-    """The sign of the factor that one formula is times the other at every point; None: there is no such factor.
+    """The sign of the factor by which one formula is a multiple of the other at every point; None if there is no such factor.
 
-    The factor is a number, or, with three letters and more, a product of powers of quantities (PV - nRT is V times P - nRT/V).
+    The factor is a number or, with at least three letters, a product of powers of quantities (PV - nRT is V times P - nRT/V).
 
     Raises:
-        GaveUp: the budget of operations is used up.
+        BudgetExceeded: the comparison needs more than the budget of operations.
     """
     names = sorted(symbols(given) | symbols(wanted))
-    functions = heads(given) | heads(wanted)
+    functions = functions_in(given) | functions_in(wanted)
     if not names or "oo" in functions:
         return None
     tolerance = float(TOLERANCE) if has_decimal(given) or has_decimal(wanted) else _EXACT
@@ -137,7 +147,7 @@ def proportional(given: Tree, wanted: Tree) -> int | None:
 def _powers(
     ratio: Callable[[dict[str, Any]], Any | None], point: dict[str, Any], start: Any, names: list[str]
 ) -> dict[str, int]:
-    """By what power of each letter the ratio grows, where it is a whole one: told from the point with this letter doubled."""
+    """The integer power of each letter with which the ratio scales, determined by doubling that letter."""
     found = {}
     for name in names:
         value = ratio(point | {name: 2 * point[name]})
@@ -151,15 +161,16 @@ def _powers(
 
 
 def _may_be_negative(name: str, names: list[str]) -> bool:
-    """x, y, z, and a lone letter without index. What is written otherwise is a quantity."""
+    """Whether the letter may be negative: x, y, z, or a single letter without index. Other names denote positive quantities."""
     return re.match(r"[xyz](?![a-z])", name) is not None or (len(names) == 1 and re.fullmatch(r"[A-Za-z]", name) is not None)
 
 
 def points(names: list[str], signed: bool) -> Iterator[dict[str, Any]]:
-    """Values of all letters: first around 1, later further out, so that small and large domains are both met.
+    """Sample points (letter -> value): first around 1, then further out, so that formulas with small or large domains are
+    covered.
 
     Args:
-        signed: every letter may be negative.
+        signed: whether every letter may be negative.
     """
     for number in range(_TRIES):
         spread = (2, 4, 8)[number * 3 // _TRIES]
@@ -172,7 +183,7 @@ def points(names: list[str], signed: bool) -> Iterator[dict[str, Any]]:
 
 
 def whole_points(names: list[str]) -> Iterator[dict[str, Any]]:
-    """Whole numbers: of one letter the first ones all, then others up to a million."""
+    """Integer sample points. For a single letter, the first integers in order, then others up to a million."""
     for number in range(_WHOLE_TRIES):
         if len(names) == 1 and number < _WHOLE_TRIES // 2:
             yield {names[0]: exact(number + 1)}

@@ -1,28 +1,28 @@
-"""Runs untrusted Python programs, one after the other, each in a sandbox of its own: a script of the standard library alone,
-started by code_tests. What a program is and what it is asked stands in choice.py and driver.py beside it.
+"""Runs untrusted Python programs sequentially, each in its own sandbox. A script that imports only the standard library,
+started by code_tests. choice.py and driver.py in the same folder select the program and run it.
 
-    python -s -S -B -P -X utf8 sandbox.py      (environment: PYTHONHASHSEED=0, so that sets have one order, and nothing else)
+    python -s -S -B -P -X utf8 sandbox.py      (environment: only PYTHONHASHSEED=0, which fixes the iteration order of sets)
 
-Messages of JSON come in on stdin, each after a line with its length. The first of a program is {"blocks", "function", "reads",
-"preamble", "cpu_seconds", "clock_seconds", "memory_mb", "output_bytes"}; the answer is the line "ready", or, where this machine
-grants no isolation, the reason on stderr and an exit. Each further one is a run: {"stdin": text}, {"arguments": [[...], ...]}
-(one call of the function each) or {"call": arguments} (one call, in the form of driver.pack). The answer is a line
-"<outcome> <bytes>" and so many bytes of output: what the program printed, or the JSON of what its function returned. An empty
-message ends the sandbox; the answer, once nothing is left, is the line "over".
+Protocol: JSON messages arrive on stdin, each preceded by a line with its length. The first message of a program is {"blocks",
+"function", "reads", "preamble", "cpu_seconds", "clock_seconds", "memory_mb", "output_bytes"}; the answer is the line "ready",
+or, if this machine cannot isolate programs, a reason on stderr and exit. Each further message is a run: {"stdin": text},
+{"arguments": [[...], ...]} (one call of the function per element) or {"call": arguments} (one call, encoded by driver.pack).
+The answer is a line "<outcome> <bytes>", followed by that many bytes of output: what the program printed, or the function's
+results as JSON. An empty message ends the sandbox; the answer, when all its processes are gone, is the line "over".
 
-A check is run like a program: its first message has "check" in place of "blocks". While it runs, each call that it makes is an
-answer "call <bytes>" with the arguments, and the next message is the result; an empty one says that there is none.
+Checking code is run like a program: its first message has "check" instead of "blocks". While it runs, each of its calls is an
+answer "call <bytes>" with the arguments; the next message is the result, or empty if the program failed.
 
-What a program can reach:
-- No network, no other process, no shared memory: namespaces of its own, by way of a user namespace (an ordinary user), or by
-  root itself, which then becomes 'nobody'.
-- No files but Python's and /usr, read-only, and an empty /tmp in memory, which is gone when the program ends.
-- No second process or thread (RLIMIT_NPROC 0, which binds all but root), no capabilities, and no way to get any.
-- Bounded: processor time, clock time, memory, file size (its output is a file), open files; no core dump.
+What a program can access:
+- No network, other processes or shared memory: it has its own namespaces, entered through a user namespace (ordinary user) or
+  as root, which then becomes 'nobody'.
+- No files except Python's and /usr, read-only, and an empty /tmp in memory, which disappears when the program ends.
+- No child processes or threads (RLIMIT_NPROC 0, which applies to all users but root), no capabilities, and no way to gain any.
+- Limited CPU time, wall-clock time, memory, file size (its output is a file) and open files; no core dumps.
 
-Linux 5.14 or newer. Four processes: this one starts Python once and is forked for each program; the fork enters the namespaces
-and then only waits; its child is the first of the PID namespace and takes the requests (all in there ends when it ends); a fork
-of that child becomes the program.
+Needs Linux 5.14 or newer. There are four processes: this one starts Python once and forks for each program; the fork enters the
+namespaces and then only waits; its child is the first process of the PID namespace and serves the requests (all processes of
+the namespace die with it); a fork of that child becomes the program.
 """
 
 from __future__ import annotations
@@ -42,19 +42,21 @@ import time
 from typing import Any, NamedTuple, NoReturn
 
 MAX_WAITS = 6
-"""How often a program that is still at work gets its time on the clock."""
+"""A program that keeps computing gets the wall-clock limit up to this number of times."""
 _AT_WORK = 0.05
-"""The share of the clock in which a program computes, at least, if it is at work on a machine however busy."""
+"""A program counts as computing if it used at least this fraction of the wall-clock time as CPU time, even on a busy
+machine."""
 CALL_BYTES = 2**24
-"""Of one call that a check makes."""
+"""Maximum size of one call made by checking code."""
 FOLDER_BYTES = 16 * 2**20
 OPEN_FILES = 32
 NOBODY = 65534
-DONE, FAILED, GAVE_UP, CALL = "done", "failed", "gave-up", "call"
-"""Outcomes of a run: it ended with status 0; it did not; it took too much time or memory. CALL: it goes on after this one."""
+DONE, FAILED, OVER_LIMIT, CALL = "done", "failed", "over-limit", "call"
+"""Outcomes of a run: exit status 0; another exit status; a time or memory limit exceeded. CALL: not finished, a call of the
+checking code."""
 _OUT_OF_MEMORY = 77
 
-# Numbers of the kernel's interface, the same on every architecture.
+# Constants of the kernel's interface, the same on every architecture.
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 1 << 17, 1 << 27, 1 << 28, 1 << 29, 1 << 30
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 1, 1 << 2, 1 << 12, 1 << 14, 1 << 18
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
@@ -66,7 +68,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(name: str, *arguments: int | bytes | None) -> None:
-    """Call a function of the C library, integers as longs; OSError where it fails."""
+    """Call a function of the C library, with integers as longs; raises OSError if it fails."""
     if getattr(_libc, name)(*(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)) == -1:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
@@ -76,14 +78,14 @@ def _call(name: str, *arguments: int | bytes | None) -> None:
 
 
 def enter_namespaces() -> bool:
-    """New namespaces (the PID namespace: for children). True: entered as root; False: through a user namespace."""
+    """Enter new namespaces (the PID namespace applies to children). Returns True if as root, False if in a user namespace."""
     own = _CLONE_NEWNS | _CLONE_NEWIPC | _CLONE_NEWPID | _CLONE_NEWNET
     if os.geteuid() == 0:
         with contextlib.suppress(PermissionError):
             _call("unshare", own)
             return True
-        _become_nobody()  # root of a container that may not: goes on as an ordinary user
-        _call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)  # without it /proc/self belongs to root
+        _become_nobody()  # root in a container without the capability: continue as an ordinary user
+        _call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise /proc/self belongs to root
     user, group = os.geteuid(), os.getegid()
     _call("unshare", own | _CLONE_NEWUSER)
     for name, text in [("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")]:
@@ -92,15 +94,15 @@ def enter_namespaces() -> bool:
 
 
 def change_root() -> None:
-    """Move into a root folder in memory that holds Python and /usr, read-only, and an empty /tmp, the working folder.
+    """Change into a root folder in memory that contains Python and /usr, read-only, and an empty /tmp as the working folder.
 
-    By chroot: a process without capabilities cannot leave it, nor make a user namespace inside it to get some.
+    chroot is safe here: a process without capabilities cannot leave it, nor gain any by a user namespace inside it.
     """
-    for name in ("shmmni", "msgmni"):  # System V memory counts in no limit; older kernels let only root forbid it
+    for name in ("shmmni", "msgmni"):  # no limit covers System V shared memory; on older kernels only root can forbid it
         with contextlib.suppress(OSError):
             _write(f"/proc/sys/kernel/{name}", "0")
     os.umask(0o022)
-    folders = {path: os.open(path, os.O_PATH) for path in _readable()}  # opened first: one of them may lie in /tmp
+    folders = {path: os.open(path, os.O_PATH) for path in _readable()}  # opened first: one may be inside /tmp
     _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     _call("mount", b"none", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={FOLDER_BYTES},nr_inodes=4096,mode=755".encode())
     attributes = struct.pack("4Q", _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV, 0, 0, 0)
@@ -117,7 +119,7 @@ def change_root() -> None:
 
 
 def _readable() -> list[str]:
-    """What a program may read: Python's folders and the C libraries. No folder of these lies within another."""
+    """Folders that a program may read: those of Python and of the C libraries, none inside another."""
     found: list[str] = []
     for path in sorted({"/usr", "/lib", "/lib64", sys.base_prefix, sys.base_exec_prefix}):
         if os.path.isdir(path) and not any(path.startswith(f"{other}/") for other in found):
@@ -126,7 +128,7 @@ def _readable() -> list[str]:
 
 
 def check_confinement(job: dict[str, Any], as_root: bool) -> None:
-    """OSError where a program could start processes: their limit does not bind root, and not every root can become another."""
+    """Raise OSError if a program could start processes: RLIMIT_NPROC does not apply to root, and some roots cannot drop it."""
     probe = os.fork()
     if probe == 0:
         status = 1
@@ -143,7 +145,7 @@ def check_confinement(job: dict[str, Any], as_root: bool) -> None:
 
 
 def _confine(job: dict[str, Any], as_root: bool) -> None:
-    """Limits on this process, which no later step can raise, and no privileges."""
+    """Set hard limits on this process and drop all privileges."""
     limits = {
         resource.RLIMIT_CPU: job["cpu_seconds"],
         resource.RLIMIT_AS: job["memory_mb"] * 2**20,
@@ -176,7 +178,7 @@ def _write(path: str, text: str) -> None:
 
 
 def serve(job: dict[str, Any], as_root: bool, null: int) -> None:
-    """Answer the requests one after the other."""
+    """Answer the requests sequentially."""
     _answer(b"ready\n")
     while request := driver.read_message(0):
         outcome, output = run(job, json.loads(request), as_root, null)
@@ -189,18 +191,18 @@ def _answer(text: bytes) -> None:
 
 
 class _Pipes(NamedTuple):
-    """File descriptors between a check and this process, two pipes."""
+    """File descriptors of the two pipes between checking code and this process."""
 
     calls: int
     results: int
-    """The check's end of ``calls``."""
+    """Write end of ``calls``, for the checking code."""
     replies: int
-    """The check's end of ``reply``."""
+    """Read end of ``reply``, for the checking code."""
     reply: int
 
 
 def run(job: dict[str, Any], request: dict[str, Any], as_root: bool, null: int) -> tuple[str, bytes]:
-    """Outcome and output of one run. Input and output are files in memory: no pipe that a program could fill or hold open."""
+    """(outcome, output) of one run. Input and output are files in memory, because a program could fill or hold open a pipe."""
     given, output = os.memfd_create("input"), os.memfd_create("output")
     os.pwrite(given, request.get("stdin", "").encode(errors="replace"), 0)
     pipes = _Pipes(*os.pipe(), *os.pipe()) if "check" in job else None
@@ -221,16 +223,16 @@ def run(job: dict[str, Any], request: dict[str, Any], as_root: bool, null: int) 
     printed = os.pread(output, job["output_bytes"], 0)
     for descriptor in (process, given, output, *((pipes.calls, pipes.reply) if pipes else ())):
         os.close(descriptor)
-    if not ended or status in (-signal.SIGKILL, _OUT_OF_MEMORY):  # the kernel kills at the limit of processor time
-        return GAVE_UP, b""
+    if not ended or status in (-signal.SIGKILL, _OUT_OF_MEMORY):  # SIGKILL: the kernel's CPU time limit
+        return OVER_LIMIT, b""
     return (DONE, printed) if status == 0 else (FAILED, b"")
 
 
 def _wait(process: int, program: int, pipes: _Pipes | None, seconds: float) -> bool:
-    """Wait until the program has ended, and pass on the calls of a check; False: it takes too long.
+    """Wait for the program to end, and forward the calls of checking code. False if it takes too long.
 
-    That is ``seconds`` in which it computed next to nothing. One that computes has more of them, so that its verdict does not
-    depend on how much of the machine it gets: it is held to its processor time, by the kernel.
+    The limit is ``seconds`` of wall-clock time without computing. A program that computes gets more, up to MAX_WAITS times, so
+    that its verdict does not depend on the machine's load; the kernel enforces its CPU time limit.
     """
     watched = [process] if pipes is None else [process, pipes.calls]
     used = 0.0
@@ -253,21 +255,22 @@ def _wait(process: int, program: int, pipes: _Pipes | None, seconds: float) -> b
 
 
 def _processor_time(process: int) -> float:
-    """Seconds that a child which is not waited for has used: its CPU clock, as clock_getcpuclockid(3) makes its number."""
+    """CPU seconds used by a child that has not been waited for; computes its clock id like clock_getcpuclockid(3)."""
     return time.clock_gettime(~process << 3 | 2)
 
 
 def _become_program(
     job: dict[str, Any], request: dict[str, Any], outputs: list[int], given: int, as_root: bool, null: int
 ) -> NoReturn:
-    """In the fork: give everything up, run the program, leave with its exit status.
+    """In the fork: drop privileges and open files, run the program, and exit with its status.
 
     Args:
-        outputs: what is to be its stdout, and descriptors 3 and so on.
+        outputs: descriptors that become its stdout, descriptor 3, and so on.
+        given: descriptor that becomes its stdin.
     """
     status = 1
     try:
-        sources = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in (null, given, *outputs)]  # clear of the targets
+        sources = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in (null, given, *outputs)]  # above the target descriptors
         for source, target in zip(sources, (2, 0, 1, driver.RESULTS, driver.REPLIES), strict=False):
             os.dup2(source, target)
         os.closerange(2 + len(outputs), 2**20)
@@ -282,10 +285,10 @@ def _become_program(
 
 
 def sandboxed(job: dict[str, Any], null: int) -> NoReturn:
-    """In a fork: one program's sandbox, from its namespaces to its last request."""
+    """In a fork: create the sandbox of one program, and serve its requests."""
     try:
         as_root = enter_namespaces()
-        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # here: a change of credentials forgets it
+        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # only now, because changing credentials resets it
         child = os.fork()
         if child == 0:
             _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -301,7 +304,7 @@ def sandboxed(job: dict[str, Any], null: int) -> NoReturn:
 
 def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a PID namespace is deaf to signals at their default
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 of a namespace ignores default handlers
     while message := driver.read_message(0):
         sandbox = os.fork()
         if sandbox == 0:
@@ -317,5 +320,5 @@ if __name__ == "__main__":
     import driver
 
     del sys.path[0]
-    gc.freeze()  # else the first collection in each fork would copy all that was imported here
+    gc.freeze()  # otherwise the first garbage collection in each fork would copy all imported modules
     main()

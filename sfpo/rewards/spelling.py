@@ -1,7 +1,7 @@
-r"""One spelling for one thing: Unicode, commands that only change the look, and plain text, all into the LaTeX of formulas.
+r"""Normalizes notation: Unicode, formatting commands and plain text are converted to standard LaTeX.
 
-Rules of kinds, not lists of cases: compatibility characters go by NFKC, invisible ones by their category, Greek letters and
-digits of any script by their names. Every function takes time linear in the text.
+General rules instead of lists of cases: compatibility characters are normalized by NFKC, invisible characters removed by their
+Unicode category, Greek letters and digits of any script converted by their names. Every function takes linear time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VARIANTS = {"final sigma": "sigma", "lamda": "lambda"}
 
 
 def plain_unicode(text: str) -> str:
-    """The text in ASCII as far as a formula goes; letters of other scripts stay."""
+    """Convert mathematical Unicode to LaTeX; letters of other scripts are kept."""
     if text.isascii():
         return text
     composed = _ROOT.sub(r"\\sqrt{\1}", unicodedata.normalize("NFC", text))
@@ -37,7 +37,7 @@ def plain_unicode(text: str) -> str:
 
 
 def _merged(match: re.Match[str]) -> str:
-    """One index for a row of raised (or lowered) characters: ^{-}^{1}^{2} is ^{-12}."""
+    """Merge consecutive superscript (or subscript) characters: ^{-}^{1}^{2} becomes ^{-12}."""
     return match[1] + "{" + "".join(re.findall(r"\{([^{}]*)\}", match[0])) + "}"
 
 
@@ -48,7 +48,7 @@ def _character(one: str) -> str:
         return _SIGNS[one]
     category = unicodedata.category(one)
     if category == "Cf" or "\ufe00" <= one <= "\ufe0f" or one in "\u034f\u115f\u1160\u3164\uffa0":
-        return ""  # joiners, marks of direction, soft hyphens, variation selectors, fillers
+        return ""  # joiners, direction marks, soft hyphens, variation selectors, fillers
     if category in ("Zs", "Zl", "Zp") or one == "\u2800":
         return " "
     if category == "Pd":
@@ -84,8 +84,8 @@ _DECLARATION = re.compile(
 )
 
 
-def without_looks(latex: str) -> str:
-    r"""Without fonts, colours, sizes, frames and phantoms: \mathbf{\frac{1}{2}} is {\frac{1}{2}}. Words stay in their \text."""
+def without_formatting(latex: str) -> str:
+    r"""Remove fonts, colours, sizes, frames and phantoms: \mathbf{\frac{1}{2}} becomes {\frac{1}{2}}. \text{...} is kept."""
     if "\\" not in latex:
         return _without_markdown(latex)
     latex = _DECLARATION.sub(" ", latex)
@@ -122,7 +122,7 @@ def _without_markdown(text: str) -> str:
 
 
 def matching_braces(text: str) -> dict[int, int]:
-    """Position of every unescaped '{' that closes -> position of its '}'."""
+    """Position of every unescaped '{' that is closed -> position of its '}'."""
     found: dict[int, int] = {}
     opened: list[int] = []
     for token in re.finditer(r"\\.|[{}]", text, re.DOTALL):
@@ -173,8 +173,8 @@ _BRACKETS = {
 }  # fmt: skip
 
 
-def latex_of_plain(text: str) -> str:
-    r"""Formulas as they are typed without LaTeX: pi/2, x**2+1, sqrt(2), e^(2x), x <= 3; what stands in \text stays."""
+def latex_from_plain(text: str) -> str:
+    r"""Convert plain-text formulas to LaTeX: pi/2, x**2+1, sqrt(2), e^(2x), x <= 3. \text{...} is kept."""
     parts = _TEXT_PART.split(_calls(_MODULE.sub("", text)))
     for index in range(0, len(parts), 2):
         for pattern, replacement in _MARKS + _WORDS:
@@ -183,7 +183,7 @@ def latex_of_plain(text: str) -> str:
 
 
 def _calls(text: str) -> str:
-    """sqrt(x), abs(x) and x^(y), whose parentheses are an argument's."""
+    """Convert sqrt(x), abs(x), x^(y) and the like, whose parentheses delimit an argument, to LaTeX."""
     pieces = {match.end() - 1: match for match in _CALL.finditer(text)}
     if not pieces:
         return text

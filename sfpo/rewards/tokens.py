@@ -1,16 +1,16 @@
-"""The tokens of a formula, and going through them."""
+"""Tokenizer of formulas, and the cursor that parsers use."""
 
 from __future__ import annotations
 
 import re
 
 
-class GaveUp(Exception):
-    """An answer takes more work than its budget."""
+class BudgetExceeded(Exception):
+    """Comparing an answer needs more operations, or deeper nesting, than allowed."""
 
 
-class Unread(ValueError):
-    """The text is no formula that can be read with certainty."""
+class ParseError(ValueError):
+    """The text is not a formula, or an ambiguous one."""
 
 
 _TOKEN = re.compile(
@@ -19,7 +19,7 @@ _TOKEN = re.compile(
 
 
 class Tokens:
-    """The numbers, commands and signs of one text, and where a reader stands among them."""
+    """The tokens (numbers, commands, signs) of one text, and the parser's position."""
 
     def __init__(self, body: str) -> None:
         self.tokens: list[tuple[str, str]] = []
@@ -28,7 +28,7 @@ class Tokens:
         while position < len(body):
             match = _TOKEN.match(body, position)
             if match is None:
-                raise Unread("no formula")
+                raise ParseError("no formula")
             self.tokens.append((match.lastgroup or "", match[0].strip()))
             position = match.end()
         self.at = 0
@@ -44,7 +44,7 @@ class Tokens:
     def take(self, wanted: str | None = None) -> str:
         token = self.next
         if not token or (wanted is not None and token != wanted):
-            raise Unread(f"'{token}' stands where '{wanted}' is due")
+            raise ParseError(f"expected '{wanted}', found '{token}'")
         self.at += 1
         return token
 
@@ -52,7 +52,7 @@ class Tokens:
         return self.tokens[self.at][0] if self.at < len(self.tokens) else ""
 
     def raw(self) -> str:
-        """The text of a group or token, as a part of a name."""
+        """Take a group or token, and return its text, to use it in a name."""
         if self.next != "{":
             return self.take()
         depth, text = 0, ""
@@ -64,12 +64,12 @@ class Tokens:
                 return text
 
     def raw_ahead(self, which: int = 1) -> str:
-        """The text of the next argument, or the one after it, which is not taken."""
+        """The text of the next argument (or of the one after it), without taking it."""
         start, text = self.at, ""
         try:
             for _ in range(which):
                 text = self.raw()
-        except Unread:
+        except ParseError:
             text = ""
         self.at = start
         return text

@@ -1,4 +1,4 @@
-r"""What follows a quantity: its unit. Units may be left out; 5 cm is not 5 m, nor 5 J 5 eV, and no unit is converted."""
+r"""Units of quantities. They may be omitted; 5 cm does not equal 5 m, nor 5 J 5 eV, and units are not converted."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _SYMBOLS |= {
 }  # fmt: skip
 _BARE_UNITS = "|".join(sorted(word for word in _UNITS if len(word) > 2 or word in {"mm", "cm", "km", "in", "ft", "kg", "lb"}))
 _NO_UNIT = "or|and|not|wrong|squared|cubed|factorial|choose|dozens?|more|less|fewer|least|most|greater|plus|minus"
-"""Words that make another answer of what they follow."""
+"""Words that change the meaning of the number before them, so they are not units."""
 _WORDS = rf"\\text\{{(?!(?:if|is|for|when|where|even|odd)\b|[^{{}}]*\b(?:{_NO_UNIT})\b)[^{{}}]*\}}(?: ?\^ ?\{{-?\d\}})? ?"
 _UNIT = re.compile(
     rf"(?<=[\w}}!)\]%]) ?((?:(?:\\cdot|/)? ?(?:{_WORDS}|\\frac ?\{{(?: ?{_WORDS})++\}} ?\{{(?: ?{_WORDS})++\}} ?))++)$"
     rf"|(?<=[\d}}]) ?((?:(?:square|sq|cubic|cu)\.? )?(?:{_BARE_UNITS})(?: ?\^ ?\{{[23]\}})?)$"
     rf"|(?<=\d)((?: (?!(?:{_NO_UNIT})\b)[a-z]{{3,}}\.?)+)$|(?<=:\d\d) ?((?i:[ap]\.?m\.?))$"
 )
-"""What follows a quantity: \\text{ cm}^2 and any other text; cm^2; the words of '7 distinct ways'; the p.m. of 8:34 p.m."""
+"""A unit after a quantity: \\text{ cm}^2 and any other text; cm^2; the words of '7 distinct ways'; the p.m. of 8:34 p.m."""
 
 
 _POWERS = frozenset(("^2", "^3"))
 
 
 def split_unit(body: str) -> tuple[str, frozenset[str]]:
-    r"""A normalized body without the unit at its end, and the known units in that: ('5', {'cm', '^2'}) for '5\text{cm}^{2}'."""
+    r"""Split off the unit at the end: (body, known units in it), such as ('5', {'cm', '^2'}) for '5\text{cm}^{2}'."""
     if (unit := _UNIT.search(body)) is None:
         return body, frozenset()
     text = re.sub(r"\\(?:text|cdot)(?![a-z])|\.", "", unit[0])
@@ -55,8 +55,9 @@ def split_unit(body: str) -> tuple[str, frozenset[str]]:
     return body[: unit.start()], frozenset([*filter(None, known), *powers])
 
 
-def differ(given: frozenset[str], wanted: frozenset[str]) -> bool:
-    """Two units that have nothing in common, or other powers; J against kg m^2/s^2 is not judged, nor cm against cm^2."""
+def units_differ(given: frozenset[str], wanted: frozenset[str]) -> bool:
+    """Whether two units certainly differ: no unit in common, or different powers. J and kg m^2/s^2 are not compared, nor cm and
+    cm^2."""
     powers, wanted_powers = given & _POWERS, wanted & _POWERS
     if powers and wanted_powers and powers != wanted_powers:
         return True

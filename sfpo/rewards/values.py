@@ -1,4 +1,4 @@
-"""Values of formulas at points, to sixty digits. All work is counted, and the sizes of numbers are bounded."""
+"""Evaluates formulas at points, to sixty digits. All operations are counted, and the sizes of numbers are bounded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from mpmath import MPContext
 from mpmath.libmp import NoConvergence
 
-from sfpo.rewards.expression import GaveUp, Tree, number_tree
+from sfpo.rewards.expression import BudgetExceeded, Tree, number_tree
 from sfpo.rewards.notation import INVERSES
 
 MAX_OPERATIONS = 40_000
-"""Nodes worked out for one answer, over all comparisons with its golds. A real gold and its respelling take under 3,000."""
+"""Maximum number of evaluated nodes for one answer, over all comparisons with its golds. Real golds and equivalent forms of
+them need fewer than 3,000."""
 MAX_BITS = 20_000
-"""Of a whole number that is worked out exactly."""
+"""Maximum size of an integer that is computed exactly."""
 
 T = TypeVar("T")
 
@@ -28,12 +29,12 @@ _mp.dps = 60
 _MAX_EXPONENT = _mp.mpf(10) ** 6
 
 _operations: ContextVar[list[int]] = ContextVar("operations")
-"""How many operations are left, in a list of one."""
+"""Remaining number of operations, in a list of one element so that it can be changed in place."""
 
 
 @contextmanager
 def budget(operations: int = MAX_OPERATIONS) -> Iterator[None]:
-    """Bounds the work of all comparisons inside: GaveUp is raised when it is used up. Counted, so the same on any machine."""
+    """Limit the operations of all comparisons in this context; beyond it BudgetExceeded is raised, on every machine alike."""
     token = _operations.set([operations])
     try:
         yield
@@ -42,7 +43,7 @@ def budget(operations: int = MAX_OPERATIONS) -> Iterator[None]:
 
 
 class Undefined(ArithmeticError):
-    """No value at this point."""
+    """The formula is undefined at this point."""
 
 
 # ---------------------------------------------------------------------------------------------- trees
@@ -60,8 +61,8 @@ def symbols(tree: Tree) -> set[str]:
     return {node[1] for node in _walk(tree) if node[0] == "sym"}
 
 
-def heads(tree: Tree) -> set[str]:
-    """Names of the functions and constants in it."""
+def functions_in(tree: Tree) -> set[str]:
+    """Names of all functions and constants in the tree."""
     return {node[1] for node in _walk(tree) if node[0] in ("fn", "const")}
 
 
@@ -69,25 +70,25 @@ def has_decimal(tree: Tree) -> bool:
     return any(node[0] == "num" and node[2] for node in _walk(tree))
 
 
-def left_undone(tree: Tree) -> bool:
-    """Whether it is made of plain numbers and the four operations alone: 12+34, not 10! or 2^5."""
+def is_uncomputed(tree: Tree) -> bool:
+    """Whether it consists only of plain numbers and the four basic operations: 12+34, but not 10! or 2^5."""
     if tree[0] == "pow":
-        return tree[2] == number_tree(-1) and left_undone(tree[1])
-    return tree[0] == "num" or (tree[0] in ("add", "mul") and all(map(left_undone, tree[1:])))
+        return tree[2] == number_tree(-1) and is_uncomputed(tree[1])
+    return tree[0] == "num" or (tree[0] in ("add", "mul") and all(map(is_uncomputed, tree[1:])))
 
 
 # ---------------------------------------------------------------------------------------------- values
 
 
 class Evaluator:
-    """Values of trees at points. Counts its work over all of them."""
+    """Evaluates trees at points. Every node counts toward the current ``budget``."""
 
     def __init__(self, complex_values: bool) -> None:
         self.complex_values = complex_values
         self.left = _operations.get([MAX_OPERATIONS])
 
     def value(self, tree: Tree, point: dict[str, Any]) -> Any | None:
-        """None: it has no value there."""
+        """The value at this point; None if it is undefined there."""
         try:
             value = self._value(tree, point)
         except (ArithmeticError, ValueError, TypeError, NoConvergence):
@@ -97,7 +98,7 @@ class Evaluator:
     def _value(self, tree: Tree, point: dict[str, Any]) -> Any:
         self.left[0] -= 1
         if self.left[0] < 0:
-            raise GaveUp
+            raise BudgetExceeded
         head = tree[0]
         if head == "num":
             return _mp.mpf(tree[1].numerator) / tree[1].denominator
@@ -149,12 +150,12 @@ class Evaluator:
 
 
 def _snapped(value: Any, size: Any) -> Any:
-    r"""Zero where only the rounding of numbers of this size is left, as in \sin \pi and 2 - \sqrt{2}^2."""
+    r"""Replace a value that is only rounding error, relative to ``size``, by zero, as in \sin \pi and 2 - \sqrt{2}^2."""
     return value * 0 if abs(value) < _ZERO * size else value
 
 
 def _opaque(name: str) -> Callable[..., Any]:
-    """An unknown function: some smooth one, the same for each name."""
+    """Stand-in for an unknown function: a smooth function that depends only on the name."""
     shift = fraction(name, 0, 4)
     return lambda *parts: _mp.fsum(_mp.sin((k + 1) * part + shift) + part * part * shift for k, part in enumerate(parts)) + 3
 
@@ -188,7 +189,7 @@ def _log(x: Any, base: Any = 10) -> Any:
 
 
 def _acot(x: Any) -> Any:
-    """Where its two conventions agree: for positive numbers."""
+    """acot for positive numbers, where its two conventions agree."""
     return _mp.acot(x) if _mp.re(x) > 0 else _fail()
 
 
@@ -217,19 +218,19 @@ _WITH_ZEROS = frozenset(_FUNCTION_VALUES[name] for name in ("sin", "cos", "tan",
 
 
 def constant(tree: Tree) -> Any | None:
-    """The real value of a formula without letters; None: it has none, or letters."""
-    if symbols(tree) or "oo" in heads(tree):
+    """The real value of a formula without letters; None if it has letters or no real value."""
+    if symbols(tree) or "oo" in functions_in(tree):
         return None
     return Evaluator(complex_values=False).value(tree, {})
 
 
 def rational(tree: Tree) -> Fraction | None:
-    """The exact value of a formula that is a fraction by whole-number steps; None: it is not, or it is too large."""
+    """The exact value of a formula made of rational operations; None if it is not, or too large."""
     if tree[0] == "num":
         return tree[1]
     if tree[0] not in ("add", "mul", "pow") and tree[1] not in ("factorial", "binomial"):
         return None
-    parts = none_missing([rational(part) for part in tree[1:] if isinstance(part, tuple)])
+    parts = all_or_none([rational(part) for part in tree[1:] if isinstance(part, tuple)])
     if parts is None or any(max(part.numerator.bit_length(), part.denominator.bit_length()) > MAX_BITS for part in parts):
         return None
     if tree[0] == "add":
@@ -245,14 +246,14 @@ def rational(tree: Tree) -> Fraction | None:
     return Fraction((math.factorial if tree[1] == "factorial" else math.comb)(*map(int, parts)))
 
 
-def none_missing(found: list[T | None]) -> list[T] | None:
-    """All of them; None where one is None."""
+def all_or_none(found: list[T | None]) -> list[T] | None:
+    """The list itself; None if any element is None."""
     known = [one for one in found if one is not None]
     return known if len(known) == len(found) else None
 
 
 def real_constant(tree: Tree) -> Any | None:
-    """As ``constant``, infinity too."""
+    """Like ``constant``, but also accepts infinity."""
     if (infinity := infinity_sign(tree)) is not None:
         return infinity * _mp.inf
     return constant(tree)
@@ -267,7 +268,7 @@ def infinity_sign(tree: Tree) -> int | None:
 
 
 def exact(value: int) -> Any:
-    """A whole number to all digits."""
+    """An integer without rounding."""
     return _mp.mpf(value)
 
 
@@ -280,7 +281,8 @@ def whole_part(value: Any) -> int:
 
 
 def fraction(name: str, number: int, salt: int) -> Any:
-    """A number between 0 and 1 that is the same on every machine: FNV-1a over the name and the number of the sample."""
+    """A pseudo-random number in [0, 1) that is the same on every machine: FNV-1a hash of the name, the sample number and a
+    salt."""
     digest = 0xCBF29CE484222325
     for byte in f"{salt}/{number}/{name}".encode():
         digest = (digest ^ byte) * 0x100000001B3 % 2**64

@@ -1,7 +1,7 @@
-r"""Answers in words: no, Evelyn, an ellipse, A and C. Words are equal as words, never as products of letters.
+r"""Answers in words: no, Evelyn, an ellipse, A and C. Words are compared as words, never as products of letters.
 
-Without \text, letters side by side are words if they could be one: with a vowel, or all in capitals. So "no" is not "on" and
-ACBD not ABCD, nor is "n o" or "n \cdot o"; "ba" for "ab" is rejected too, while xy and mgh are products.
+Without \text, adjacent letters are words if they could be one: with a vowel, or all in capitals. So "no" does not equal "on",
+nor ACBD ABCD, and neither "n o" nor "n \cdot o" equals "no"; "ba" for "ab" is rejected too, while xy and mgh are products.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ NUMBERS = {word: str(value) for value, word in enumerate(_IN_WORDS)} | {
     for units, unit in enumerate(("", *_IN_WORDS[1:10]))
     for separator in (("-", " ") if unit else ("",))
 }
-"""Whole numbers in words."""
+"""Integers in words -> digits."""
 
 
 def in_words(body: str) -> bool:
-    """Whether a body without \\text reads as words: letters alone, of which some could be a word."""
+    """Whether a body without \\text consists of words: only letters, of which some could form a word."""
     return _LETTERS_ONLY.fullmatch(body) is not None and any(
         re.search("[aeiouAEIOU]", run) or run.isupper() for run in _RUN.findall(body)
     )
 
 
-def scrambled(given: str, wanted: str) -> bool:
-    """The letters of the words in another order, with blanks or signs of a product between."""
+def rearranged(given: str, wanted: str) -> bool:
+    """Whether one is the other's letters in a different order, with spaces or product signs in between."""
     letters = re.sub(r"\\(?:cdot|times|,)(?![A-Za-z])|[ .,*{}]", "", given)
     return letters.isalpha() and sorted(letters.casefold()) == sorted(re.sub(r"[^A-Za-z]", "", wanted).casefold())
 
 
-def folded(body: str) -> str:
-    """In small letters, where the letters are surely words: plain words of four letters and more, and a few small ones."""
+def lowercased(body: str) -> str:
+    """Convert letters that are certainly words to lower case: plain words of at least four letters, and a few short ones."""
 
     def fold(match: re.Match[str]) -> str:
         word = match[0]
@@ -52,7 +52,8 @@ def folded(body: str) -> str:
 
 
 def same_words(given: str, wanted: str) -> bool:
-    """Words in their order, without an article; the letters of a choice of several in any; an equation from either side."""
+    """Whether the words are the same in the same order, ignoring articles. Letters of a multiple choice may have any order, and
+    the sides of an equation may be swapped."""
     return _members(given) == _members(wanted)
 
 

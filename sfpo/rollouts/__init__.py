@@ -1,6 +1,6 @@
-"""Sampling completions from the live policy: ``make_engine`` gives the engine that the settings name.
+"""Rollout engines: sample completions from the current policy. ``make_engine`` creates the one that the settings name.
 
-A library is imported when an engine of it is made, so that the others need not be installed.
+Each library is only imported when its engine is created, so the others need not be installed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["make_engine"]
 def make_engine(
     checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine, ranks: Ranks = SINGLE_PROCESS
 ) -> RolloutEngine:
-    """The engine that ``sampler.library`` names.
+    """Create the engine of ``sampler.library``.
 
     Args:
         checkpoint: folder in Hugging Face format (safetensors, tokenizer).
-        limits: token limits of the model; prompt + completion is the context that the KV cache must hold.
+        limits: token limits; prompt + completion is the context length that the KV cache must hold.
         sampler: library and data type.
-        settings: speed and memory.
-        ranks: the processes of the job. ``tensor_parallel`` neighbours hold one engine, and must make the same calls; engines
-            know nothing of each other.
+        settings: memory and concurrency.
+        ranks: the processes of the job. Groups of ``tensor_parallel`` consecutive ranks share one engine and must make the same
+            calls; different engines are independent.
     """
     if sampler.library == "transformers":
         from sfpo.rollouts.transformers_engine import TransformersEngine

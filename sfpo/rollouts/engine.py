@@ -1,4 +1,4 @@
-"""What the trainer and the evaluation ask of a rollout engine, whichever library samples."""
+"""The interface of rollout engines, which the trainer and the evaluation use."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Request:
 
     prompt_ids: list[int]
     seed: int
-    """From sfpo.seeding: the completion depends on it and on the prompt, not on its neighbours in the batch (float32)."""
+    """From sfpo.seeding. In float32, the completion depends only on it and the prompt, not on the rest of the batch."""
 
 
 Finished = Callable[[int, Completion], None]
-"""Called with a completion, and the place of its request, as soon as it is there."""
+"""Callback(index of the request, completion), called as soon as a completion is finished."""
 
 
 class EngineFailure(RuntimeError):
-    """The engine raised while it sampled."""
+    """The engine raised an error while sampling."""
 
 
 class RolloutEngine(Protocol):
-    """Holds the policy's weights and samples from them."""
+    """Holds a copy of the policy's weights and samples from it."""
 
     tokenizer: PreTrainedTokenizerBase
     max_prompt_tokens: int
@@ -43,47 +43,48 @@ class RolloutEngine(Protocol):
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
     ) -> list[Completion]:
-        """Sample one completion for each request, in order.
+        """Sample one completion per request, returned in the order of the requests.
 
         The log-probs are those of softmax(logits / temperature); with top_p < 1 they are renormalized over the nucleus.
 
         Args:
             progress: show a progress bar.
-            finished: gets each completion while others are still sampled, as far as the library can: from this thread.
+            finished: called in this thread with each completion while others are still being sampled, if the library allows it.
 
         Raises:
-            EngineFailure: the library raised; ``restart`` makes a fresh engine.
+            EngineFailure: the library raised an error; ``restart`` replaces the engine.
         """
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace all weights in one pass, and forget what the old ones had cached.
+        """Replace all weights in one pass, and reset the prefix cache.
 
         Args:
-            weights: all that the published checkpoint stores, persistent buffers too, under its names and in its layout, tied
-                ones once, one at a time.
+            weights: (name, tensor) of all weights and persistent buffers, with the names and layout of the published
+                checkpoint; tied weights once. An iterable, so that only one tensor needs to exist at a time.
         """
 
     def load_checkpoint(self, checkpoint: str | Path) -> None:
-        """``load_weights`` of a folder: another checkpoint of the architecture and tokenizer that the engine was made for."""
+        """``load_weights`` from a checkpoint folder with the same architecture and tokenizer as the current one."""
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace a failed engine by a fresh one with these weights; for a process alone, since it may end process groups."""
+        """Replace a failed engine by a new one with these weights. Only for single-process jobs, since it may destroy process
+        groups."""
 
     def sleep(self) -> None:
-        """Give the GPU's memory to the trainer; weights and cache are dropped. On a CPU: nothing to do."""
+        """Free the GPU memory for training, by discarding weights and KV cache. Does nothing on a CPU."""
 
     def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take the memory back with new weights; the reverse of ``sleep``, and a plain weight sync on a CPU."""
+        """Reallocate the memory and load new weights, after ``sleep``. On a CPU, only a weight sync."""
 
 
 def stop_token_ids(checkpoint: str | Path) -> list[int]:
-    """Tokens that end a completion, from the checkpoint's generation_config.json.
+    """Ids of the tokens that end a completion, from the checkpoint's generation_config.json.
 
     Raises:
-        ValueError: the checkpoint names none, so that every completion would run to the limit.
+        ValueError: it has no eos_token_id, so every completion would run to the token limit.
     """
     path = Path(checkpoint) / "generation_config.json"
     eos = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
     if eos is None:
-        raise ValueError(f"{path}: names no eos_token_id; no completion could end")
+        raise ValueError(f"{path}: has no eos_token_id, so no completion would end before the token limit")
     return eos if isinstance(eos, list) else [eos]

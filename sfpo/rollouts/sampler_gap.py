@@ -1,4 +1,4 @@
-"""The proof that the engine samples from the policy that torch holds. (The sync itself is RolloutEngine.wake.)"""
+"""Check that the engine samples from the current policy. (The weight sync itself is RolloutEngine.wake.)"""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SamplerGap:
-    """|log p_torch - log p_vLLM| over completion tokens, in nats."""
+    """|log p_policy - log p_engine| over completion tokens, in nats."""
 
     mean: float
     max: float
 
 
 def sampler_gap(policy_logprobs: Tensor, sampler_logprobs: Tensor) -> SamplerGap:
-    """How far the sampler was from the policy: rounding (about 1e-6 in float32, 1e-2 in bfloat16), or stale weights
-    (0.1 and up).
+    """Difference between the log-probs of policy and engine: about 1e-6 in float32 and 1e-2 in bfloat16 from rounding; 0.1 or
+    more indicates stale weights.
 
     Args:
-        policy_logprobs: [N], torch's, of the completion tokens.
-        sampler_logprobs: [N], vLLM's, of the same tokens.
+        policy_logprobs: [N], of the completion tokens, computed by torch.
+        sampler_logprobs: [N], of the same tokens, reported by the engine.
     """
     gap = (policy_logprobs - sampler_logprobs.to(policy_logprobs.device)).abs()
     return SamplerGap(mean=gap.mean().item(), max=gap.max().item())

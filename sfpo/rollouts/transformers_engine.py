@@ -1,4 +1,4 @@
-"""The rollout engine without vLLM: transformers' own ``generate``, slower, for machines that have torch alone."""
+"""The rollout engine on transformers' ``generate``: slower, but needs no vLLM."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_id
 from sfpo.types import Completion
 
 ELSEWHERE = ("sliding_window", "position_ids", "cache_position", "use_cache", "output_attentions", "output_router_logits")
-"""Arguments that models hand to attention and that change nothing in it: a window, for one, is in the mask."""
+"""Arguments that models pass to attention functions but that do not affect the result (a sliding window is in the mask)."""
 
 
 class SeededSampler(LogitsProcessor):
-    """Samples each row with a generator of its own, and leaves ``generate`` no other token to take.
+    """Samples each row with its own generator, and masks all other tokens so that ``generate`` must take the sampled one.
 
-    Its own sampling draws from the global generator for all rows at once, so a row would depend on its neighbours.
+    transformers' own sampling draws all rows from the global generator, so a row would depend on the rest of the batch.
     """
 
     def __init__(self, seeds: list[int], sampling: Sampling) -> None:
@@ -45,14 +45,14 @@ class SeededSampler(LogitsProcessor):
         self.temperature = sampling.temperature
         self.nucleus = TopPLogitsWarper(sampling.top_p) if sampling.top_p < 1.0 else None
         self.logprobs: list[Tensor] = []
-        """[B] of each step's tokens."""
+        """Log-probs of the sampled tokens, one tensor [B] per step."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores = scores.float() / self.temperature
         if self.nucleus:
             scores = self.nucleus(input_ids, scores)
         logprobs = scores.log_softmax(-1)
-        # Inverse of the distribution function: one number a row, so that each row is its own generator's.
+        # Inverse transform sampling needs one random number per row, which comes from that row's generator.
         draws = torch.cat([torch.rand(1, generator=generator, dtype=torch.float64) for generator in self.generators])
         reached = logprobs.double().exp().cumsum(-1)
         tokens = (reached < draws.to(reached.device)[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
@@ -61,10 +61,10 @@ class SeededSampler(LogitsProcessor):
 
 
 class TransformersEngine:
-    """RolloutEngine on transformers: see sfpo.rollouts.engine for what each method does.
+    """RolloutEngine on transformers; sfpo.rollouts.engine documents the methods.
 
     Args:
-        checkpoint, limits, sampler, settings: as ``make_engine``; of the settings only max_sequences is used.
+        checkpoint, limits, sampler, settings: as for ``make_engine``; only ``settings.max_sequences`` is used.
     """
 
     def __init__(self, checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine) -> None:
@@ -74,22 +74,22 @@ class TransformersEngine:
         self._rows_at_once = settings.max_sequences
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = getattr(torch, sampler.dtype)
-        disable_progress_bar()  # each weight sync is a load to transformers
-        model = nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device)  # PreTrainedModel.to has lost its types
+        disable_progress_bar()  # transformers would show one for each weight sync
+        model = nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device)  # PreTrainedModel.to is untyped
         self._attention = own_attention(model)
         self._own(model)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: bool = False, finished: Finished | None = None
     ) -> list[Completion]:
-        # Rows of like length together: the padding of a batch is as long as its longest prompt.
+        # Batch prompts of similar length, to reduce padding.
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].prompt_ids))
         batches = [order[start : start + self._rows_at_once] for start in range(0, len(order), self._rows_at_once)]
         completions: dict[int, Completion] = {}
         for batch in tqdm(batches, disable=not progress, desc="generate", unit="batch"):
             try:
                 sampled = self._sample([requests[index] for index in batch], sampling)
-            except Exception as fault:  # whatever the kernels or the device raise
+            except Exception as fault:  # kernels and devices can raise anything
                 raise EngineFailure(
                     f"transformers failed on {len(requests)} completions: {type(fault).__name__}: {fault}"
                 ) from fault
@@ -111,7 +111,7 @@ class TransformersEngine:
             input_ids=input_ids.to(self._device),
             attention_mask=mask.long().to(self._device),
             max_new_tokens=self.max_completion_tokens,
-            do_sample=False,  # the sampler has left one token
+            do_sample=False,  # SeededSampler has masked all tokens but one
             logits_processor=LogitsProcessorList([sampler]),
         )[:, width:].tolist()
         logprobs = torch.stack(sampler.logprobs, dim=1).tolist()
@@ -125,9 +125,9 @@ class TransformersEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         kind, config = type(self._model), self._model.config
-        del self._model  # the old weights go before the new ones come
-        # As from a checkpoint: transformers turns published names and layouts into its own while it loads. It keeps the tensors
-        # that it is given, hence the copies.
+        del self._model  # free the old weights before loading the new ones
+        # Loaded like a checkpoint, so that transformers converts published names and layouts to its own. It keeps references to
+        # the given tensors, hence the copies.
         kept = {name: tensor.to(self._device, copy=True) for name, tensor in weights}
         self._own(nn.Module.to(kind.from_pretrained(None, config=config, state_dict=kept, dtype=self._dtype), self._device))
 
@@ -136,7 +136,7 @@ class TransformersEngine:
         self._own(nn.Module.to(_loaded(checkpoint, dtype=self._dtype), self._device))
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        self.load_weights(weights)  # nothing else outlives a call
+        self.load_weights(weights)  # the engine has no other state
 
     def sleep(self) -> None:
         nn.Module.to(self._model, "cpu")
@@ -146,17 +146,18 @@ class TransformersEngine:
         self.load_weights(weights)
 
     def _own(self, model: PreTrainedModel) -> None:
-        """Take ``model`` as it is to sample from: whatever its generation_config.json asks for is no part of the policy."""
+        """Use ``model`` for sampling, without its generation_config.json, whose sampling defaults are not part of the
+        policy."""
         model.set_attn_implementation(self._attention)
         model.generation_config = GenerationConfig(eos_token_id=self._stop_token_ids, pad_token_id=self._stop_token_ids[0])
         self._model = model.eval()
 
 
 def own_attention(model: PreTrainedModel) -> str:
-    """The fastest attention of transformers that computes what the model asks of it.
+    """The fastest attention implementation of transformers that is correct for this model: 'sdpa' or 'eager'.
 
-    torch's kernel (sdpa) passes over what it does not know, a soft cap of the scores or attention sinks say. So a forward pass
-    shows what the model hands over, and the model's own (eager) computes it where the kernel would not.
+    torch's kernel (sdpa) silently ignores arguments that it does not support, such as soft caps of the scores or attention
+    sinks. So a forward pass records the arguments that the model passes, and 'eager' is used if any of them is unsupported.
     """
     chosen = model.config._attn_implementation
     if chosen != "sdpa":
@@ -179,7 +180,7 @@ def own_attention(model: PreTrainedModel) -> str:
 
 
 def _loaded(checkpoint: str | Path, **arguments: Any) -> PreTrainedModel:
-    unread = GenerationConfig()  # in place of generation_config.json
+    no_defaults = GenerationConfig()  # replaces generation_config.json
     return AutoModelForCausalLM.from_pretrained(
-        checkpoint, generation_config=unread, trust_remote_code=False, use_safetensors=True, **arguments
+        checkpoint, generation_config=no_defaults, trust_remote_code=False, use_safetensors=True, **arguments
     )

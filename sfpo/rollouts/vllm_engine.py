@@ -1,7 +1,7 @@
 """The rollout engine on vLLM, inside the training process. The only file that imports vLLM.
 
-vLLM reads its environment while it is imported, so the settings that only exist as variables are set here first. They bound its
-memory and leave torch's threads to the trainer; none of them changes a result.
+vLLM reads its environment variables when it is imported, so settings that exist only as variables are set here first. They
+limit its memory use and leave torch's threads to the trainer; none of them changes results.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # run the engine in this process
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-# Compiled by nvcc at the first call, which many machines lack, and never used for requests with seeds of their own.
+# FlashInfer's sampler needs nvcc at the first call, which many machines lack, and is not used for requests with a seed.
 os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 
 import torch
@@ -39,13 +39,14 @@ from sfpo.types import Completion
 
 APART = "_sfpo_set_apart"
 BATCHED_TOKENS = 8192
-"""Tokens of one forward pass of the engine, at most; on a CPU a prompt is never cut, so that a whole context must fit."""
+"""Maximum number of tokens per forward pass of the engine. On a CPU it is at least a whole context, since prompts are not split
+there."""
 
 
 def llm_arguments(
     checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine, ranks: Ranks, on_gpu: bool
 ) -> dict[str, Any]:
-    """What vLLM's ``LLM`` is made with; arguments as ``make_engine``."""
+    """Arguments for vLLM's ``LLM``; parameters as for ``make_engine``."""
     context = limits.max_prompt_tokens + limits.max_completion_tokens
     if on_gpu:
         of_the_device = {
@@ -53,13 +54,13 @@ def llm_arguments(
             "enable_sleep_mode": True,
             "enable_chunked_prefill": True,
             "max_num_batched_tokens": max(BATCHED_TOKENS, settings.max_sequences),
-            # It times kernels that are not used here, all ranks of the job together, and could wait for one without nvcc.
+            # Autotuning covers kernels that are not used here, synchronizes all ranks of the job, and could hang without nvcc.
             "kernel_config": {"enable_flashinfer_autotune": False},
         }
     else:
         of_the_device = {
             "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
-            # A prompt cut in two rolls its generator back, which vLLM's CPU generators cannot do (0.32.0).
+            # Splitting a prompt rewinds its generator, which vLLM's CPU generators do not support (0.32.0).
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(BATCHED_TOKENS, context),
         }
@@ -68,30 +69,30 @@ def llm_arguments(
         "skip_tokenizer_init": True,
         "trust_remote_code": False,
         "load_format": "safetensors",
-        "generation_config": "vllm",  # sampling is ours alone, never a model's default
+        "generation_config": "vllm",  # ignore the model's default sampling parameters
         "dtype": sampler.dtype,
         "max_model_len": context,
         "max_num_seqs": settings.max_sequences,
         "enforce_eager": settings.enforce_eager,
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
-        "seed": 0,  # unused: every request carries a seed of its own
+        "seed": 0,  # unused: every request has its own seed
         "tensor_parallel_size": settings.tensor_parallel,
-        # torchrun has started all workers there are, and their process group
+        # torchrun has already started all workers and their process group
         "distributed_executor_backend": None if ranks.mesh is None else "external_launcher",
         **of_the_device,
     }
 
 
 class StaleWeights(RuntimeError):
-    """A weight sync that would leave some of the old weights in the engine."""
+    """A weight sync would leave old weights in the engine."""
 
 
 class VLLMEngine:
-    """RolloutEngine on vLLM: see sfpo.rollouts.engine for what each method does.
+    """RolloutEngine on vLLM; sfpo.rollouts.engine documents the methods.
 
     Args:
-        checkpoint, limits, sampler, settings, ranks: as ``make_engine``.
+        checkpoint, limits, sampler, settings, ranks: as for ``make_engine``.
     """
 
     def __init__(self, checkpoint: str | Path, limits: ModelLimits, sampler: Sampler, settings: Engine, ranks: Ranks) -> None:
@@ -101,8 +102,8 @@ class VLLMEngine:
         self._on_gpu = torch.cuda.is_available()
         self._arguments = llm_arguments(checkpoint, limits, sampler, settings, ranks, self._on_gpu)
         self._asked = 0
-        """Requests so far: each has a number of its own, so that none left over from a call that was broken off is taken for
-        another's."""
+        """Number of requests so far. Request ids are never reused, so that outputs left over from an interrupted call cannot be
+        mistaken for those of a later one."""
         self._start()
 
     def _start(self) -> None:
@@ -124,13 +125,13 @@ class VLLMEngine:
 
     def _completion(self, output: CompletionOutput) -> Completion:
         if not isinstance(output.logprobs, FlatLogprobs):
-            raise EngineFailure(f"vLLM gave log-probs as {type(output.logprobs).__name__}, where FlatLogprobs was asked for")
+            raise EngineFailure(f"vLLM returned log-probs as {type(output.logprobs).__name__} instead of FlatLogprobs")
         token_ids = list(output.token_ids)
         (text,) = self.tokenizer.batch_decode([token_ids], skip_special_tokens=True)
         return Completion(token_ids, list(output.logprobs.logprobs), text, truncated=output.finish_reason == "length")
 
     def _sampled(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, CompletionOutput]]:
-        """Each request's place and what was sampled for it, the moment it is done: LLM.generate would wait for all."""
+        """Yield (index of the request, output) as soon as each is finished; LLM.generate would wait for all of them."""
         params = [
             SamplingParams(
                 temperature=sampling.temperature,
@@ -138,7 +139,7 @@ class VLLMEngine:
                 max_tokens=self.max_completion_tokens,
                 seed=request.seed,
                 stop_token_ids=self._stop_token_ids,
-                logprobs=0,  # of the sampled token alone
+                logprobs=0,  # only of the sampled token
                 flat_logprobs=True,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
@@ -154,7 +155,7 @@ class VLLMEngine:
                 for output in engine.step():
                     if isinstance(output, RequestOutput) and int(output.request_id) >= first:
                         yield int(output.request_id) - first, output.outputs[0]
-        except Exception as fault:  # whatever the kernels, the scheduler or the device raise
+        except Exception as fault:  # kernels, the scheduler and devices can raise anything
             raise EngineFailure(f"vLLM failed on {len(requests)} completions: {type(fault).__name__}: {fault}") from fault
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -172,8 +173,8 @@ class VLLMEngine:
         self._llm.reset_prefix_cache()
 
     def restart(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        # Nothing else may hold the failed one (a traceback, say): when it goes, it ends vLLM's process groups, which the fresh
-        # one uses too.
+        # The failed engine must be collected now, without references from a traceback: its finalizer destroys vLLM's process
+        # groups, which the new engine also uses.
         del self._llm
         gc.collect()
         cleanup_dist_env_and_memory()
@@ -195,22 +196,22 @@ class VLLMEngine:
 
 
 def check_loaded(model: Any) -> None:
-    """Have a weight sync raise where vLLM would go on with old weights: its code for some models (gpt-oss) copies tensors into
-    place itself, past the weight loaders by which a reload (0.32.0, reload/layerwise.py) learns what is new."""
+    """Make weight syncs raise StaleWeights if vLLM would keep old weights. Its code for some models (gpt-oss) copies tensors
+    directly, bypassing the weight loaders by which a reload tracks new weights (0.32.0, reload/layerwise.py)."""
     load = model.load_weights
 
     def load_and_check(weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
         loaded = load(weights)
         stale = set()
         for layer in model.modules():
-            # The weights of a layer that is done are on its device again; an output layer without any is a tied one.
+            # A layer that was reloaded has its weights on the device again; an output layer without weights is tied.
             waits = any(parameter.is_meta for parameter in layer.parameters(recurse=False))
             if waits and not get_layerwise_info(layer).loaded_weights and not isinstance(layer, ParallelLMHead):
                 stale.add(type(layer).__name__)
         if stale:
             raise StaleWeights(
-                f"vLLM cannot take new weights for {type(model).__name__}: nothing reached its layers "
-                f"{', '.join(sorted(stale))}, which would go on with the old ones; set sampler.library: transformers"
+                f"vLLM does not update all weights of {type(model).__name__}: the layers {', '.join(sorted(stale))} would keep "
+                "their old weights; set sampler.library: transformers"
             )
         return loaded
 
@@ -218,8 +219,8 @@ def check_loaded(model: Any) -> None:
 
 
 def forget_packed_experts(model: nn.Module) -> None:
-    """Have vLLM's CPU build pack the experts of the weights to come as it packed the first ones: it takes a layer that has a
-    kernel for one whose weights it may copy as they are (0.32.0, unquantized_fused_moe_method.py)."""
+    """Make vLLM's CPU build repack the experts at the next weight sync, as it packed the first ones. It would copy the new
+    weights unpacked into a layer that already has a kernel (0.32.0, unquantized_fused_moe_method.py)."""
     for module in model.modules():
         method = getattr(module, "quant_method", None)
         if method is not None and getattr(method, "moe_kernel", None) is not None:
@@ -227,18 +228,18 @@ def forget_packed_experts(model: nn.Module) -> None:
 
 
 def pack_tied_head(model: nn.Module) -> None:
-    """Have vLLM's CPU build pack the new weights of an output layer that is tied to the input embedding: it has packed them for
-    the latter alone, whose name they came under."""
+    """Make vLLM's CPU build repack the weights of an output layer that is tied to the input embedding. A sync sends them under
+    the embedding's name, and vLLM repacks them only for that layer."""
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             module.quant_method.process_weights_after_loading(module)
 
 
 def set_own_class_apart(checkpoint: str | Path) -> None:
-    """Give models that vLLM runs through transformers a class of their own: vLLM replaces methods of the class for its engine,
-    and the policy is of the same one."""
+    """Give models that vLLM runs through transformers a subclass of their own, because vLLM patches methods of the class, which
+    the policy's model also has."""
     config = type(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False))
-    shared: Any = AutoModel._model_mapping.get(config, None)  # its types know of no class that was registered
+    shared: Any = AutoModel._model_mapping.get(config, None)  # its type stubs do not know registered classes
     if isinstance(shared, type) and not hasattr(shared, APART):
         own = type(shared.__name__, (shared,), {"__module__": shared.__module__, APART: True})
         AutoModel.register(config, own, exist_ok=True)

@@ -1,1 +1,1 @@
-"""The training job: policy, batching, checkpoints, metrics, and the loop that joins them."""
+"""The training job: policy, batching, checkpoints, metrics, and the training loop."""

@@ -1,4 +1,4 @@
-"""Writes that training need not wait for: one after another, in a thread."""
+"""Runs write tasks sequentially in a background thread, so that training does not wait for them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """Runs pieces of work in the order in which they come.
+    """Runs write tasks in order, optionally in a background thread.
 
     Args:
-        threaded: False: each is done when ``run`` returns. So it is on a CPU, where a thread would compete with training for
-            its cores, and what it writes would have to be copied first.
+        threaded: if False, ``run`` executes the task immediately. Used on CPU, where a background thread would compete with
+            training for cores, and would need a copy of the weights.
     """
 
     def __init__(self, threaded: bool) -> None:
@@ -20,7 +20,7 @@ class Background:
         self._running: list[Future[None]] = []
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work``, at once or in the thread; raises what earlier work raised."""
+        """Execute ``work`` immediately, or submit it to the thread. Raises the error of an earlier task, if any failed."""
         self.check()
         if self.threaded:
             self._running.append(self._thread.submit(work))
@@ -28,13 +28,13 @@ class Background:
             work()
 
     def check(self) -> None:
-        """Raise what finished work raised."""
+        """Raise the error of a finished task, if any failed."""
         finished = [future for future in self._running if future.done()]
         self._running = [future for future in self._running if not future.done()]
         for future in finished:
             future.result()
 
     def wait(self) -> None:
-        """Return when all work is done; raises what it raised."""
+        """Wait for all tasks. Raises the error of a task, if any failed."""
         while self._running:
             self._running.pop(0).result()

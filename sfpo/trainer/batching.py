@@ -1,4 +1,4 @@
-"""From rollouts to tensors: a training batch out of groups."""
+"""Converts rollout groups to the tensors of a training batch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sfpo.types import OldPolicy, RolloutGroup, TrainBatch
 
 
 def rewards_of(groups: Sequence[RolloutGroup]) -> Tensor:
-    """[groups, completions per group] float32."""
+    """Rewards, [groups, completions per group] float32."""
     return torch.tensor([group.rewards for group in groups])
 
 
 def sequences_of(groups: Sequence[RolloutGroup]) -> tuple[list[list[int]], list[list[int]]]:
-    """(prompt ids, completion ids) of every completion, group after group."""
+    """(prompt token ids, completion token ids) of every completion, in the order of the groups."""
     prompts = [group.prompt.token_ids for group in groups for _ in group.completions]
     completions = [completion.token_ids for group in groups for completion in group.completions]
     return prompts, completions
 
 
 def sampler_logprobs_of(groups: Sequence[RolloutGroup]) -> Tensor:
-    """[N] float32: as the engine sampled the tokens, all completions end to end."""
+    """The engine's log-probs of the sampled tokens, [N] float32, all completions concatenated."""
     return torch.tensor([logprob for group in groups for completion in group.completions for logprob in completion.logprobs])
 
 
@@ -32,7 +32,7 @@ def train_batch(groups: Sequence[RolloutGroup], advantages: Tensor, old: OldPoli
 
     Args:
         advantages: [groups, completions per group].
-        old: on all completion tokens end to end; None: the first pass finds it out.
+        old: log-probs of the sampling policy for all N completion tokens; None if the first pass of the update computes them.
     """
     prompt_ids, completion_ids = sequences_of(groups)
     return TrainBatch(

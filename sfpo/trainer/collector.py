@@ -1,4 +1,4 @@
-"""Rollouts with their rewards: the engine samples, the grader grades, and groups that teach nothing may be replaced."""
+"""Collects rollouts with rewards: samples with the engine, grades, and with dynamic sampling replaces uninformative groups."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Seed = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class Rollouts:
-    """The groups that a step trains on, and what was drawn to get them."""
+    """The groups that a step trains on, and all groups that were sampled for it."""
 
     groups: list[RolloutGroup]
     drawn: list[RolloutGroup]
-    """All groups sampled in the step: with dynamic sampling more than are trained on."""
+    """All groups sampled in the step; with dynamic sampling these can be more than ``groups``."""
 
 
 class Judge(Protocol):
-    """What is asked of a grader; ``sfpo.rewards.graders`` has those by name."""
+    """Interface of a grader (sfpo.rewards.graders has the implementations)."""
 
     def grade_all(self, responses: Sequence[str], golds: Sequence[tuple[str, ...]]) -> list[Grade]:
-        """A verdict on each response, in order."""
+        """One grade per response, in order."""
 
 
 class Grading:
-    """Grades completions while others are still sampled: a thread hands the grader all that wait for it, again and again.
+    """Grades completions in a thread while others are still being sampled, in batches of those that are waiting.
 
     Args:
-        golds: of all completions to come, by their places.
+        golds: the gold answers of all completions that will be added, by index.
     """
 
     def __init__(self, grader: Judge, golds: Sequence[tuple[str, ...]]) -> None:
@@ -53,12 +53,12 @@ class Grading:
         self._grades: dict[int, Grade] = {}
 
     def add(self, place: int, completion: Completion) -> None:
-        """A completion has finished."""
+        """Submit the completion with index ``place``."""
         self._waiting.append((place, completion.text))
         self._calls.append(self._thread.submit(self._grade_waiting))
 
     def grades(self) -> list[Grade]:
-        """All grades, in the order of the golds, once they are there; raises what the grader raised."""
+        """Wait for all grades, and return them in the order of the golds. Raises the grader's errors."""
         for call in self._calls:
             call.result()
         self._thread.shutdown()
@@ -66,18 +66,18 @@ class Grading:
 
     def _grade_waiting(self) -> None:
         batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if batch:  # else an earlier call took them
+        if batch:  # empty if an earlier call took them
             places, texts = zip(*batch, strict=True)
             self._grades |= zip(places, self._grader.grade_all(texts, [self._golds[place] for place in places]), strict=True)
 
 
 class Collector:
-    """Samples and grades completions of prompts. Every rank gets all groups, whichever rank's engine sampled them.
+    """Samples and grades completions of prompts. All ranks receive all groups, regardless of which engine sampled them.
 
     Args:
-        tensor_parallel: ranks that hold one engine together.
-        clock: takes the seconds of training's phases "generate" and "grade": what grading takes beyond generation.
-        ranks: the processes that share the work; all of them make the same calls.
+        tensor_parallel: number of ranks that share one engine.
+        clock: records the phases "generate" and "grade" (only the part of grading that does not overlap with generation).
+        ranks: the processes that share the work; all of them must make the same calls.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Collector:
     ) -> None:
         self.engine, self.grader, self.recipe, self.clock, self.ranks = engine, grader, recipe, clock, ranks
         self.tensor_parallel = tensor_parallel
-        self.given_up = 0
-        """Answers so far that the grader gave up on; they count as wrong."""
+        self.timed_out = 0
+        """Number of answers so far that exceeded a limit of the grader, and count as wrong."""
 
     def training_groups(self, prompts: list[Prompt], step: int) -> Rollouts:
-        """The groups of outer step ``step`` (1-based), ``prompts_per_step`` of them.
+        """Sample the ``prompts_per_step`` groups of outer step ``step`` (1-based).
 
-        With ``dynamic_sampling`` (DAPO), groups without reward variance are replaced by those of prompts that the step has not
-        met, at most ``max_refills`` times; every completion sampled counts as a rollout.
+        With ``dynamic_sampling`` (DAPO), groups without reward variance are replaced by groups of prompts not yet used in the
+        step, at most ``max_refills`` times; every sampled completion counts as a rollout.
         """
         train, seed = self.recipe.train, self.recipe.seed
         order = prompt_order(len(prompts), train.prompts_per_step, step - 1, seed)
@@ -121,7 +121,7 @@ class Collector:
     def sample(
         self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: tuple[int | str, ...]
     ) -> list[RolloutGroup]:
-        """``samples`` graded completions of each prompt, each completion from a seed of its own."""
+        """``samples`` graded completions of each prompt; every completion has its own seed, derived from ``seed``."""
         return self._graded(prompts, *self._complete(prompts, samples, sampling, seed))
 
     def _sample_step(self, prompts: list[Prompt], order: list[int], step: int) -> list[RolloutGroup]:
@@ -135,9 +135,9 @@ class Collector:
     def _complete(
         self, prompts: list[Prompt], samples: int, sampling: Sampling, seed: Seed
     ) -> tuple[list[int], list[Completion], Grading]:
-        """The places of the prompts that this rank's engine samples, their completions, and the grading of these, under way.
+        """(indices of the prompts that this rank's engine samples, their completions, their grading in progress).
 
-        The completions of a prompt come from one engine; each engine gets about as many tokens, as far as limits tell.
+        All completions of a prompt come from one engine; the work is balanced over engines by the maximum number of tokens.
         """
         of_an_engine = self.tensor_parallel
         most = [len(prompt.token_ids) + samples * self.recipe.limits.max_completion_tokens for prompt in prompts]
@@ -148,7 +148,7 @@ class Collector:
         seeds = [seed_of(*seed, prompt.id, number) for (prompt, _), number in zip(asked, numbers, strict=True)]
         requests = [Request(prompt.token_ids, one) for (prompt, _), one in zip(asked, seeds, strict=True)]
         grading = Grading(self.grader, [prompt.answer for prompt, _ in asked])
-        grades_here = self.ranks.rank % of_an_engine == 0  # all ranks of an engine have the same completions
+        grades_here = self.ranks.rank % of_an_engine == 0  # one rank per engine grades
         finished = grading.add if grades_here else None
         completions = self.engine.generate(requests, sampling, finished=finished) if requests else []
         return own if grades_here else [], completions, grading
@@ -156,12 +156,12 @@ class Collector:
     def _graded(
         self, prompts: list[Prompt], places: list[int], completions: list[Completion], grading: Grading
     ) -> list[RolloutGroup]:
-        """The groups of all ranks, in the order of their prompts."""
+        """Gather the groups of all ranks, in the order of the prompts."""
         graded = list(zip(completions, grading.grades(), strict=True)) if places else []
         size = len(graded) // max(1, len(places))
         own = {place: graded[start * size : (start + 1) * size] for start, place in enumerate(places)}
         everyones = {place: group for part in self.ranks.gather(own) for place, group in part.items()}
-        self.given_up += sum(grade.timed_out for group in everyones.values() for _, grade in group)
+        self.timed_out += sum(grade.timed_out for group in everyones.values() for _, grade in group)
         return [self._group(prompt, everyones[place]) for place, prompt in enumerate(prompts)]
 
     def _group(self, prompt: Prompt, graded: list[tuple[Completion, Grade]]) -> RolloutGroup:
@@ -179,8 +179,8 @@ class Collector:
 
 
 def _earlier_places(prompts: list[Prompt]) -> list[int]:
-    """How often each prompt stands before its place. Where a step takes more prompts than there are, a prompt's second group
-    gets the samples that come after those of its first, not the same again."""
+    """How often each prompt already occurs earlier in the list. If a step needs more prompts than the data set has, a prompt's
+    second group continues its sample numbers instead of repeating the first group's seeds."""
     met: Counter[str] = Counter()
     found = []
     for prompt in prompts:
@@ -190,11 +190,11 @@ def _earlier_places(prompts: list[Prompt]) -> list[int]:
 
 
 def overlong_penalty(settings: OverlongPenalty, length: int, max_completion_tokens: int) -> float:
-    """What DAPO takes off the reward (arXiv 2503.14476, equation 13): 0 up to ``buffer_tokens`` before the limit, then rising
-    linearly to ``penalty`` at the limit.
+    """DAPO's soft overlong penalty, subtracted from the reward (arXiv 2503.14476, equation 13): 0 until ``buffer_tokens``
+    before the limit, then increasing linearly to ``penalty`` at the limit.
 
     Args:
-        length: tokens of the completion.
+        length: completion length in tokens.
     """
     over = length - (max_completion_tokens - settings.buffer_tokens)
     return settings.penalty * min(max(over / settings.buffer_tokens, 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""One process a run folder: a lock that the kernel drops when its holder dies, however it dies."""
+"""Lock of a run's folder, so that only one process trains it. The kernel releases it when its holder exits or is killed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LOCK = "train.lock"
 
 
 class RunLocked(RuntimeError):
-    """Another process trains this run."""
+    """Another process is training this run."""
 
 
 @contextmanager
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the run folder; the file says who does.
+    """Hold the lock of a run's folder. The lock file names the holder.
 
     Args:
-        wait: until its holder has ended, say a process that outlived the workflow that started it.
+        wait: wait until the current holder has ended, instead of raising (for example a process that outlived its workflow).
 
     Raises:
-        RunLocked: names the process that holds it.
+        RunLocked: another process holds the lock; the message names it.
     """
     path = folder / LOCK
     with path.open("a+") as file:
@@ -37,8 +37,8 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             if not wait:
-                raise RunLocked(f"{folder}: {holder} trains this run already; wait for it, or stop it first") from None
-            log.warning("%s: %s trains this run already; waiting for its end", folder, holder)
+                raise RunLocked(f"{folder}: {holder} is already training this run; wait for it, or stop it first") from None
+            log.warning("%s: %s is already training this run; waiting for it to end", folder, holder)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

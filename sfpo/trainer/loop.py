@@ -1,6 +1,6 @@
 """The training loop: rollouts, rewards, one step of the update rule, weight sync, metrics; validation and saves in between.
 
-What is on disk, and where a killed run continues, is sfpo/trainer/run_store.py's.
+sfpo/trainer/run_store.py handles files and resuming.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.trainer.records import completion_records, step_record, validation_record
 from sfpo.trainer.run_store import Progress, RunStore
-from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, prove_sampler, require_gap
+from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, check_sampler, require_gap
 from sfpo.types import OldPolicy, Prompt, RolloutGroup, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -43,18 +43,19 @@ T = TypeVar("T")
 
 
 def train(settings: RunSettings, folder: Path, wait: bool = False) -> None:
-    """Train one run to the end, or continue it from where it was, and write its products to ``folder``.
+    """Train a run to the end, resuming it if it was interrupted, and write its results to ``folder``.
 
-    Under torchrun all ranks do so together; the first of them writes.
+    Under torchrun all ranks call it; the first rank writes.
 
     Args:
-        wait: while another process trains this run, wait until it has ended.
+        wait: if another process is training this run, wait until it has ended.
 
     Raises:
-        ConfigError: the data or the model does not fit the settings, or the run has done more steps than they ask for.
-        RunLocked: another process trains this run.
-        UnsupportedModel, SamplerGapTooLarge: policy or sampler do not compute what the model does.
-        Interrupted: SIGTERM came; the state is saved, unless graders were lost in the step: then the one before stays.
+        ConfigError: data or model do not match the settings, or the run already has more steps than ``train.steps``.
+        RunLocked: another process is training this run.
+        UnsupportedModel, SamplerGapTooLarge: policy or engine do not compute the same log-probs as the model.
+        Interrupted: SIGTERM was received and the state saved (not if graders were killed during the step, since their verdicts
+            are missing; then the previous state remains).
     """
     ranks = init_distributed()
     with (
@@ -71,21 +72,21 @@ def train(settings: RunSettings, folder: Path, wait: bool = False) -> None:
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop, has saved its state, and continues from there when it is started again."""
+    """The run received SIGTERM and saved its state; started again, it resumes from there."""
 
     EXIT_CODE = 75
     """EX_TEMPFAIL of sysexits.h: try again."""
 
 
 class TrainingJob:
-    """One run: the policy in torch, and the same weights in the engine.
+    """One training run: the policy in torch, and an engine with the same weights.
 
     Args:
-        store: where the run is saved and continued from.
-        ranks: the processes that train it together. Each knows all rollouts, counters and decisions.
+        store: saves and resumes the run.
+        ranks: the processes that train it. All of them have all rollouts and counters, and make the same decisions.
 
     Raises:
-        ConfigError: the ranks do not fill the engines.
+        ConfigError: the number of ranks is not a multiple of ``engine.tensor_parallel``.
     """
 
     def __init__(self, settings: RunSettings, store: RunStore, grader: Judge, ranks: Ranks = SINGLE_PROCESS) -> None:
@@ -93,7 +94,7 @@ class TrainingJob:
         recipe, execution = settings.recipe, settings.execution
         if ranks.size % execution.engine.tensor_parallel:
             held = execution.engine.tensor_parallel
-            raise ConfigError(f"engine.tensor_parallel = {held}: must divide the number of processes, which is {ranks.size}")
+            raise ConfigError(f"engine.tensor_parallel = {held}: must divide the number of processes ({ranks.size})")
         self.policy = Policy(
             settings.model_path,
             recipe.objective,
@@ -106,18 +107,21 @@ class TrainingJob:
         )
         self.rule = make_update_rule(recipe.rule.name, execution.model_dump(), **recipe.rule.settings)
         self.stopping = False
-        self.made_by = {"versions": versions(), "hardware": hardware()}  # as it starts: a checkout can change while it runs
+        self.made_by = {
+            "versions": versions(),
+            "hardware": hardware(),
+        }  # read now: the checkout may change
         self.progress: Progress = store.continue_from(self.policy, self.rule)
         engine = execution.engine.for_at_most(recipe.most_sequences(ranks.size // execution.engine.tensor_parallel))
         self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, engine, ranks)
-        self.canary = self.policy.canary | {"sampler": prove_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}
+        self.canary = self.policy.canary | {"sampler": check_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}
         self.collector = Collector(self.engine, grader, recipe, execution.engine.tensor_parallel, self.progress.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts = self._prompts("validation.parquet")[0][: recipe.train.validation.prompts]
         store.open_logs(self.progress)
 
     def run(self) -> None:
-        """All steps that are left."""
+        """Train the remaining steps."""
         train, progress = self.recipe.train, self.progress
         if progress.step == 0:
             self._validate(0)
@@ -133,15 +137,15 @@ class TrainingJob:
                 rate = progress.tokens / progress.clock.total
                 bar.set_postfix_str(f"reward {record['reward']:.3f}, accuracy {record['accuracy']:.1%}, {rate:.0f} tok/s")
                 bar.update()
-        if train.steps % train.validation.every:  # after the state is saved: a longer run has no validation at this step
+        if train.steps % train.validation.every:  # not part of the saved state: a longer run does not validate at this step
             self._validate(train.steps)
 
     def stop(self) -> None:
-        """Save and leave after the step that is running."""
+        """Save and exit after the current step."""
         self.stopping = True
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json says beside the run's identity."""
+        """Content of summary.json, except the run's identity."""
         progress = self.progress
         return {
             "trigger_fired_at": self.rule.trigger_fired_at,
@@ -163,34 +167,34 @@ class TrainingJob:
         }
 
     def _step_and_save(self, step: int) -> dict[str, Any]:
-        """One step, and what is due after it.
+        """One step, followed by validation, exports and saving if they are due.
 
         Raises:
-            Interrupted: ``stop`` was called, on this rank or another.
+            Interrupted: ``stop`` was called on any rank.
         """
-        train, given_up = self.recipe.train, self.collector.given_up
+        train, timed_out = self.recipe.train, self.collector.timed_out
         self.store.background.check()
         record, completions = self._step(step)
         self.store.log_step(record, completions)
         if step % train.validation.every == 0:
             self._validate(step)
         stopping = any(self.ranks.gather(self.stopping))
-        if stopping and self.collector.given_up > given_up:
-            # What stopped this process may have stopped its graders (Slurm tells all): right answers counted as wrong.
-            log.warning("SIGTERM: step %d is not saved, since the grader gave up on answers in it", step)
+        if stopping and self.collector.timed_out > timed_out:
+            # The signal may also have killed the graders (Slurm signals all processes), so that correct answers count as wrong.
+            log.warning("SIGTERM: step %d is not saved, because the grader did not finish all of its answers", step)
             raise Interrupted(Interrupted.EXIT_CODE)
-        if step in train.exported_steps:  # before the state is saved, which says that this is done
+        if step in train.exported_steps:  # before the state is saved, since a saved state implies that it exists
             self.store.export_kept(self.policy, step)
         if step % self.settings.execution.save_every == 0 or stopping or step == train.steps:
             self.store.save(self.policy, self.rule, self.progress)
         if stopping and step < train.steps:
             self.store.background.wait()
-            log.warning("SIGTERM: saved after step %d; start the run again and it continues from there", step)
+            log.warning("SIGTERM: saved after step %d; start the run again to resume from there", step)
             raise Interrupted(Interrupted.EXIT_CODE)
         return record
 
     def _step(self, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """One outer step; returns its line of metrics.jsonl and its lines of completions.jsonl."""
+        """One outer step. Returns its line of metrics.jsonl and its lines of completions.jsonl."""
         learning_rate = self.policy.set_learning_rate(step)
         rollouts = self._rollouts(step)
         self.engine.sleep()
@@ -199,7 +203,7 @@ class TrainingJob:
             self._require_gap(rollouts.groups, batch.old, step, save=True)
         with self.progress.clock("update"):
             report = self._update(batch)
-        if batch.old is None:  # the first pass has found it
+        if batch.old is None:  # the first pass of the update has computed it
             self._require_gap(rollouts.groups, report.old, step, save=False)
         with self.progress.clock("sync"):
             self.engine.wake(self.policy.weights())
@@ -212,12 +216,13 @@ class TrainingJob:
         return list(completion_records(step, groups, prompts, scaled))
 
     def _require_gap(self, groups: list[RolloutGroup], old: OldPolicy, step: int, save: bool) -> None:
-        """
+        """Check that the step's completions were sampled from the policy.
+
         Args:
-            save: the policy is that of the last step: keep it, before the run ends.
+            save: save the policy of the previous step before raising.
 
         Raises:
-            SamplerGapTooLarge: the step's data are not the policy's.
+            SamplerGapTooLarge: the log-probs of engine and policy differ too much.
         """
         try:
             allowed = allowed_gap(self.recipe.train, self.recipe.sampler)
@@ -232,14 +237,15 @@ class TrainingJob:
         return self._with_engine(f"step {step}", lambda: self.collector.training_groups(self.prompts, step))
 
     def _with_engine(self, what: str, sample: Callable[[], T]) -> T:
-        """What ``sample`` returns, with a fresh engine if it fails once."""
+        """Call ``sample``; if the engine fails, restart it and try once more."""
         try:
             return sample()
         except EngineFailure as fault:
-            if self.ranks.mesh is not None:  # the others wait for this rank, in a process group that a restart would end
+            if self.ranks.mesh is not None:  # a restart would destroy the process group in which the other ranks wait
                 raise
-            log.warning("%s: %s; once more, with a fresh engine", what, fault)
-        # Here, not above: the fault's traceback holds the failed engine, whose end would take the fresh one's groups with it.
+            log.warning("%s: %s; restarting the engine to try again", what, fault)
+        # Outside the except block, because the traceback keeps the failed engine alive; when it is collected later, it would
+        # destroy the new engine's process groups.
         self.progress.engine_restarts += 1
         self.engine.restart(self.policy.weights())
         return sample()
@@ -248,26 +254,27 @@ class TrainingJob:
         try:
             report = self.rule.step(self.policy, batch)
             batch = batch.with_old(report.old)
-            if not math.isfinite(report.old.entropy):  # all samples are wrong: no advantage, no gradient, nothing to skip
-                raise NonFiniteUpdates("the policy's log-probs are not finite: training has diverged")
+            if not math.isfinite(report.old.entropy):  # all rewards are equal then, so no gradient shows it
+                raise NonFiniteUpdates("NaN or inf log-probs: training diverged")
             return report
         except NonFiniteUpdates as fault:
             path = self.store.state / "poisoned_batch.json"
             if self.ranks.first:
                 write_json(path, batch.to_json())
-            raise NonFiniteUpdates(f"{fault}; the batch is in {path}") from None
+            raise NonFiniteUpdates(f"{fault}; the batch was saved to {path}") from None
 
     def _batch(self, groups: list[RolloutGroup]) -> TrainBatch:
         advantages = group_advantages(rewards_of(groups), self.recipe.objective.scale_by_std)
         train = self.recipe.train
-        if train.mini_batch_prompts == train.prompts_per_step:  # the first pass sees the weights that sampled
+        if train.mini_batch_prompts == train.prompts_per_step:  # the first pass has the weights of the sampling policy
             return train_batch(groups, advantages, None)
         with self.progress.clock("old_logprobs"):
             old_logprobs, entropy = self.policy.score(*sequences_of(groups))
         return train_batch(groups, advantages, OldPolicy(old_logprobs, entropy.mean().item()))
 
     def _validate(self, step: int) -> None:
-        """avg@k and pass@k on the held-out prompts; the best policy so far is exported (the starting one never is)."""
+        """Compute avg@k and pass@k on the held-out prompts. Exports the policy if it is the best so far (never the initial
+        one)."""
         validation, seed = self.recipe.train.validation, (self.recipe.seed, "validate", step)
         with self.progress.clock("validate"):
             groups = self._with_engine(
@@ -284,5 +291,5 @@ class TrainingJob:
         path, limit = Path(self.settings.data_path) / file, self.recipe.limits.max_prompt_tokens
         prompts, excluded = load_prompts(path, self.engine.tokenizer, self.recipe.instruction, limit)
         if excluded:
-            log.warning("%s: %d prompts over %d tokens are excluded", path, len(excluded), limit)
+            log.warning("%s: %d prompts with more than %d tokens are excluded", path, len(excluded), limit)
         return prompts, excluded

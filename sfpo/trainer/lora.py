@@ -1,11 +1,11 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: W x becomes W x + (alpha / rank) B A x, and A and B alone are trained.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: W x becomes W x + (alpha / rank) B A x, and only A and B are trained.
 
-B starts at 0, so that the policy starts as the checkpoint is, to the last bit. Readers of the policy's weights (the engine,
-exports) see the merged ones, W + (alpha / rank) B A, put together one at a time.
+B starts at 0, so the initial policy is bit-identical to the checkpoint. Readers of the policy's weights (engine, exports) get
+the merged weights W + (alpha / rank) B A, computed one tensor at a time.
 
-Departures from the paper: adapters stand beside every matrix of each layer, unless the settings name some (the paper adapts
-queries and values alone); A starts uniform, as in peft and the authors' code, not Gaussian. Where a model keeps the matrices of
-a layer's experts in one tensor, each expert has an A and a B of its own.
+Departures from the paper: by default every matrix of each layer is adapted (the paper: only queries and values), and A is
+initialized uniformly, as in peft and the authors' code (the paper: Gaussian). If a model stores the matrices of a layer's
+experts in one tensor, each expert has its own A and B.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from sfpo.trainer.published_names import Entries
 ADAPTER = "default"
 """peft's name of the only adapter."""
 Adapted = lora.Linear | ParamWrapper
-"""peft's layers: of a module's matrix; of the tensor that holds the matrices of a layer's experts."""
+"""peft's wrappers of a module's matrix, and of a tensor with the matrices of a layer's experts."""
 BASE = ".base_layer"
-"""What peft puts into the names of the weights that it wraps, once for each of a module's adapted tensors."""
+"""Inserted by peft into the names of wrapped weights, once per adapted tensor of the module."""
 
 
 def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, seed: int) -> None:
-    """Freeze the model and put float32 adapters beside its layers' matrices, in place.
+    """Freeze the model, and add float32 adapters to its layers' matrices, in place.
 
     Args:
-        compute: data type that the layers compute in; the frozen matrices are kept in it, since nothing adds up in them.
-        seed: A is drawn from it.
+        compute: compute data type of the layers; the frozen matrices are stored in it, since they are not updated.
+        seed: seed of the initialization of A.
 
     Raises:
-        ConfigError: a name in ``settings.matrices`` is none of a matrix of the model's layers.
+        ConfigError: ``settings.matrices`` has a name that is not a matrix of the model's layers.
     """
     linear, experts = (_chosen(names, settings.matrices) for names in (linear_layers(model), expert_tensors(model)))
     found = {_last(name) for name in (*linear, *experts)}
     if unknown := sorted(set(settings.matrices or ()) - found):
         known = sorted({_last(name) for name in (*linear_layers(model), *expert_tensors(model))})
         raise ConfigError(
-            f"train.lora.matrices = {settings.matrices}: the layers of the model have no matrix called {unknown}; they have "
-            f"{', '.join(known)} (embeddings, the output layer, routers and convolutions get no adapters)"
+            f"train.lora.matrices = {settings.matrices}: the layers of the model have no matrix called {unknown}; available: "
+            f"{', '.join(known)} (embeddings, the output layer, routers and convolutions cannot have adapters)"
         )
-    scaling: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha}  # a float, which peft divides as it comes
+    scaling: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha}  # peft accepts a float alpha
     config = LoraConfig(**scaling, lora_dropout=0.0, target_modules=linear, target_parameters=experts)
-    with torch.random.fork_rng(devices=[]):  # the weights are on the CPU still: no GPU's generator is touched
+    with torch.random.fork_rng(devices=[]):  # the weights are still on the CPU, so only its generator is used
         torch.default_generator.manual_seed(seed_of("lora", seed))
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     for layer in model.modules():
@@ -72,13 +72,13 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the modules with a matrix that adapters can stand beside: all but the output layer."""
+    """Names of the linear modules that can have adapters: all except the output layer."""
     head = model.get_output_embeddings()
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
 
 
 def expert_tensors(model: PreTrainedModel) -> list[str]:
-    """Names of the parameters [experts, m, n] that hold the matrices of a layer's experts."""
+    """Names of the parameters [experts, m, n] with the matrices of a layer's experts."""
     return [
         f"{name}.{own}"
         for name, module in model.named_modules()
@@ -96,17 +96,17 @@ def _last(name: str) -> str:
 
 
 def adapted_tensors(model: PreTrainedModel) -> dict[str, Adapted]:
-    """Name of each tensor with an adapter, as it is without adapters -> peft's layer of it."""
+    """Name of each adapted tensor (its name without adapters) -> peft's wrapper."""
     layers = ((name, module) for name, module in model.named_modules() if isinstance(module, Adapted))
     return {f"{name.replace(BASE, '')}.{getattr(layer, 'parameter_name', 'weight')}": layer for name, layer in layers}
 
 
 def merged(model: PreTrainedModel, tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor]) -> Entries:
-    """What makes each weight, by the name that it has without adapters: with its adapter added where it has one.
+    """Name of each weight without adapters -> function that computes it, with its adapter merged if it has one.
 
     Args:
-        tensors: entries of the model's state dict; those of adapters may be among them.
-        whole: puts a sharded tensor together.
+        tensors: entries of the model's state dict, possibly including those of adapters.
+        whole: gathers a sharded tensor.
     """
     adapted = adapted_tensors(model)
     weights = {name.replace(BASE, ""): tensor for name, tensor in tensors.items() if not re.search(r"\.lora_[AB]\.", name)}

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: JSON lines; and the clock behind its seconds."""
+"""JSON-lines files written during training, and the clock for the seconds of each phase."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 from sfpo.manifest import strict, write_text
 
 TRAINING_PHASES = ("generate", "grade", "old_logprobs", "update", "sync")
-"""Their sum is "total": training time, without validation, saving and start-up."""
+"""Phases whose sum is "total": training time without validation, saving and start-up."""
 
 
 class PhaseClock:
-    """Cumulative seconds by phase; a resumed run goes on counting from what it had."""
+    """Cumulative seconds by phase. A resumed run passes its saved ``seconds``, and continues from them."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         self.seconds = seconds or dict.fromkeys((*TRAINING_PHASES, "validate"), 0.0)
@@ -36,7 +36,7 @@ class PhaseClock:
         return sum(self.seconds[phase] for phase in TRAINING_PHASES)
 
     def report(self) -> dict[str, float]:
-        """Seconds so far by phase, and their training total."""
+        """Seconds so far by phase, and "total" over TRAINING_PHASES."""
         return {**{phase: round(value, 3) for phase, value in self.seconds.items()}, "total": round(self.total, 3)}
 
 
@@ -47,19 +47,18 @@ def _now() -> float:
 
 
 def peak_memory_mb() -> float:
-    """Highest memory so far, in MiB: the GPU's where there is one, else this process's resident set."""
+    """Peak memory so far in MiB: of the GPU if there is one, otherwise the resident set of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class JsonLines:
-    """A file of one JSON object a line, each with a key "step"; appended and flushed line by line. A number that is not finite
-    is null.
+    """A file with one JSON object per line, each with a key "step"; every line is flushed. Non-finite numbers become null.
 
     Args:
-        keeps: whether a line of this step stays; the others were left by a run that was killed after its last save. Another
-            file takes the place of this one, so that a kill at any moment leaves one of the two whole.
+        keeps: called with the step of each existing line; returns False for lines to drop, which were written after the last
+            save of a killed run. The file is replaced atomically, so that it is complete even after a kill.
     """
 
     def __init__(self, path: Path, keeps: Callable[[float], bool]) -> None:
@@ -72,7 +71,7 @@ class JsonLines:
         self._file.flush()
 
     def flush(self) -> None:
-        """Onto the disk: the state that is saved next must not be ahead of these lines."""
+        """Sync to disk. Called before a state is saved, since the state must not be ahead of the metrics."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -82,5 +81,5 @@ class JsonLines:
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the line that a kill cut short
+    except json.JSONDecodeError:  # a line truncated by a kill
         return float("inf")

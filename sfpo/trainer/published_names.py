@@ -1,8 +1,8 @@
-"""A model's weights under the names of its published checkpoint, which exports and vLLM read.
+"""Converts a model's weights to the names and layout of its published checkpoint, which exports and vLLM use.
 
-transformers holds some models under other names than it reads them by: the experts of a layer as one tensor, a renamed head or
-prefix. ``published`` is its own way back (transformers/core_model_loading.py, ``revert_weight_conversion``), with each tensor
-made when it is its turn instead of all at once.
+transformers stores some models under other names than their checkpoints: experts of a layer in one tensor, a renamed head or
+prefix. ``published`` does the same as its reverse conversion (transformers/core_model_loading.py,
+``revert_weight_conversion``), but creates the tensors one by one instead of all at once, to save memory.
 """
 
 from __future__ import annotations
@@ -22,22 +22,19 @@ from transformers.core_model_loading import (
 )
 
 Entries = Mapping[str, Callable[[], Tensor]]
-"""Name in the model -> what makes the tensor."""
+"""Name in the model -> function that returns the tensor."""
 
 
 def stored_once(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those entries of a model's state dict that its checkpoint stores: parameters and persistent buffers, of tied ones the one
-    that the others are tied to.
+    """The entries of a model's state dict that its checkpoint stores: parameters and persistent buffers, tied ones only once.
 
     Args:
-        tensors: by name, as they stand in the model (``state_dict(keep_vars=True)``): tied ones are the same object.
+        tensors: ``state_dict(keep_vars=True)`` of the model, where tied tensors are the same object.
     """
     left_out = re.compile("|".join(model._keys_to_ignore_on_save or ()) or r"(?!)")
     tied = model.all_tied_weights_keys.keys()
     seen: dict[int, str] = {}
-    for name in sorted(
-        tensors, key=lambda name: name in tied
-    ):  # stable; where a name is tied to another, the other comes first
+    for name in sorted(tensors, key=lambda name: name in tied):  # stable sort: names that others are tied to come first
         if not left_out.search(name):
             seen.setdefault(id(tensors[name]), name)
     kept = set(seen.values())
@@ -45,11 +42,11 @@ def stored_once(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[s
 
 
 def published(model: PreTrainedModel, entries: Entries) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of ``entries`` under the names of the checkpoint that ``model`` was loaded from, and in its layout.
+    """Yield the tensors of ``entries`` with the names and layout of the checkpoint from which ``model`` was loaded.
 
-    What one conversion takes and gives (the experts of a layer) is in memory together, nothing else.
+    Only the tensors of one conversion (such as the experts of a layer) are in memory at a time.
     """
-    # The conversions that loading used; a checkpoint that transformers' own names are stored in needed none.
+    # The conversions used when loading; none if the checkpoint has transformers' own names.
     back = [conversion.reverse_transform() for conversion in reversed(getattr(model, "_weight_conversions", None) or [])]
     renamings = [one for one in back if isinstance(one, WeightRenaming)]
     converters = [one for one in back if isinstance(one, WeightConverter)]
@@ -58,8 +55,8 @@ def published(model: PreTrainedModel, entries: Entries) -> Iterator[tuple[str, T
     for name in sorted(entries, key=dot_natural_key):
         renamed, pattern = rename_source_key(name, renamings, converters, reverse=True)
         conversion = deepcopy(of_pattern[pattern]) if pattern else WeightRenaming(name, renamed)
-        made_later = cast(Any, entries[name])  # typed for futures; callables are taken too
-        conversions.setdefault(renamed, conversion).add_tensor(renamed, name, pattern or name, made_later)
+        deferred = cast(Any, entries[name])  # typed for futures, but callables are accepted too
+        conversions.setdefault(renamed, conversion).add_tensor(renamed, name, pattern or name, deferred)
     for name, conversion in conversions.items():
         for target, tensor in conversion.convert(name, model=model, config=model.config).items():
             yield target, tensor[0] if isinstance(tensor, list) else tensor

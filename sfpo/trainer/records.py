@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl and validation.jsonl, and of the completions that are kept to be read."""
+"""Builds the lines of metrics.jsonl, validation.jsonl, and the files of completions for the browsing page."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from sfpo.trainer.run_store import Progress
 from sfpo.types import RolloutGroup
 
 TEXT_LIMIT = 4000
-"""Characters of a completion that are kept: its first and last half as many."""
+"""Maximum number of characters kept of a completion: half from its start, half from its end."""
 
 
 def step_record(
     progress: Progress, rollouts: Rollouts, report: StepReport, learning_rate: float, vocabulary: int
 ) -> dict[str, Any]:
-    """One step. Rewards, accuracy and lengths are those of everything that the policy drew; the updates saw the groups.
+    """The metrics of one step. Rewards, accuracy and lengths cover all sampled completions, also those that dynamic sampling
+    discards; statistics of the updates cover only the training groups.
 
     Args:
-        vocabulary: token ids below it have a text. Embeddings may have more rows, which the policy can sample, and does not
-            unless something is wrong.
+        vocabulary: number of token ids of the tokenizer. The embeddings can have more rows; sampling one of those indicates an
+            error, so it is counted.
     """
     gap = sampler_gap(report.old.logprobs, sampler_logprobs_of(rollouts.groups))
     rewards = rewards_of(rollouts.drawn)
@@ -71,10 +72,10 @@ def validation_record(progress: Progress, step: int, groups: list[RolloutGroup])
 
 
 def completion_records(step: int, groups: list[RolloutGroup], prompts: int, scale_by_std: bool) -> Iterator[dict[str, Any]]:
-    """The first ``prompts`` groups with all their completions, to be read: one line a group.
+    """The lines of completions.jsonl: the first ``prompts`` groups with all their completions, one line per group.
 
     Args:
-        scale_by_std: as the objective's, for the advantages.
+        scale_by_std: as in the objective, to compute the advantages.
     """
     for group in groups[:prompts]:
         advantages = group_advantages(rewards_of([group]), scale_by_std)[0].tolist()
@@ -99,7 +100,7 @@ def completion_records(step: int, groups: list[RolloutGroup], prompts: int, scal
 
 
 def shortened(text: str) -> str:
-    """A long text without its middle.
+    """Cut out the middle of a long text.
 
     >>> shortened("a" * 3000 + "b" * 3000)[1990:2050]
     'aaaaaaaaaa [... 2000 characters left out ...] bbbbbbbbbbbbbb'

@@ -1,12 +1,12 @@
-"""A run's folder on disk: the states from which it continues, its metrics and exports, and the finished files.
+"""A run's folder on disk: the states from which it resumes, its metrics and exports, and the result files.
 
     <folder>/state/<key>/   recipe.json, step_<n>/, metrics.jsonl, validation.jsonl, completions.jsonl,
                             validation_completions.jsonl, best_<n>/, exports/step_<n>/, last/
     <folder>/               of the finished run: summary.json, the four .jsonl files, best/, last/, exports/
 
-``<key>`` stands for the recipe (but for its number of steps) and the content of the inputs: a run of other settings works in
-another folder, and nothing of this one is touched. The finished files are hard links into it. What a state says about the best
-checkpoint is saved with the state, so that what is continued and what is published belong to one trajectory.
+``<key>`` is a hash of the recipe (without the number of steps) and of the content of the inputs, so a run with other settings
+uses another folder and does not touch this one. The result files are hard links into it. Each state also records which
+checkpoint is the best so far, so that a resumed run and its published best checkpoint belong to the same trajectory.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from sfpo.types import RolloutGroup
 log = logging.getLogger(__name__)
 
 KEPT_STATES = 2
-"""States on disk: the newest, and the one before it in case the newest is damaged."""
+"""Number of states kept on disk: the newest, and the previous one in case the newest is corrupt."""
 FINISHED = "summary.json"
 LOGS = ("metrics", "validation", "completions", "validation_completions")
-"""Files of JSON lines: one for each step or validation, and a sample of their completions."""
+"""JSON-lines files: metrics of each step or validation, and samples of their completions."""
 LINKED = ("last", "exports", *(f"{name}.jsonl" for name in LOGS), "tensorboard")
 
 
 @dataclass
 class Progress:
-    """How far a run has come; saved with its weights."""
+    """Progress counters of a run, saved with its weights."""
 
     step: int = 0
     rollouts: int = 0
@@ -55,12 +55,12 @@ class Progress:
     backward_passes: float = 0.0
     engine_restarts: int = 0
     best_step: int | None = None
-    """Step of the best validation so far; the untrained policy is none."""
+    """Step of the best validation so far; the untrained policy does not count."""
     best_accuracy: float = -1.0
     clock: PhaseClock = field(default_factory=PhaseClock)
 
     def count(self, step: int, drawn: list[RolloutGroup], backward_passes: float) -> None:
-        """A step is done."""
+        """Count a finished step."""
         completions = [completion for group in drawn for completion in group.completions]
         self.step = step
         self.rollouts += len(completions)
@@ -69,22 +69,22 @@ class Progress:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Progress:
-        """The opposite of ``to_json``."""
+        """Inverse of ``to_json``."""
         return cls(**{**saved, "clock": PhaseClock(saved["clock"])})
 
     def to_json(self) -> dict[str, Any]:
-        """A copy as plain values; ``clock`` as seconds by phase."""
+        """A copy for JSON, with ``clock`` as seconds by phase."""
         return {**vars(self), "clock": dict(self.clock.seconds)}
 
 
 class RunStore:
-    """Saves, exports and publishes one run, and finds where to continue it.
+    """Saves, exports and publishes one run, and resumes it from its last state.
 
     Args:
-        settings: of the run.
-        folder: of the run; its settings file is there.
+        settings: the run's settings.
+        folder: the run's folder, with its settings file.
         ranks: the processes that train it; the first one writes.
-        background: does the writing of states and exports.
+        background: runs the writes of states and exports.
     """
 
     def __init__(self, settings: RunSettings, folder: Path, ranks: Ranks, background: Background) -> None:
@@ -97,10 +97,10 @@ class RunStore:
     # ------------------------------------------------------------------------------------------ continuing
 
     def continue_from(self, policy: Policy, rule: UpdateRule) -> Progress:
-        """Put the newest whole state of these settings, if there is one, into ``policy`` and ``rule``.
+        """Load the newest intact state of these settings, if there is one, into ``policy`` and ``rule``.
 
         Raises:
-            ConfigError: more steps are done than the settings ask for.
+            ConfigError: the state has more steps than ``train.steps``.
         """
         if self.ranks.first:
             self._begin()
@@ -113,34 +113,34 @@ class RunStore:
         progress = Progress.from_json(saved["progress"])
         asked = self.settings.recipe.train.steps
         if progress.step > asked:
-            raise ConfigError(f"train.steps = {asked}: {path} is of step {progress.step}; steps can be added, not taken away")
+            raise ConfigError(f"train.steps = {asked}: {path} already has step {progress.step}; steps can only be increased")
         load_state(policy, path)
         rule.load_state_dict(saved["rule"])
         policy.skipped_in_a_row = saved["skipped_in_a_row"]
         if self.ranks.first:
             self._remove_after(progress.step)
-        log.warning("%s: continuing after step %d", path, progress.step)
+        log.warning("%s: resuming after step %d", path, progress.step)
         for change in differences(saved["rounding"], self._rounding()):
             log.warning(
-                "%s since that state was saved: sums may be rounded differently, and so the last bits of results", change
+                "%s since that state was saved: sums may be rounded differently, so results are not bit-identical", change
             )
         return progress
 
     def _begin(self) -> None:
-        for torn in self.state.glob(".*.jsonl.*"):  # of a process that was killed while it wrote them
+        for torn in self.state.glob(".*.jsonl.*"):  # temporary files of a process that was killed while writing
             torn.unlink()
         for other in sorted(self.state.parent.glob("*/recipe.json")):
             if other.parent != self.state:
                 changes = list(differences(json.loads(other.read_text()), self.settings.recipe.model_dump(mode="json")))
-                log.warning("%s is of other settings and kept: %s", other.parent, "; ".join(changes) or "other input files")
+                log.warning("settings changed: %s was set aside (%s)", other.parent, "; ".join(changes) or "other input files")
         write_json(self.state / "recipe.json", self.settings.recipe.model_dump(mode="json"))
 
     def open_logs(self, progress: Progress) -> None:
-        """Continue the files of metrics. Lines after the saved state are cut off, and so is a validation off the schedule,
-        which the last step of a shorter run had."""
+        """Open the JSON-lines files for appending. Drops lines after the saved state, and the final validation of a run that
+        had fewer steps if it is off the validation schedule."""
         if not self.ranks.first:
             return
-        # Of a run of fewer steps, whose files are continued from here on.
+        # Results of the run when it had fewer steps; its files are now being extended.
         (self.state / FINISHED).unlink(missing_ok=True)
         step, every = progress.step, self.settings.recipe.train.validation.every
         for name in LOGS:
@@ -158,13 +158,13 @@ class RunStore:
     # ------------------------------------------------------------------------------------------ writing
 
     def log_step(self, record: dict[str, Any], completions: Iterable[dict[str, Any]] = ()) -> None:
-        """A line of metrics.jsonl, and lines of completions.jsonl."""
+        """Append a line to metrics.jsonl, and lines to completions.jsonl."""
         self._log("metrics", record, completions)
         for tracker in self._trackers:
             tracker.append(record)
 
     def log_validation(self, record: dict[str, Any], completions: Iterable[dict[str, Any]] = ()) -> None:
-        """A line of validation.jsonl, and lines of validation_completions.jsonl."""
+        """Append a line to validation.jsonl, and lines to validation_completions.jsonl."""
         self._log("validation", record, completions)
         numbers = {f"validation_{key}": value for key, value in record.items() if key in ("accuracy", "pass_at_k")}
         for tracker in self._trackers:
@@ -179,7 +179,8 @@ class RunStore:
             beside.append(line)
 
     def save(self, policy: Policy, rule: UpdateRule, progress: Progress) -> None:
-        """Write the state of this step; states beyond KEPT_STATES go, and best checkpoints that none of the kept ones names."""
+        """Write the state of this step. Deletes states beyond KEPT_STATES, and best checkpoints that no kept state refers
+        to."""
         for sink in (*self._logs.values(), *self._trackers):
             sink.flush()
         saved = {
@@ -195,23 +196,23 @@ class RunStore:
             self.background.run(lambda: self._prune(progress.best_step))
 
     def export(self, policy: Policy, name: str, step: int) -> None:
-        """Write the policy as a Hugging Face folder, ``state``/<name>."""
+        """Export the policy in Hugging Face format to ``state``/<name>."""
         facts = {"step": step, "settings_hash": settings_hash(self.settings)}
         export_checkpoint(policy, self.settings.model_path, self.state / name, self.background, **facts)
 
     def export_best(self, policy: Policy, step: int) -> None:
-        """The best policy so far, beside earlier ones that a state may still name."""
+        """Export the best policy so far, next to earlier ones that a kept state may still refer to."""
         self.export(policy, f"best_{step:06d}", step)
         if self.ranks.first:
             self.background.run(lambda: self._prune(step))
 
     def export_kept(self, policy: Policy, step: int) -> None:
-        """A checkpoint that is kept because of ``train.export_every``."""
+        """Export a checkpoint for ``train.export_every``."""
         self.export(policy, f"exports/step_{step}", step)
 
     def lacks_export(self, step: int) -> bool:
-        """Whether ``train.export_every`` asks for a checkpoint of this step that is not there, since it was the last step of a
-        run that is now continued."""
+        """Whether the checkpoint that ``train.export_every`` requires at this step is missing, because the step was the last
+        one of a run that is now extended."""
         path = self.state / f"exports/step_{step}" / "manifest.json"
         return step in self.settings.recipe.train.exported_steps and not path.is_file()
 
@@ -225,7 +226,7 @@ class RunStore:
                 shutil.rmtree(best)
 
     def _remove_after(self, step: int) -> None:
-        """Exports of later steps: the steps are taken again, and may round differently."""
+        """Delete exports of later steps, which will be repeated and may round differently."""
         for folder in (*self.state.glob("best_*"), *self.state.glob("exports/step_*")):
             if _step_of(folder) > step:
                 shutil.rmtree(folder)
@@ -237,7 +238,7 @@ class RunStore:
     # ------------------------------------------------------------------------------------------ the finished run
 
     def publish(self, policy: Policy, progress: Progress, summary: dict[str, Any]) -> None:
-        """Export the last policy and link the finished files to their places; summary.json comes last, when all are there."""
+        """Export the last policy, and link the result files into the run's folder; summary.json last, when all others exist."""
         self.export(policy, "last", progress.step)
         self.background.wait()
         if not self.ranks.first:
@@ -252,9 +253,9 @@ class RunStore:
         self._remove_states()
 
     def publish_again(self) -> bool:
-        """Link the files of a run that had finished under these very settings; whether it had.
+        """If the run has already finished with exactly these settings, link its result files again. Returns whether it has.
 
-        The workflow removes a job's products before it runs the job, and other settings' products may be in their places.
+        Needed because the workflow deletes a job's outputs before it runs the job, or they may belong to other settings.
         """
         path = self.state / FINISHED
         summary = json.loads(path.read_text()) if path.is_file() else {}
@@ -264,15 +265,15 @@ class RunStore:
             for folder in self._exports(summary["best_step"]):
                 read_manifest(folder)
         except (FileNotFoundError, ValueError) as fault:
-            log.warning("%s had finished, but is damaged: %s", self.state, fault)
+            log.warning("%s had finished, but is corrupt: %s", self.state, fault)
             return False
-        log.warning("%s had finished with these settings; its files are linked to their places", self.state)
+        log.warning("%s had already finished with these settings; its files are linked into place again", self.state)
         self._link(summary["best_step"])
         self._remove_states()
         return True
 
     def _remove_states(self) -> None:
-        """Those that a finished run does not keep."""
+        """Delete the states that a finished run does not keep."""
         states = sorted(self.state.glob("step_*"))
         for state in states[:-1] if self.settings.execution.keep_final_state else states:
             shutil.rmtree(state)
@@ -283,7 +284,7 @@ class RunStore:
         yield from (self.state / f"exports/step_{step}" for step in self.settings.recipe.train.exported_steps)
 
     def _link(self, best_step: int | None) -> None:
-        (self.folder / FINISHED).unlink(missing_ok=True)  # until the end there is no finished run
+        (self.folder / FINISHED).unlink(missing_ok=True)  # without it the run does not count as finished
         places = {"best": f"best_{best_step:06d}", **{name: name for name in LINKED}, FINISHED: FINISHED}
         for name, within in places.items():
             source, target = self.state / within, self.folder / name
@@ -297,7 +298,7 @@ class RunStore:
 
 
 def input_digests(settings: RunSettings) -> dict[str, str]:
-    """Path -> sha256 of the files that the run starts from; a checkpoint is known by its manifest, which lists its files'."""
+    """Path -> sha256 of the run's input files; for a checkpoint that of its manifest, which has the hashes of its files."""
     paths = [f"{settings.data_path}/{name}.parquet" for name in ("train", "validation")]
     paths += [f"{settings.model_path}/manifest.json"]
     return {path: content_sha256(Path(path)) for path in paths if Path(path).is_file()}

@@ -1,4 +1,4 @@
-"""Does the engine sample from the policy? Tried before a run starts, and looked at in every step."""
+"""Checks that the engine samples from the current policy, before a run starts and in every step."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from sfpo.trainer.canary import moved
 from sfpo.trainer.policy import Policy
 
 TOKENS = 8
-"""Sampled of each prompt."""
+"""Number of tokens sampled per prompt."""
 
 
 class SamplerGapTooLarge(RuntimeError):
-    """The engine does not sample from the policy: what it samples is not the policy's, and what is learned from it is wrong."""
+    """The engine does not sample from the current policy, so training on its completions would be wrong."""
 
 
 def allowed_gap(train: Train, sampler: Sampler) -> float | None:
-    """Nats a token, mean over a step: what rounding can do, or the recipe's number; None: there is no limit."""
+    """Allowed mean difference in nats per token: ``train.max_sampler_gap``, or what rounding can cause; None: no limit."""
     if train.max_sampler_gap != "auto":
         return train.max_sampler_gap
-    if train.sampling.top_p < 1.0:  # the sampler's log-probs are those of the nucleus
+    if train.sampling.top_p < 1.0:  # the engine's log-probs are renormalized over the nucleus, so they differ
         return None
     return 0.02 if sampler.dtype == train.policy_dtype == "float32" else 0.2
 
 
 def require_gap(policy_logprobs: Tensor, sampler_logprobs: Tensor, allowed: float | None, when: str) -> SamplerGap:
-    """The gap, if it is allowed. (One that is not a number is of weights that are none: the update sees to that.)
+    """The gap, if it is allowed. NaN is let through: it means that weights are NaN, which the update reports.
 
     Raises:
-        SamplerGapTooLarge: it is not; the message says what to do.
+        SamplerGapTooLarge: it is larger than allowed; the message says what to do.
     """
     gap = sampler_gap(policy_logprobs, sampler_logprobs)
     if allowed is None or not gap.mean > allowed:
         return gap
     raise SamplerGapTooLarge(
-        f"{when}: log-probs of sampler and policy differ by {gap.mean:.3g} nats a token in the mean, {gap.max:.3g} at most; "
-        f"rounding does at most {allowed} (train.max_sampler_gap; null: go on anyway). The engine may not take this "
-        "model's weights as they are, or compute something else: try sampler.library: transformers, or sampler.dtype: float32"
+        f"{when}: log-probs of engine and policy differ by {gap.mean:.3g} nats per token on average, at most {gap.max:.3g}; "
+        f"the limit is {allowed} (train.max_sampler_gap; null disables the check). The engine may have stale weights, or "
+        "compute this model differently: try sampler.library: transformers, or sampler.dtype: float32"
     )
 
 
-def prove_sampler(policy: Policy, engine: RolloutEngine, sampler: Sampler, seed: int) -> dict[str, Any]:
-    """One weight sync with moved weights, a few sampled tokens, and back. All ranks call it together.
+def check_sampler(policy: Policy, engine: RolloutEngine, sampler: Sampler, seed: int) -> dict[str, Any]:
+    """Test the weight sync: perturb the weights, sync, sample a few tokens, compare log-probs, and restore the weights. All
+    ranks must call it.
 
     Returns:
-        For summary.json: the gap in nats, and how far the weights' move took the policy's log-probs.
+        For summary.json: the gap in nats, and how much the perturbation changed the policy's log-probs.
 
     Raises:
-        SamplerGapTooLarge: the engine does not sample from the moved policy.
+        SamplerGapTooLarge: the engine does not sample from the perturbed policy.
     """
     started = time.perf_counter()
     train = policy.train
@@ -76,7 +77,7 @@ def prove_sampler(policy: Policy, engine: RolloutEngine, sampler: Sampler, seed:
     before, _ = policy.score(*sampled)
     theirs = logprobs.new_tensor([logprob for completion in completions for logprob in completion.logprobs])
     limit = allowed_gap(train.model_copy(update={"sampling": sampling}), sampler)
-    gap = require_gap(logprobs, theirs, limit, "before the first step, with weights moved")
+    gap = require_gap(logprobs, theirs, limit, "before the first step, with perturbed weights")
     return {
         "gap_mean": gap.mean,
         "gap_max": gap.max,

@@ -1,7 +1,7 @@
-"""Experiment trackers: every number of a metrics record as a curve, in TensorBoard, Weights & Biases, Trackio or MLflow.
+"""Experiment trackers: log every number of a metrics record to TensorBoard, Weights & Biases, Trackio or MLflow.
 
-``execution.report_to`` names them; none is imported otherwise, and none sends anything that it was not asked to. A resumed run
-continues in the tracker's run: its id is made from the run's name and its recipe.
+``execution.report_to`` selects them; other trackers are not imported, and nothing is sent unless configured. A resumed run
+continues the same tracker run, whose id is derived from the run's name and recipe.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import Any, Protocol
 from sfpo.schema import ConfigError
 
 PROJECT = "sfpo"
-"""Project (W&B, Trackio) or experiment (MLflow) that runs are reported to; each library's own variables override it."""
+"""Project (W&B, Trackio) or experiment (MLflow) of the runs; overridden by each library's environment variables."""
 
 
 class Tracker(Protocol):
-    """Takes the numbers of one run."""
+    """Interface of a tracker of one run."""
 
     def append(self, record: dict[str, Any]) -> None:
-        """The numbers of one step; ``record`` has a key "step"."""
+        """Log the numbers of one step; ``record`` has a key "step"."""
 
     def flush(self) -> None:
-        """What was appended is out of this process's buffers."""
+        """Flush this process's buffers."""
 
     def close(self) -> None:
-        """The run has ended."""
+        """Mark the run as ended."""
 
 
 def open_tracker(name: str, run: str, key: str, settings: Mapping[str, Any], folder: Path, last_step: int) -> Tracker:
-    """A tracker by its name in ``execution.report_to``.
+    """Open a tracker by its name in ``execution.report_to``.
 
     Args:
-        run: the run's name, for people.
-        key: stands for the run's recipe; the same after a resume.
-        settings: the run's settings, for the tracker's table of runs.
-        folder: of the run's state; TensorBoard and W&B write there.
-        last_step: the step that the run continues after; 0: from the start.
+        run: display name of the run.
+        key: identifies the run's recipe; the same after a resume.
+        settings: the run's settings, shown in the tracker.
+        folder: the run's state folder, where TensorBoard and W&B write.
+        last_step: the step after which the run resumes; 0: from the start.
 
     Raises:
         ConfigError: the library is not installed.
@@ -53,11 +53,11 @@ def open_tracker(name: str, run: str, key: str, settings: Mapping[str, Any], fol
     try:
         return openers[name](run, key, settings, folder, last_step)
     except ModuleNotFoundError as missing:
-        raise ConfigError(f"execution.report_to names {name}: pip install 'sfpo[{name}]' ({missing})") from None
+        raise ConfigError(f"execution.report_to: {name} is not installed; pip install 'sfpo[{name}]' ({missing})") from None
 
 
 class TensorBoard:
-    """Event files in ``folder``/tensorboard; steps after the saved state are purged at a resume."""
+    """Writes event files to ``folder``/tensorboard; on resume, steps after the saved state are purged."""
 
     def __init__(self, run: str, key: str, settings: Mapping[str, Any], folder: Path, last_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -76,7 +76,7 @@ class TensorBoard:
 
 
 class WandB:
-    """Weights & Biases. WANDB_MODE=offline keeps everything in ``folder``/wandb; ``wandb sync`` sends it later."""
+    """Weights & Biases. With WANDB_MODE=offline everything stays in ``folder``/wandb, to be uploaded by ``wandb sync``."""
 
     def __init__(self, run: str, key: str, settings: Mapping[str, Any], folder: Path, last_step: int) -> None:
         import wandb
@@ -84,14 +84,14 @@ class WandB:
         self._run = wandb.init(
             project=_unless("WANDB_PROJECT", PROJECT), name=run, id=key, resume="allow", config=dict(settings), dir=str(folder)
         )
-        # Curves over our own step: W&B drops a record whose own step it has seen, as after a resume.
+        # Use our own step as x axis: W&B drops records whose internal step it has already seen, as after a resume.
         self._run.define_metric("*", step_metric="step")
 
     def append(self, record: dict[str, Any]) -> None:
         self._run.log({"step": record["step"], **dict(numbers(record))})
 
     def flush(self) -> None:
-        """W&B writes each record as it comes."""
+        """Nothing to do: W&B writes each record immediately."""
 
     def close(self) -> None:
         self._run.finish()
@@ -115,7 +115,7 @@ class Trackio:
         self._run.log({name: value for name, value in numbers(record) if name != "step"}, step=record["step"])
 
     def flush(self) -> None:
-        """Trackio's own thread writes."""
+        """Nothing to do: Trackio writes in its own thread."""
 
     def close(self) -> None:
         self._run.finish()
@@ -148,7 +148,7 @@ class MLflow:
         self._client.log_batch(self._id, metrics=metrics)
 
     def flush(self) -> None:
-        """MLflow stores each batch before ``log_batch`` returns."""
+        """Nothing to do: ``log_batch`` returns after the batch is stored."""
 
     def close(self) -> None:
         self._client.set_terminated(self._id)
@@ -164,7 +164,7 @@ def run_key(run: str, state_key: str) -> str:
 
 
 def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a record, nested ones as a/b and a/0/b."""
+    """Yield (key, number) for every number of a record; nested keys are joined as a/b and a/0/b."""
     for key, value in record.items():
         if isinstance(value, dict):
             yield from numbers(value, f"{prefix}{key}/")

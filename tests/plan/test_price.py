@@ -44,10 +44,10 @@ def test_break_even():
     assert break_even(2.0, 8, first=4) == pytest.approx(10 / 6)
 
 
-def test_what_is_no_run_is_named(tmp_path, capsys, metrics):
+def test_unusable_metrics_files_are_named(tmp_path, capsys, metrics):
     short = tmp_path / "short.jsonl"
     short.write_text(metrics.read_text().splitlines()[0] + "\n")
-    with pytest.raises(SystemExit, match=r"short\.jsonl: not the metrics of a run of two steps"):
+    with pytest.raises(SystemExit, match=r"short\.jsonl: not the metrics.jsonl of a run with at least two steps"):
         main([str(short)])
     same = tmp_path / "same.jsonl"
     same.write_text(2 * (metrics.read_text().splitlines()[0] + "\n"))

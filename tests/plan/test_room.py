@@ -84,14 +84,16 @@ def test_every_remedy_is_one(name, memory, ranks, checkpointing):
 
 def test_one_remedy_for_each_bottleneck():
     # Only activations are too large: without checkpointing each layer of 28 keeps gigabytes.
-    told = remedies(seven_b(ranks=8, gradient_checkpointing=False), GPU)
-    assert told[0] == "execution.gradient_checkpointing: true" and told[1].startswith("execution.micro_batch_tokens: ")
+    suggested = remedies(seven_b(ranks=8, gradient_checkpointing=False), GPU)
+    assert suggested[0] == "execution.gradient_checkpointing: true" and suggested[1].startswith(
+        "execution.micro_batch_tokens: "
+    )
     # Only the engine's share is too large: 4 GPUs hold 12 bytes a weight in 23 GB, which 0.9 of 80 GB does not leave.
     job = seven_b(ranks=4)
     greedy = replace(job, execution=engine_share(job.execution, 0.9))
-    told = remedies(greedy, GPU)
-    assert any(one.startswith("execution.engine.gpu_memory_utilization: 0.") for one in told)
-    assert not any("checkpointing" in one or "micro_batch" in one for one in told)
+    suggested = remedies(greedy, GPU)
+    assert any(one.startswith("execution.engine.gpu_memory_utilization: 0.") for one in suggested)
+    assert not any("checkpointing" in one or "micro_batch" in one for one in suggested)
     # Nothing helps: the engine's weights do not fit.
     assert remedies(seven_b(), Device("cuda", 8 * GB)) == []
 
@@ -110,7 +112,7 @@ def test_a_refusal_names_the_settings_the_parts_and_what_would_fit():
     assert "weights 30.5, gradients 30.5, optimizer 60.9, snapshot 30.5" in lines[1]
     assert lines[-1] == "  would fit: 4 GPUs"
     of_engine = refusal(seven_b(), Device("cuda", 20 * GB))
-    assert "engine.gpu_memory_utilization = 0.6: the engine's weights and one sequence of full length take 15.5 GB" in of_engine
+    assert "engine.gpu_memory_utilization = 0.6: the engine's weights and one sequence of full length need 15.5 GB" in of_engine
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_the_command_prints_a_run_before_its_model_is_there(capsys, tmp_path, mo
         and "| GB | forward | log-probs | backward | embeddings | generation |" in out
     )
     main([of_run, "--gpus", "1"])
-    assert "is not sure to fit" in capsys.readouterr().out
+    assert "may not fit" in capsys.readouterr().out
 
 
 def test_the_command_says_what_is_missing(checkpoint, settings, tmp_path, capsys):
@@ -190,7 +192,7 @@ def test_the_command_says_what_is_missing(checkpoint, settings, tmp_path, capsys
         main([str(path)])
     main([str(path), "--config", str(checkpoint), "--device", "cpu"])
     assert "on a CPU with" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="--device tpu: allowed are cpu, GB of a GPU, a100-40gb"):
+    with pytest.raises(SystemExit, match="--device tpu: allowed are cpu, a GPU's memory in GB, a100-40gb"):
         main([str(path), "--device", "tpu"])
 
 

@@ -39,23 +39,23 @@ def test_other_benchmarks_are_left_out(results, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "validation.jsonl", "summary.json"])
-@pytest.mark.parametrize("damage, told", [(None, "no such file"), ('{"step": 1, "rew', "cannot be read"), ("[1]\n", "")])
-def test_a_run_file_that_is_missing_or_damaged_is_named(results, tmp_path, file, damage, told):
+@pytest.mark.parametrize("damage, message", [(None, "no such file"), ('{"step": 1, "rew', "cannot be read"), ("[1]\n", "")])
+def test_a_run_file_that_is_missing_or_damaged_is_named(results, tmp_path, file, damage, message):
     settings = results()
     path = tmp_path / "runs" / SFPO1 / file
     path.unlink() if damage is None else path.write_text(damage)
     with pytest.raises(ReportError) as error:
         collect(settings, tmp_path)
-    assert str(path) in str(error.value) and told in str(error.value)
+    assert str(path) in str(error.value) and message in str(error.value)
 
 
 @pytest.mark.parametrize("folder", [f"evaluations/{SFPO1}", "evaluations/tiny/tiny-qwen2/base"])
-@pytest.mark.parametrize("damage, told", [(None, "no such file"), (b"PAR1 and no more", "cannot be read")])
-def test_scores_that_are_missing_or_damaged_are_named(results, tmp_path, folder, damage, told):
+@pytest.mark.parametrize("damage, message", [(None, "no such file"), (b"PAR1 and no more", "cannot be read")])
+def test_scores_that_are_missing_or_damaged_are_named(results, tmp_path, folder, damage, message):
     settings = results()
     path = tmp_path / folder / "scores.parquet"
     path.unlink() if damage is None else path.write_bytes(damage)
-    with pytest.raises(ReportError, match=told) as error:
+    with pytest.raises(ReportError, match=message) as error:
         collect(settings, tmp_path)
     assert str(path) in str(error.value)
 
@@ -66,7 +66,7 @@ def rewrite_scores(root, change):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (lambda f: f[f["benchmark"] != "sums"], "no scores for sums"),
         (
@@ -79,10 +79,10 @@ def rewrite_scores(root, change):
         (lambda f: f.astype({"correct": object}).where(f["sample"] > 0, None), "must be boolean"),
     ],
 )
-def test_incomplete_scores_are_refused(results, tmp_path, change, told):
+def test_incomplete_scores_are_refused(results, tmp_path, change, message):
     settings = results()
     rewrite_scores(tmp_path, change)
-    with pytest.raises(ReportError, match=told):
+    with pytest.raises(ReportError, match=message):
         collect(settings, tmp_path)
 
 
@@ -93,7 +93,7 @@ def edit_metrics(root, change):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (lambda lines: [], "metrics.jsonl: the file is empty"),
         (
@@ -104,10 +104,10 @@ def edit_metrics(root, change):
         (lambda lines: [*lines[:3], {**lines[3], "entropy": None}, *lines[4:]], "line 4 has no value"),
     ],
 )
-def test_metrics_that_cannot_be_drawn_are_refused(results, tmp_path, change, told):
+def test_metrics_that_cannot_be_drawn_are_refused(results, tmp_path, change, message):
     settings = results()
     edit_metrics(tmp_path, change)
-    with pytest.raises(ReportError, match=told):
+    with pytest.raises(ReportError, match=message):
         collect(settings, tmp_path)
 
 

@@ -54,16 +54,16 @@ def test_one_seed_gives_a_plan_for_several_assumed_standard_deviations(results, 
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ([TABLE1.replace("table1", "figure2")], "not an accuracy table with at least two arms"),
         (["results/none/settings.json"], "no such settings file"),
     ],
 )
-def test_unusable_settings_files_are_named(results, tmp_path, monkeypatch, arguments, told):
+def test_unusable_settings_files_are_named(results, tmp_path, monkeypatch, arguments, message):
     results()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=told):
+    with pytest.raises(SystemExit, match=message):
         power.main(arguments)
 
 

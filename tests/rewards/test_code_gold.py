@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from sfpo.rewards.code_gold import COMPRESSED_FROM, check_tests, compressed, inflate, right_results, right_text
+from sfpo.rewards.code_gold import COMPRESSED_FROM, check_tests, compressed, inflate, output_matches, results_match
 from sfpo.rewards.code_tests import CodeGrader
 from sfpo.rewards.math_answer import Grade
 
@@ -56,8 +56,8 @@ def grade(grader, program, **gold) -> Grade:
     ],
 )
 def test_printed_texts(printed, right, same):
-    assert right_text(printed.encode(), [right], 1e-6) is same
-    assert right_text(printed.encode(), ["something else", right], 1e-6) is same
+    assert output_matches(printed.encode(), [right], 1e-6) is same
+    assert output_matches(printed.encode(), ["something else", right], 1e-6) is same
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_printed_texts(printed, right, same):
     ],
 )
 def test_floats_of_results_are_held_to_the_tolerance(result, right, same):
-    assert right_results(json.dumps([result]).encode(), [[right]], 1e-5) is same
+    assert results_match(json.dumps([result]).encode(), [[right]], 1e-5) is same
 
 
 def test_any_of_several_right_outputs(grader):
@@ -182,7 +182,7 @@ def test_a_check_is_not_to_be_deceived(grader, program, check):
         ("def f(x, y): return bytearray(2**40)", CHECK),
     ],
 )
-def test_a_check_that_takes_too_long_is_given_up(grader, program, check):
+def test_checking_code_that_takes_too_long_times_out(grader, program, check):
     assert grade(grader, program, function="f", check=check) == Grade(False, True, True)
 
 
@@ -196,7 +196,7 @@ def test_the_preamble_is_there_for_both(grader):
     check = "assert f(1.5) == double(1)"
     gold = {"function": "f", "check": check, "preamble": preamble}
     assert grade(grader, "def f(x): return double(floor(x))", **gold).correct
-    assert grade(grader, "    return double(floor(x))", **gold).correct  # goes on inside it
+    assert grade(grader, "    return double(floor(x))", **gold).correct  # continues the preamble's last function
     assert not grade(grader, "x = 1", **gold).correct  # the stub is not the answer
 
 
@@ -208,21 +208,24 @@ def test_the_preamble_is_there_for_both(grader):
     [
         ({"function": "f", "check": CHECK, "cases": CASES}, "with `function` and `check`"),
         ({"check": CHECK}, "must be a name"),
-        ({"function": "f", "check": " "}, "`check` must be code"),
-        ({"function": "f", "check": 7}, "`check` must be code"),
+        ({"function": "f", "check": " "}, "`check` must be a non-blank string"),
+        ({"function": "f", "check": 7}, "`check` must be a non-blank string"),
         (
             {"function": "f", "cases": CASES, "time_limit_seconds": 0},
-            "`time_limit_seconds` = 0: it must be a number above 0, 60",
+            "`time_limit_seconds` = 0: it must be a number above 0 and at most 60",
         ),
         ({"function": "f", "cases": CASES, "time_limit_seconds": 1e9}, "`time_limit_seconds` = 1000000000.0"),
         ({"function": "f", "cases": CASES, "time_limit_seconds": "2"}, "`time_limit_seconds` = '2'"),
         ({"function": "f", "cases": CASES, "tolerance": True}, "`tolerance` = True"),
-        ({"function": "f", "cases": CASES, "preamble": 3}, "`preamble` must be code"),
+        ({"function": "f", "cases": CASES, "preamble": 3}, "`preamble` must be a string"),
         ({"function": "f", "cases": CASES, "limit": 3}, "a key 'limit'"),
-        ({"function": "f", "cases": [{"arguments": [1], "results": []}]}, "`results` must be a list of what is right"),
+        (
+            {"function": "f", "cases": [{"arguments": [1], "results": []}]},
+            "`results` must be a non-empty list of correct outputs",
+        ),
         ({"function": "f", "cases": [{"arguments": [1], "results": [None, 1]}]}, "every `result` is null"),
-        ({"cases": [{"stdin": "1", "stdouts": ["1", 2]}]}, "`stdout` must be a text"),
-        ({"cases": [{"stdin": "1", "stdout": "1", "stdouts": ["1"]}]}, "must hold `stdin`"),
+        ({"cases": [{"stdin": "1", "stdouts": ["1", 2]}]}, "`stdout` must be a string"),
+        ({"cases": [{"stdin": "1", "stdout": "1", "stdouts": ["1"]}]}, "must have only `stdin`"),
     ],
 )
 def test_a_faulty_gold_is_refused(gold, fault):

@@ -278,7 +278,7 @@ def test_an_attack_does_not_pass_and_is_answered_in_time(grader, program):
 @pytest.mark.parametrize(
     "name", ["sleeps", "hangs", "hangs, deaf to signals", "hangs in C", "eats memory", "eats memory in bits"]
 )
-def test_what_takes_too_much_is_given_up_counted_and_logged(grader, name, caplog):
+def test_a_program_that_exceeds_a_limit_is_counted_and_logged(grader, name, caplog):
     with caplog.at_level(logging.WARNING, logger="sfpo.rewards"):
         grades = grader.grade_all([fenced(ATTACKS[name]), fenced(ADD)], [SUM, SUM])
     assert grades == [GIVEN_UP, RIGHT]
@@ -465,7 +465,7 @@ def test_output_is_cut_off(grader):
     stops = f"{READ_AND_ADD}while True: print('x' * 10**5)"
     assert (
         verdict(grader, stops, SUM_OF_LINE) == WRONG
-    )  # not given up: the limit on its output ends it, not the one on its time
+    )  # not timed out: the limit of its output ends it, not the one of its time
 
 
 def test_a_step_of_equal_programs_runs_each_once(grader):
@@ -486,17 +486,17 @@ def test_a_step_of_equal_programs_runs_each_once(grader):
         ("7", "a list `cases`"),
         ("[]", "a list `cases`"),
         ("{}", "a list `cases`"),
-        ('{"cases": []}', "a list `cases`"),
-        ('{"cases": [{"stdin": "", "stdout": "1"}], "limit": 3}', "a list `cases`"),
+        ('{"cases": []}', "a non-empty list `cases`"),
+        ('{"cases": [{"stdin": "", "stdout": "1"}], "limit": 3}', "a key 'limit'"),
         ('{"function": "f(x)", "cases": [{"arguments": [], "result": 1}]}', "must be a name"),
         ('{"function": 7, "cases": [{"arguments": [], "result": 1}]}', "must be a name"),
-        ('{"function": "f", "cases": [7]}', "case 0 must hold `arguments`"),
-        ('{"function": "f", "cases": [{"arguments": 3, "result": 1}]}', "case 0 must hold `arguments`"),
-        ('{"function": "f", "cases": [{"arguments": [3]}]}', "case 0 must hold `arguments`"),
-        ('{"function": "f", "cases": [{"stdin": "3", "stdout": "1"}]}', "case 0 must hold `arguments`"),
-        ('{"cases": [{"stdin": "3", "stdout": "1"}, {"stdin": "3"}]}', "case 1 must hold `stdin`"),
-        ('{"cases": [{"stdin": "3", "stdout": " \\n"}]}', "not blank"),  # a program that does nothing would pass
-        ('{"cases": [{"stdin": "3", "stdout": 7}]}', "must be a text"),
+        ('{"function": "f", "cases": [7]}', "case 0 must have only `arguments`"),
+        ('{"function": "f", "cases": [{"arguments": 3, "result": 1}]}', "case 0 must have only `arguments`"),
+        ('{"function": "f", "cases": [{"arguments": [3]}]}', "case 0 must have only `arguments`"),
+        ('{"function": "f", "cases": [{"stdin": "3", "stdout": "1"}]}', "case 0 must have only `arguments`"),
+        ('{"cases": [{"stdin": "3", "stdout": "1"}, {"stdin": "3"}]}', "case 1 must have only `stdin`"),
+        ('{"cases": [{"stdin": "3", "stdout": " \\n"}]}', "non-blank"),  # a program that does nothing would pass
+        ('{"cases": [{"stdin": "3", "stdout": 7}]}', "must be a string"),
         ('{"function": "f", "cases": [{"arguments": [3], "result": null}]}', "every `result` is null"),
     ],
 )
@@ -508,7 +508,7 @@ def test_a_faulty_gold_is_refused(grader, text, fault):
 
 
 def test_one_gold_is_one_text(grader):
-    with pytest.raises(ValueError, match="2 golds"):
+    with pytest.raises(ValueError, match=r"one gold .* 2$"):
         grader.grade_all([fenced(ADD)], [(SUM, SUM)])
 
 
@@ -580,7 +580,7 @@ def test_without_isolation_the_grader_refuses_and_names_the_remedy(setting, reas
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
-    assert message.startswith("RuntimeError: programs cannot be graded here") and reason in message
+    assert message.startswith("RuntimeError: programs cannot be graded on this machine") and reason in message
     assert "user.max_user_namespaces" in message
 
 

@@ -76,12 +76,12 @@ def test_pieces_hold_what_sets_would(left, right):
     line = Line(1e-15)
     for value in (step / 2 for step in range(-1, 21)):
         assert holds(line.merged(left), value) == holds(left, value)
-        assert holds(line.outside(left), value) == (not holds(left, value))
-        assert holds(line.both(left, right), value) == (holds(left, value) and holds(right, value))
+        assert holds(line.complement(left), value) == (not holds(left, value))
+        assert holds(line.intersect(left, right), value) == (holds(left, value) and holds(right, value))
 
 
 @given(intervals)
 def test_merged_pieces_do_not_touch(found):
     line = Line(1e-15)
     merged = line.merged(found)
-    assert not any(line.joined(*pair) for pair in pairwise(merged))
+    assert not any(line.connected(*pair) for pair in pairwise(merged))

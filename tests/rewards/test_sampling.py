@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfpo.rewards.expression import GaveUp, parse
+from sfpo.rewards.expression import BudgetExceeded, parse
 from sfpo.rewards.sampling import equal_formulas, points, proportional, whole_points
 from sfpo.rewards.values import Evaluator, budget, constant, rational
 
@@ -89,7 +89,7 @@ def test_work_is_counted_and_bounded():
     with budget(10):
         evaluator = Evaluator(complex_values=False)
         assert [evaluator.value(tree, {"x": 1}), evaluator.value(tree, {"x": 2})] == [4, 8]
-        with pytest.raises(GaveUp):
+        with pytest.raises(BudgetExceeded):
             Evaluator(complex_values=False).value(tree, {"x": 3})
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfpo.rewards.spelling import latex_of_plain, plain_unicode, without_looks
-from sfpo.rewards.words import folded, in_words, same_words, scrambled
+from sfpo.rewards.spelling import latex_from_plain, plain_unicode, without_formatting
+from sfpo.rewards.words import in_words, lowercased, rearranged, same_words
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_digits_of_every_script_are_digits(number):
 
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_spelling(text):
-    for step in (plain_unicode, without_looks, latex_of_plain):
+    for step in (plain_unicode, without_formatting, latex_from_plain):
         assert isinstance(step(text), str)
     assert not any(unicodedata.category(one) == "Cf" for one in plain_unicode(text))
 
@@ -70,7 +70,7 @@ def test_no_text_breaks_the_spelling(text):
     ],
 )
 def test_looks(latex, plain):
-    assert without_looks(latex) == plain
+    assert without_formatting(latex) == plain
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_looks(latex, plain):
     ],
 )
 def test_plain_text(text, latex):
-    assert latex_of_plain(text) == latex
+    assert latex_from_plain(text) == latex
 
 
 def test_letters_that_could_be_a_word_are_words():
@@ -108,8 +108,8 @@ def test_words_are_compared_as_words():
     assert same_words("MR=SRMC", "SRMC=MR")
     assert not same_words("no", "on")
     assert not same_words("red, blue", "blue, red")
-    assert scrambled(r"n \cdot o", "on") and not scrambled("n+o", "on")
+    assert rearranged(r"n \cdot o", "on") and not rearranged("n+o", "on")
 
 
 def test_case_is_nothing_in_words_and_something_in_formulas():
-    assert (folded("Yes"), folded("EVELYN"), folded("mgA"), folded("CO")) == ("yes", "evelyn", "mgA", "CO")
+    assert (lowercased("Yes"), lowercased("EVELYN"), lowercased("mgA"), lowercased("CO")) == ("yes", "evelyn", "mgA", "CO")

@@ -106,7 +106,7 @@ def test_completions_end_with_the_stop_token_or_are_truncated(engine, policy, li
 
 def test_a_checkpoint_without_a_stop_token_is_refused(tmp_path):
     (tmp_path / "generation_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="names no eos_token_id"):
+    with pytest.raises(ValueError, match="has no eos_token_id"):
         stop_token_ids(tmp_path)
 
 

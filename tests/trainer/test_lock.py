@@ -26,7 +26,7 @@ def holder(tmp_path):
 
 
 def test_the_second_process_stops_and_names_the_first(holder, tmp_path):
-    with pytest.raises(RunLocked, match=rf"process {holder.pid} on .* trains this run already"), run_lock(tmp_path):
+    with pytest.raises(RunLocked, match=rf"process {holder.pid} on .* is already training this run"), run_lock(tmp_path):
         pass
 
 

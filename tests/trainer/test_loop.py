@@ -28,7 +28,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     process.wait()
     assert not (killed / "summary.json").exists()
     finish(start(killed, settings), killed)
-    assert "continuing after step 2" in (killed / "log.txt").read_text()
+    assert "resuming after step 2" in (killed / "log.txt").read_text()
 
     assert untimed(whole) == untimed(killed)
     for name in ("completions", "validation_completions"):
@@ -74,11 +74,11 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=300) == 75
     log = (stopped / "log.txt").read_text()
-    assert f"process {process.pid} on " in log and "trains this run already" in log
+    assert f"process {process.pid} on " in log and "is already training this run" in log
     step = int(re.search(r"SIGTERM: saved after step (\d)", log)[1])
     assert 2 <= step < 6
     finish(start(stopped, settings), stopped)
-    assert f"continuing after step {step}" in (stopped / "log.txt").read_text()
+    assert f"resuming after step {step}" in (stopped / "log.txt").read_text()
     assert untimed(whole) == untimed(stopped)
     one, other = (load_file(folder / "last/model.safetensors") for folder in (whole, stopped))
     assert all(one[key].equal(other[key]) for key in one)
@@ -97,7 +97,7 @@ def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at
         "execution__log_completions": 0,
     }
     finish(start(grown, changed(settings, recipe__train__steps=7, **computed)), grown)
-    assert "continuing after step 5" in (grown / "log.txt").read_text()
+    assert "resuming after step 5" in (grown / "log.txt").read_text()
     assert untimed(whole) == untimed(grown) and untimed(whole, "validation") == untimed(grown, "validation")
     for name in ("last", "best", "exports/step_3", "exports/step_6"):
         one, other = (load_file(folder / name / "model.safetensors") for folder in (whole, grown))
@@ -118,7 +118,7 @@ def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at
     assert start(grown, changed(settings, recipe__train__steps=6)).wait(timeout=300) == 1
     assert "train.steps = 6" in (grown / "log.txt").read_text()
     finish(start(grown, changed(settings, recipe__train__steps=7)), grown)  # nothing to do: its files are linked again
-    assert "had finished with these settings" in (grown / "log.txt").read_text()
+    assert "had already finished with these settings" in (grown / "log.txt").read_text()
 
 
 def test_adapters_reach_the_engine_merged(settings, tmp_path):
@@ -185,7 +185,7 @@ def test_a_step_whose_graders_were_stopped_too_is_not_saved(settings, tmp_path):
     command = [sys.executable, "-c", LOSES_A_GRADER, str(tmp_path / "settings.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
     assert done.returncode == 75, done.stderr
-    assert "step 1 is not saved, since the grader gave up on answers in it" in done.stderr
+    assert "step 1 is not saved, because the grader did not finish all of its answers" in done.stderr
     assert not list(tmp_path.glob("state/*/step_*"))
 
 
@@ -213,7 +213,7 @@ def test_an_engine_that_fails_in_validation_is_replaced(settings, tmp_path):
     command = [sys.executable, "-c", FAILS_IN_VALIDATION, str(tmp_path / "settings.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "validation after step 0: the device fell off the bus; once more, with a fresh engine" in done.stderr
+    assert "validation after step 0: the device fell off the bus; restarting the engine to try again" in done.stderr
     assert json.loads((tmp_path / "summary.json").read_text())["engine_restarts"] == 1
     assert [line["step"] for line in untimed(tmp_path, "validation")] == [0, 1]
 
@@ -223,7 +223,7 @@ def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_p
     process = start(tmp_path, changed(settings, recipe__train__optimizer__learning_rate=1e38))
     assert process.wait(timeout=300) == 1
     log = (tmp_path / "log.txt").read_text()
-    assert "NonFiniteUpdates" in log and "the batch is in" in log, log[-2000:]
+    assert "NonFiniteUpdates" in log and "the batch was saved to" in log, log[-2000:]
     batch = json.loads(next(tmp_path.glob("state/*/poisoned_batch.json")).read_text())
     assert len(batch["completion_ids"]) == 16
 

@@ -70,7 +70,7 @@ def test_another_recipe_begins_beside_the_state_of_the_first_and_names_it(run, c
     before = {path: path.read_bytes() for path in run.store.state.rglob("*") if path.is_file()}
     other = run.of(recipe__train__optimizer__learning_rate=1e-3)
     assert other.progress.step == 0 and other.store.state != run.store.state
-    assert f"{run.store.state} is of other settings and kept: train.optimizer.learning_rate: 3e-05 -> 0.001" in caplog.text
+    assert f"settings changed: {run.store.state} was set aside (train.optimizer.learning_rate: 3e-05 -> 0.001" in caplog.text
     other.go(1, save=True)
     assert {path: path.read_bytes() for path in run.store.state.rglob("*") if path.is_file()} == before
     assert run.of().progress.step == 2  # back to the first recipe: its state is there
@@ -100,7 +100,7 @@ def test_other_input_files_are_another_run_though_the_settings_are_the_same(run,
 def test_steps_can_be_added_and_not_taken_away(run):
     run.go(8, save=True)
     assert run.of(recipe__train__steps=12).progress.step == 8
-    with pytest.raises(ConfigError, match=r"train\.steps = 6: .*step_000008 is of step 8; steps can be added, not taken away"):
+    with pytest.raises(ConfigError, match=r"train\.steps = 6: .*step_000008 already has step 8; steps can only be increased"):
         run.of(recipe__train__steps=6)
 
 

@@ -6,7 +6,7 @@ import torch
 from sfpo.config import Engine, Sampler, Sampling
 from sfpo.rollouts import make_engine
 from sfpo.trainer.policy import Policy
-from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, prove_sampler, require_gap
+from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, check_sampler, require_gap
 
 FLOAT = Sampler(library="transformers", dtype="float32")
 
@@ -24,7 +24,7 @@ def plain_engine(checkpoint, limits):
 
 def test_an_engine_that_takes_the_weights_passes_and_all_is_as_it_was(policy, plain_engine):
     before, most = {name: weight.clone() for name, weight in policy.weights()}, plain_engine.max_completion_tokens
-    found = prove_sampler(policy, plain_engine, FLOAT, seed=0)
+    found = check_sampler(policy, plain_engine, FLOAT, seed=0)
     assert found["gap_mean"] < 1e-4 and found["moved_by"] > 0.1 and plain_engine.max_completion_tokens == most
     held = plain_engine._model.state_dict()
     for name, weight in policy.weights():
@@ -34,9 +34,9 @@ def test_an_engine_that_takes_the_weights_passes_and_all_is_as_it_was(policy, pl
 def test_an_engine_whose_weights_stay_stale_is_refused(policy, plain_engine, monkeypatch):
     monkeypatch.setattr(plain_engine, "load_weights", lambda weights: [None for _ in weights])
     with pytest.raises(
-        SamplerGapTooLarge, match=r"before the first step, with weights moved: log-probs .*train.max_sampler_gap"
+        SamplerGapTooLarge, match=r"before the first step, with perturbed weights: log-probs .*train.max_sampler_gap"
     ):
-        prove_sampler(policy, plain_engine, FLOAT, seed=0)
+        check_sampler(policy, plain_engine, FLOAT, seed=0)
 
 
 def test_the_limit_is_that_of_rounding_unless_the_recipe_has_one(params):
@@ -49,9 +49,9 @@ def test_the_limit_is_that_of_rounding_unless_the_recipe_has_one(params):
 
 
 def test_a_gap_is_the_mean_over_tokens():
-    # |-1 - -1.1| = 0.1 and |-2 - -2.3| = 0.3: 0.2 in the mean.
+    # |-1 - -1.1| = 0.1 and |-2 - -2.3| = 0.3: 0.2 on average.
     ours, theirs = torch.tensor([-1.0, -2.0]), torch.tensor([-1.1, -2.3])
     assert require_gap(ours, theirs, 0.21, "step 1").mean == pytest.approx(0.2)
     assert require_gap(ours, theirs, None, "step 1").max == pytest.approx(0.3)
-    with pytest.raises(SamplerGapTooLarge, match=r"step 1: .* differ by 0.2 nats a token in the mean, 0.3 at most"):
+    with pytest.raises(SamplerGapTooLarge, match=r"step 1: .* differ by 0.2 nats per token on average, at most 0.3"):
         require_gap(ours, theirs, 0.19, "step 1")

@@ -123,4 +123,4 @@ def test_engines_that_ranks_do_not_fill_are_refused(settings, tmp_path):
     process = start(tmp_path, changed(settings, execution__engine__tensor_parallel=2, execution__resources__processes=2))
     assert process.wait(timeout=300) == 1
     log = (tmp_path / "log.txt").read_text()
-    assert "engine.tensor_parallel = 2: must divide the number of processes, which is 1" in log
+    assert "engine.tensor_parallel = 2: must divide the number of processes (1)" in log

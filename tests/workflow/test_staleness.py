@@ -135,11 +135,11 @@ def test_another_recipe_leaves_what_was_computed_and_going_back_costs_no_trainin
     change_alpha(clone, 0.3)
     run(clone, "snakemake", "--cores", "1", "--", f"{SFPO}/summary.json")
     assert (clone / SFPO / "last/model.safetensors").read_bytes() != first
-    assert "is of other settings and kept: rule.settings.alpha: 0.8 -> 0.3" in log_of(clone)
+    assert "was set aside (rule.settings.alpha: 0.8 -> 0.3" in log_of(clone)
     assert len(list((clone / SFPO / "state").iterdir())) == 2
     change_alpha(clone, 0.8)
     run(clone, "snakemake", "--cores", "1", "--", f"{SFPO}/summary.json")
-    assert "had finished with these settings" in log_of(clone)
+    assert "had already finished with these settings" in log_of(clone)
     assert (clone / SFPO / "last/model.safetensors").read_bytes() == first
     listed = run(clone, "python", "-m", "sfpo.clean")
     assert re.search(rf"{SFPO}/state/\w+: another recipe, \d+\.\d MiB", listed) and "1 folders that no suite uses" in listed
@@ -175,5 +175,5 @@ def test_training_that_outlives_its_workflow_is_waited_for_and_not_done_again(cl
     assert "--unlock" in run(clone, "snakemake", "--cores", "1", "--", f"{SFPO}/summary.json", ok=False)
     run(clone, "snakemake", "--unlock")
     run(clone, "snakemake", "--cores", "1", "--", f"{SFPO}/summary.json")
-    assert "had finished with these settings" in log_of(clone) or "continuing after step" in log_of(clone)
+    assert "had already finished with these settings" in log_of(clone) or "resuming after step" in log_of(clone)
     assert record_of(SFPO, clone)["steps"] == 8
