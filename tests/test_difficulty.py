@@ -127,5 +127,5 @@ def test_prompts_over_the_limit_are_listed_and_not_kept(settings, data, tmp_path
 
 @pytest.mark.parametrize("correct", [[3, 2], [1, 5]])
 def test_impossible_bounds_are_refused(correct):
-    with pytest.raises(ValueError, match="correct .*: must be increasing, and at most samples 4"):
+    with pytest.raises(ValueError, match=r"correct .*: must be increasing, and at most samples 4"):
         Difficulty(samples=4, correct=correct)
