@@ -37,6 +37,8 @@ from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
 
+TESTED = "0.32.0"
+"""Release of vLLM that the tests run with; tests/test_internals.py names the internals of it that are used here."""
 APART = "_sfpo_set_apart"
 BATCHED_TOKENS = 8192
 """Tokens of one forward pass of the engine, at most; on a CPU a prompt is never cut, so that a whole context must fit."""

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from sfpo.transformers_internals import AttentionMaskInterface, sdpa_mask
 
 ATTENTION = "packed_groups"
 """Name under which transformers finds ``packed_attention`` and its mask."""

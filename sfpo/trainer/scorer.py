@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from sfpo.algorithms.logprobs import token_logprobs, token_logprobs_through
 from sfpo.ranks import Ranks
 from sfpo.trainer.attention import packed
 from sfpo.trainer.packing import MicroBatch
+from sfpo.transformers_internals import GradientCheckpointingLayer
 
 
 @dataclass(frozen=True)
