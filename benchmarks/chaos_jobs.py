@@ -214,11 +214,16 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def untimed(path: Path) -> list[str]:
-    """Its records without what may differ between equal runs: seconds, memory, and the commit among the versions."""
-    text = path.read_text()
-    records = [json.loads(one) for one in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    """Its records without what may differ between equal runs: seconds and memory at any depth, and the versions, which name the
+    commit."""
     left_out = ("seconds", "peak_memory_mb", "versions")
-    return [json.dumps({key: value for key, value in record.items() if key not in left_out}) for record in records]
+
+    def kept(record: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in record.items() if key not in left_out}
+
+    text = path.read_text()
+    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
+    return [json.dumps(json.loads(line, object_hook=kept)) for line in lines]
 
 
 # ---------------------------------------------------------------------------------------------- the laboratory
