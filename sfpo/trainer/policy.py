@@ -71,6 +71,8 @@ class Policy:
         if execution.offload_to_host and ranks.mesh is None:
             raise ValueError("execution.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
         self.device = torch.device("cuda" if self.on_gpu() else "cpu")
+        # It plans anew for each shape, and no two micro-batches have the same; torch prefers it on a Hopper GPU and newer ones.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.ranks = ranks
         try:
             self.model = AutoModelForCausalLM.from_pretrained(
