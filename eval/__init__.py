@@ -1,1 +1,1 @@
-"""Scoring of checkpoints on the benchmarks, and the report made of the scores."""
+"""Evaluation of checkpoints on the benchmarks, and the report of the results."""

@@ -1,4 +1,4 @@
-"""lm-eval's model interface over the rollout engine: the engine that samples in training also samples here."""
+"""lm-eval's model interface on the rollout engine, so that evaluation samples with the same engine as training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class EngineLM(LM):
-    """Answers generate_until requests, the only kind that the benchmarks make.
+    """Implements generate_until, the only request type of the benchmarks.
 
     The context of a request is the text of the user turn (``apply_chat_template=False`` in lm-eval,
-    ``sfpo.data.prompts.user_turn`` in the task): the chat template is applied here, by the function that renders training
+    ``sfpo.data.prompts.user_turn`` in the task). The chat template is applied here, by the function that renders training
     prompts.
 
-    The seed of a completion depends on (seed, task, problem, repeat) only, so repeats differ, and do not depend on order or
-    batch.
+    The seed of a completion depends only on (seed, task, problem, repeat): repeats differ from each other, and the order and
+    batching of requests make no difference.
     """
 
     def __init__(self, engine: RolloutEngine, seed: int) -> None:
@@ -40,7 +40,7 @@ class EngineLM(LM):
         return self._engine.tokenizer.name_or_path.replace("/", "__")
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts in the order of ``requests``; lm-eval repeats a request object for each of its k completions.
+        """Completion texts in the order of ``requests``; lm-eval lists the same request object k times for k completions.
 
         A prompt longer than max_prompt_tokens gets an empty text, and its problem is listed in ``prompts_too_long``.
         """
@@ -77,7 +77,7 @@ class EngineLM(LM):
         return texts
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        raise TypeError("the benchmarks here are generate_until tasks; EngineLM does not score given texts")
+        raise TypeError("EngineLM supports only generate_until tasks, not loglikelihood requests")
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        raise TypeError("the benchmarks here are generate_until tasks; EngineLM does not score given texts")
+        raise TypeError("EngineLM supports only generate_until tasks, not loglikelihood requests")

@@ -1,9 +1,10 @@
-"""Score the checkpoints of one run on all benchmarks of its suite with lm-eval, one after another in one engine.
+"""Evaluate the checkpoints of one run on all benchmarks of its suite with lm-eval, sequentially in one engine.
 
-``python -m eval.evaluate_checkpoints evaluations/.../settings.json`` writes beside the settings file: scores.parquet (one row
-for each completion: checkpoint, benchmark, problem_id, sample, correct), samples.jsonl (the texts), and results.json (avg@k and
-pass@k), last. What a checkpoint scored is kept in state/, so that a killed evaluation continues with the next, and settings
-that were scored before are not scored again. Where several processes hold an engine together, torchrun starts them.
+``python -m eval.evaluate_checkpoints evaluations/.../settings.json`` writes three files next to the settings file:
+scores.parquet (one row per completion: checkpoint, benchmark, problem_id, sample, correct), samples.jsonl (the texts), and,
+when all else is done, results.json (avg@k and pass@k). The scores of each finished checkpoint are also kept in state/: an
+interrupted evaluation resumes with the next checkpoint, and going back to earlier settings reuses their scores. If the engine
+uses tensor parallelism, start the command with torchrun.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ log = logging.getLogger(__name__)
 
 TASKS = Path(__file__).parent / "tasks"
 STATE = "state"
-"""Folder of the checkpoints that have been scored, by settings; no rule declares it, so it stays whatever becomes of the
-job."""
+"""Folder with the scores of finished checkpoints, per settings. It is not a declared output of any rule, since Snakemake
+deletes those of a failed job."""
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", type=Path, help="settings.json of the evaluation")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)")
-    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
+    parser.add_argument("--identity", help="fail unless the settings have this hash (passed by the workflow)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
+    # vLLM fixes this process's number of threads when it is imported, so the variable must be set before.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from sfpo.preflight import require_fit
     from sfpo.settings import EvaluationSettings, load_settings
@@ -49,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate(settings: EvaluationSettings, folder: Path) -> None:
-    """Run the benchmarks on every one of ``settings.checkpoints`` and write the three files to ``folder``.
+    """Evaluate each of ``settings.checkpoints`` on all benchmarks and write the three files to ``folder``.
 
     Raises:
-        FileNotFoundError, ValueError: a checkpoint is unfinished or damaged.
+        FileNotFoundError, ValueError: a checkpoint is incomplete or corrupt.
     """
     from sfpo.manifest import file_sha256, read_manifest, write_json
     from sfpo.provenance import hardware, versions
@@ -61,7 +62,7 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
     from sfpo.settings import settings_hash
 
     ranks = init_distributed()
-    made_by = {"versions": versions(), "hardware": hardware()}  # as it starts: a checkout may change in the meantime
+    made_by = {"versions": versions(), "hardware": hardware()}  # read at the start: the checkout may change during the job
     manifests = {name: read_manifest(Path(path)) for name, path in settings.checkpoints.items()}
     problems = {path: file_sha256(Path(path)) for path in settings.benchmarks.values()}
     engine: RolloutEngine | None = None
@@ -71,8 +72,8 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
         inputs = {**problems, f"{path}/manifest.json": file_sha256(Path(path) / "manifest.json")}
         before = _scored_before(done, inputs)
         if ranks.gather(before is not None)[0]:
-            log.info("%s: scored before; %s", name, done)
-            if before is not None:  # on the first rank, which alone writes
+            log.info("%s: already evaluated, reusing %s", name, done)
+            if before is not None:  # on other ranks it may be None; only the first rank writes the results
                 scored[name] = before
             continue
         started = time.perf_counter()
@@ -91,7 +92,7 @@ def evaluate(settings: EvaluationSettings, folder: Path) -> None:
 
 
 def _scored_before(file: Path, inputs: dict[str, str]) -> dict[str, Any] | None:
-    """What an earlier process found out from the same files; None: nothing."""
+    """The scores that an earlier process computed from the same inputs (path -> sha256); None if there are none."""
     if not file.is_file():
         return None
     found: dict[str, Any] = json.loads(file.read_text())
@@ -99,7 +100,8 @@ def _scored_before(file: Path, inputs: dict[str, str]) -> dict[str, Any] | None:
 
 
 def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[str, float]) -> dict[str, Any]:
-    """All benchmarks on the checkpoint that the engine holds; nothing where lm-eval leaves that to the first process."""
+    """Evaluate the engine's current checkpoint on all benchmarks; empty on ranks other than the first, where lm-eval returns
+    nothing."""
     from lm_eval import simple_evaluate
 
     from eval.engine_lm import EngineLM
@@ -110,9 +112,9 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
     outcome = simple_evaluate(
         model=model,
         tasks=tasks,
-        task_manager=manager,  # without it, lm-eval reads the files of all its own tasks: seconds
+        task_manager=manager,  # without it, lm-eval parses all its built-in tasks, which takes seconds
         limit=settings.evaluate.limit,
-        apply_chat_template=False,  # EngineLM does
+        apply_chat_template=False,  # EngineLM applies it
         bootstrap_iters=0,
         log_samples=True,
     )
@@ -141,12 +143,13 @@ def _score(settings: EvaluationSettings, engine: RolloutEngine, seconds: dict[st
 
 
 def _shown(doc: dict[str, Any]) -> dict[str, Any]:
-    """What samples.jsonl says of a problem: not the tests of a program, which can be megabytes (problems.parquet has them)."""
+    """The fields of a problem that go into samples.jsonl. Unit tests are left out: they can be megabytes, and problems.parquet
+    has them."""
     return {key: value for key, value in doc.items() if not (key == "answer" and doc["grader"] == "code")}
 
 
 def make_tasks(settings: EvaluationSettings) -> tuple[TaskManager, list[Task]]:
-    """The benchmarks' tasks, with the suite's number of samples and sampling in place of the files'."""
+    """The lm-eval tasks of the benchmarks; the suite's number of samples and sampling parameters override the task files'."""
     from lm_eval.tasks import TaskManager
 
     metadata = {"problems": settings.benchmarks, "graders": settings.graders}

@@ -1,10 +1,11 @@
-"""How many seeds, samples and hours find a gain: ``python -m eval.power results/<suite>/items/table1/settings.json --gain 2``,
-in the project's folder.
+"""Power analysis: how many training seeds, samples and hours are needed to detect a gain of a given size.
 
-Reads a finished suite and says, for each arm against the first, where the uncertainty of its average gain comes from, and with
-how many seeds and how many samples of each benchmark (``evaluate.samples_of``) a true gain of so many points is found with 80%
-power. Every number of seeds is a range, since few seeds say little of their own spread. Hours are those of the suite's runs and
-evaluations of both arms, added up. A suite of one seed shows no spread over seeds: ``--seed-sd`` assumes one.
+Run in the project's folder: ``python -m eval.power results/<suite>/items/table1/settings.json --gain 2``. It reads a finished
+suite. For each arm compared with the first, it prints the sources of the uncertainty of the average gain, and the number of
+seeds and of samples per benchmark (``evaluate.samples_of``) with which a true gain of that many points is detected with 80%
+power. The number of seeds is given as a range, because a standard deviation estimated from few seeds is itself uncertain. Hours
+are the total job time of training and evaluating both arms, extrapolated from this suite. A suite with one seed has no
+variance over seeds to estimate; ``--seed-sd`` sets an assumed standard deviation.
 """
 
 from __future__ import annotations
@@ -25,37 +26,37 @@ from sfpo.schema import ConfigError
 from sfpo.settings import ReportSettings, RunId, load_settings
 
 MULTIPLES = (1, 2, 4, 8)
-"""Numbers of completions that are planned for, in those of the suite."""
+"""Numbers of completions to plan for, as multiples of the suite's."""
 ASSUMED = (0.5, 1.0, 2.0)
-"""Spreads over seeds, in points, that are planned for where one seed shows none."""
+"""Standard deviations over seeds, in points, to plan for if the suite has one seed."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Hours of one seed of both arms."""
+    """Hours per training seed, both arms together."""
 
     training: float
     evaluation: float
 
     def hours(self, seeds: int, completions: float) -> float:
-        """Of a whole suite; ``completions``: in those of the suite at hand."""
+        """Total hours; ``completions``: number of evaluated completions as a multiple of the suite's."""
         return seeds * (self.training + completions * self.evaluation)
 
 
 def plan(settings: ReportSettings, gain: float, seed_sd: float | None = None, root: Path = Path(".")) -> str:
-    """The tables, as Markdown.
+    """The power analysis as Markdown: one section per model, data set and arm.
 
     Args:
-        gain: points, on average over benchmarks.
-        seed_sd: standard deviation over seeds of an average gain, in points; None: as the suite shows it.
-        root: folder that holds runs/ and evaluations/.
+        gain: gain to detect, in points, averaged over benchmarks.
+        seed_sd: standard deviation over seeds of the average gain, in points; None: estimated from the suite.
+        root: folder that contains runs/ and evaluations/.
 
     Raises:
-        ReportError: a result is missing or damaged.
-        ValueError: a benchmark has one problem, or one sample of each: they show no variance.
+        ReportError: a result is missing or corrupt.
+        ValueError: a benchmark has only one problem, or one sample per problem, so its variance cannot be estimated.
     """
     collected, (first, *others) = collect(settings, root), settings.arms
-    parts = [f"# What it takes to find a gain of {gain:g} points (80% power, two-sided 5%): suite {settings.suite}"]
+    parts = [f"# Needed to detect a gain of {gain:g} points (80% power, two-sided 5%): suite {settings.suite}"]
     spreads = [seed_sd] if seed_sd is not None else [None] if len(settings.seeds) > 1 else list(ASSUMED)
     for group in groups_of(collected.scores, settings):
         for arm in others:
@@ -63,7 +64,7 @@ def plan(settings: ReportSettings, gain: float, seed_sd: float | None = None, ro
             title = f"{group.model}, trained on {group.dataset}: {settings.arms[arm]} - {settings.arms[first]}"
             for spread in spreads:
                 found = arm_components(group, arm, first, settings, None if spread is None else (spread / 100) ** 2)
-                assumed = "" if spread is None else f", seeds assumed to differ by {spread:g} points"
+                assumed = "" if spread is None else f", assumed standard deviation over seeds {spread:g} points"
                 parts += [f"## {title}{assumed}", *_of_one(found, settings, gain, cost)]
     return "\n\n".join(parts) + "\n"
 
@@ -73,8 +74,8 @@ def _of_one(found: Components, settings: ReportSettings, gain: float, cost: Cost
     ends = " to ".join(f"{100 * np.sqrt(end):.2f}" for end in (found.seed_low, found.seed_high))
     sources = ", ".join(f"{source} {100 * errors[source]:.2f}" for source in SOURCES)
     yield (
-        f"Standard errors of the average gain by source, points, with {found.seeds} seeds: {sources}. Spread over seeds: "
-        f"{100 * np.sqrt(found.seed):.2f} points ({ends})."
+        f"Standard errors of the average gain by source, points, with {found.seeds} seeds: {sources}. Standard deviation over "
+        f"seeds: {100 * np.sqrt(found.seed):.2f} points ({ends})."
     )
     heads = ["completions", *(f"k: {title}" for title in settings.benchmarks.values()), "seeds", "range", "hours"]
     lines = [heads, [":--", *["--:"] * (len(heads) - 1)]]
@@ -87,20 +88,21 @@ def _of_one(found: Components, settings: ReportSettings, gain: float, cost: Cost
             lines.append([f"{share:.2f} x", *map(str, samples), *needed])
     yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
     yield (
-        "Completions: a seed's, in those of the suite. The first row has the suite's own k; the others spread theirs so that "
-        "the average has the least noise. Range: of the spread over seeds, which holds the truth in 90% of suites."
+        "Completions: per seed, relative to this suite. The first row uses the suite's k; the other rows distribute the "
+        "samples over benchmarks to minimize the sampling variance of the average. Range: from the 90% confidence interval of "
+        "the standard deviation over seeds."
     )
 
 
 def _seeds(found: Components, gain: float, cost: Cost, share: float) -> list[str]:
-    """Seeds needed, their range, and the hours of those needed."""
+    """Number of seeds needed, its range, and the hours for that number."""
     low, own, high = (found.seeds_needed(gain / 100, spread) for spread in (found.seed_low, found.seed, found.seed_high))
     words = [f">{MOST_SEEDS}" if seeds is None else str(seeds) for seeds in (own, low, high)]
     return [words[0], f"{words[1]} to {words[2]}", "-" if own is None else f"{cost.hours(own, share):.2g}"]
 
 
 def _cost(settings: ReportSettings, group: Group, arms: tuple[str, str], root: Path) -> Cost:
-    """Means over seeds of what the suite's runs and evaluations took, of both arms."""
+    """Mean hours of training and of evaluation per seed in this suite, both arms together."""
     training, evaluation = 0.0, 0.0
     for arm in arms:
         for seed in settings.seeds:
@@ -121,9 +123,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval.power", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("settings", type=Path, help="results/<suite>/items/<item>/settings.json of a table of scores")
-    parser.add_argument("--gain", type=float, default=2.0, help="points that are to be found (default: 2)")
-    parser.add_argument("--seed-sd", type=float, help="assume that average gains of seeds differ by so many points")
+    parser.add_argument("settings", type=Path, help="results/<suite>/items/<item>/settings.json of an accuracy table")
+    parser.add_argument("--gain", type=float, default=2.0, help="gain to detect, in points (default: 2)")
+    parser.add_argument("--seed-sd", type=float, help="assumed standard deviation of the average gain over seeds, in points")
     arguments = parser.parse_args(argv)
     if not arguments.gain > 0:
         parser.error(f"--gain {arguments.gain:g}: must be above 0")
@@ -132,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         settings = load_settings(ReportSettings, arguments.settings)
         if not settings.scored or len(settings.arms) < 2:
-            raise ConfigError(f"{arguments.settings}: shows no scores of two arms or more; take a table of scores")
+            raise ConfigError(f"{arguments.settings}: not an accuracy table with at least two arms; pass the settings of one")
         require_current(settings)
         print(plan(settings, arguments.gain, arguments.seed_sd), end="")
     except (ConfigError, ReportError, ValueError) as error:

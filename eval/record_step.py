@@ -1,9 +1,10 @@
-"""One step of several update rules from one trained policy, over the batch's loss: what Figure 1 of the paper sketches.
+"""Record one training step of several arms from the same trained policy, and the loss surface around it (paper, Figure 1).
 
-``python -m eval.record_step evaluations/<suite>/<model>/<dataset>/trajectory-<item>/settings.json`` writes results.json beside
-the settings file. It continues the run from its last checkpoint: ``LEAD_IN_STEPS`` ordinary steps first, since a checkpoint
-holds no moments of AdamW; then the batch of the next step, and on it one step of each arm from the same weights and moments.
-The loss of that batch is evaluated on a grid in the plane of all paths. Rows of the grid that are done are kept in state/.
+``python -m eval.record_step evaluations/<suite>/<model>/<dataset>/trajectory-<item>/settings.json`` writes results.json next to
+the settings file. It continues the run from its exported last checkpoint: first ``LEAD_IN_STEPS`` ordinary steps, because the
+export has no AdamW moments; then it samples the batch of the next step, and each arm takes one step on it from the same weights
+and moments. The loss of that batch is evaluated on a grid in the plane that fits all paths best. Finished rows of the grid are
+kept in state/, so that an interrupted job resumes.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAD_IN_STEPS = 10
-"""At 4 mini-batches and more updates a step, some 40 to 160 steps of AdamW: 4 times the memory of its first moment and more."""
+"""With 4 mini-batches, 40 (GRPO) to 160 (SFPO, K = 3) AdamW steps: at least 4 times the time constant of its first moment."""
 GRID = 25
-"""Points of the grid along each axis."""
+"""Number of grid points along each axis."""
 MARGIN = 0.3
-"""Of the paths' extent, on each side."""
+"""Margin of the grid on each side, as a fraction of the extent of the paths."""
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", type=Path, help="settings.json of the recorded step")
     parser.add_argument("--threads", type=int, default=cores(), help="CPU threads of a process (default: all)")
-    parser.add_argument("--identity", help="refuse the settings unless they are of this identity (the workflow's)")
+    parser.add_argument("--identity", help="fail unless the settings have this hash (passed by the workflow)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
+    # vLLM fixes this process's number of threads when it is imported, so the variable must be set before.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from sfpo.settings import TrajectorySettings, load_settings
 
@@ -52,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def record(settings: TrajectorySettings, folder: Path) -> None:
-    """Take the steps, evaluate the grid, and write results.json to ``folder``.
+    """Take one step per arm, evaluate the loss on the grid, and write results.json to ``folder``.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint is unfinished or damaged, or all paths lie on one line.
+        FileNotFoundError, ValueError: the checkpoint is incomplete or corrupt, or all paths lie on one line.
         NonFiniteUpdates: a step diverges.
     """
     from sfpo.algorithms.trajectory import Plane
@@ -117,7 +118,7 @@ def record(settings: TrajectorySettings, folder: Path) -> None:
 
 
 def lead_in(settings: TrajectorySettings, policy: Policy, ranks: Ranks, step: int) -> TrainBatch:
-    """Ordinary steps of the run up to ``step``, which fill the optimizer's moments, and the batch of that step."""
+    """Train the ``LEAD_IN_STEPS`` before ``step``, to build up AdamW's moments, and return the batch of ``step``."""
     from sfpo.algorithms.advantages import group_advantages
     from sfpo.algorithms.update_rules import make_update_rule
     from sfpo.data.prompts import load_prompts
@@ -145,12 +146,12 @@ def lead_in(settings: TrajectorySettings, policy: Policy, ranks: Ranks, step: in
             if at < step:
                 rule.step(policy, batch)
                 engine.wake(policy.weights())
-                log.info("step %d of the lead-in: mean reward %.3f", at, rewards_of(groups).mean().item())
+                log.info("lead-in step %d: mean reward %.3f", at, rewards_of(groups).mean().item())
     return batch
 
 
 def take_steps(settings: TrajectorySettings, policy: Policy, batch: TrainBatch, step: int) -> dict[str, list[Point]]:
-    """Arm -> its path on this batch, each from the weights and moments that ``policy`` has now."""
+    """Arm -> its path through one step on this batch; every arm starts from the policy's current weights and moments."""
     from sfpo.algorithms.trajectory import put_, record_step
     from sfpo.algorithms.update_rules import make_update_rule
     from sfpo.algorithms.weights import optimizer_snapshot, restore_optimizer_, snapshot
@@ -158,7 +159,7 @@ def take_steps(settings: TrajectorySettings, policy: Policy, batch: TrainBatch, 
     start, moments, paths = snapshot(policy.parameters()), optimizer_snapshot(policy), {}
     for arm, of_arm in settings.arms.items():
         put_(policy.parameters(), start)
-        restore_optimizer_(policy, copy.deepcopy(moments))  # the optimizer keeps the tensors that it is given
+        restore_optimizer_(policy, copy.deepcopy(moments))  # the optimizer updates the tensors that it is given in place
         policy.objective = of_arm.objective
         policy.learning_rate = policy.train.optimizer.learning_rate * of_arm.learning_rate_scale
         policy.set_learning_rate(step)
@@ -169,7 +170,7 @@ def take_steps(settings: TrajectorySettings, policy: Policy, batch: TrainBatch, 
 
 
 def axis(coordinates: Tensor, longest: float) -> list[float]:
-    """Grid points over the range of the coordinates, with a margin of at least a tenth of the longest axis."""
+    """Grid points that cover the coordinates, plus a margin of at least a tenth of ``longest`` (the larger axis's extent)."""
     low, high = coordinates.min().item(), coordinates.max().item()
     margin = max(MARGIN * (high - low), longest / 10)
     return [low - margin + (high - low + 2 * margin) * i / (GRID - 1) for i in range(GRID)]
@@ -178,14 +179,18 @@ def axis(coordinates: Tensor, longest: float) -> list[float]:
 def losses_on_grid(
     policy: Policy, batch: TrainBatch, plane: Plane, known: dict[str, Any], kept: Path, ranks: Ranks
 ) -> list[list[float]]:
-    """The batch's loss at every point of the grid, a row for each y; rows that an earlier process left are taken where it had
-    come to the same points."""
+    """The batch's loss at every grid point: one row per y, one column per x.
+
+    Args:
+        known: the grid's coordinates; rows that an interrupted job saved are reused only if its coordinates were the same.
+        kept: file for finished rows.
+    """
     from sfpo.manifest import strict, write_json
 
     before = json.loads(kept.read_text()) if ranks.first and kept.is_file() else {}
     rows = ranks.gather(before.pop("rows", []) if before.get("known") == strict(known) else [])[0]
     if rows:
-        log.info("%d of %d rows of the grid are done", len(rows), GRID)
+        log.info("resuming: %d of %d grid rows are already computed", len(rows), GRID)
     for y in known["y"][len(rows) :]:
         row = []
         for x in known["x"]:
@@ -198,7 +203,7 @@ def losses_on_grid(
 
 
 def loss_at(policy: Policy, batch: TrainBatch, weights: list[Tensor]) -> float:
-    """The batch's loss at these weights."""
+    """The batch's loss at these weights, which are left in the policy."""
     from sfpo.algorithms.trajectory import put_
 
     put_(policy.parameters(), weights)
@@ -206,12 +211,12 @@ def loss_at(policy: Policy, batch: TrainBatch, weights: list[Tensor]) -> float:
 
 
 def batch_loss(policy: Policy, batch: TrainBatch) -> float:
-    """The objective on the whole batch under the policy's present weights, as one mini-batch. Completions without advantage are
-    left out where they have no loss."""
+    """The objective at the policy's current weights, with the whole batch as one mini-batch. Completions with zero advantage
+    are skipped unless a KL or entropy term gives them a loss."""
     from sfpo.algorithms.objectives import policy_loss, token_weights
 
     if batch.old is None:
-        raise ValueError("the loss of a batch needs the log-probs of the policy that made it")
+        raise ValueError("batch.old is None: the loss needs the log-probs of the policy that sampled the batch")
     objective, device = policy.objective, policy.device
     lengths = batch.advantages.new_tensor(batch.lengths).long()
     with_loss = (batch.advantages != 0) | bool(objective.kl_coefficient or objective.entropy_coefficient)

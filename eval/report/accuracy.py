@@ -1,4 +1,4 @@
-"""The numbers of an accuracy table: scores in; a row for the base, each arm and each gain out. All are percent, or points."""
+"""The numbers of an accuracy table: one row for the base, each arm and each gain, in percent or percentage points."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ from eval.report.statistics.scores import AVERAGE, Measure, Values, avg_at_k, pe
 from sfpo.settings import ReportSettings
 
 ALL_MODELS = "all models"
-"""Model of the rows that hold a gain over all models of the table."""
+"""Value of column ``model`` in rows of gains pooled over all models of the table."""
 Row = dict[str, Any]
-"""Of a frame: names, numbers, missing numbers."""
+"""Column -> value, one row of a frame."""
 SOURCES = ("seed", "problem", "interaction", "sample")
+"""Sources of the variance of a gain (``statistics.power``)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The scores of one model and dataset."""
+    """The scores of one model and data set."""
 
     model: str
     dataset: str
     values: dict[str, Values]
-    """The base and each arm."""
+    """Base and each arm -> scores."""
     sampling: dict[str, Values]
-    """Of the same, the variance of one sample of each problem; empty for another measure than avg@k."""
+    """Each arm -> variance of a single sample, per problem. Empty unless the measure is avg@k with several samples."""
 
 
 def gain_pairs(settings: ReportSettings) -> list[tuple[str, str]]:
-    """(arm, what it is compared with): each arm with the base, then each further arm with the first."""
+    """(arm, reference): each arm compared with the base, then each other arm compared with the first."""
     first, *others = settings.arms
     return [(arm, BASE) for arm in settings.arms] + [(arm, first) for arm in others]
 
@@ -53,17 +54,18 @@ def accuracy_frame(scores: pd.DataFrame, settings: ReportSettings, measure: Meas
     """Accuracy of the base and of each arm on every benchmark, and the gains between them.
 
     Args:
-        scores: model, dataset, arm, seed, benchmark, problem_id, correct; one row a sample.
+        scores: model, dataset, arm, seed, benchmark, problem_id, correct; one row per sample.
 
     Returns:
-        model, dataset, arm, kind (score | gain); <benchmark>, <benchmark>_low, <benchmark>_high for each benchmark and
-        ``average``, missing where no problem was scored, ends also for gains between arms of one seed; n_seeds, problems;
-        best_in (names of the columns in which the arm leads the next one, p below 5% after Holm's correction for all columns).
+        model, dataset, arm, kind (score | gain); for each benchmark and ``average`` the columns <name>, <name>_low, <name>_high
+        (95% interval), missing if no problem was scored; the interval is also missing for gains between arms with one seed;
+        n_seeds, problems; best_in (names of the columns in which the arm is best and its lead over the second has p below 5%
+        after Holm's correction for all columns).
 
-        Of gains over the first arm, for the average, where there are several seeds: p (two-sided), p_holm (corrected for all of
-        the table), detectable_low and detectable_high (points; between them lies the least gain that is found with 80%), and
+        For the average gains over the first arm, with several seeds: p (two-sided), p_holm (corrected for all gains of the
+        table), detectable_low and detectable_high (points; range of the smallest gain that is detected with 80% power), and
         error_<source> (standard errors in points from seed, problem, interaction and sample). With several models there are
-        rows of model ``all models`` too, whose p and interval are over models.
+        also rows with model ``all models``, whose p and interval are over models.
     """
     groups = groups_of(scores, settings, measure)
     if not any(group.values[BASE] for group in groups):
@@ -78,7 +80,7 @@ def accuracy_frame(scores: pd.DataFrame, settings: ReportSettings, measure: Meas
 
 
 def groups_of(scores: pd.DataFrame, settings: ReportSettings, measure: Measure = avg_at_k) -> list[Group]:
-    """The scores of each model and dataset, as tables."""
+    """The scores of each model and data set, as tables [seeds, problems]."""
     groups = []
     for model, dataset in panel_titles(settings):
         of_model = scores[scores["model"] == model]
@@ -98,7 +100,7 @@ def _values(scores: pd.DataFrame, settings: ReportSettings, measure: Measure) ->
 
 
 def _without_numbers(settings: ReportSettings) -> pd.DataFrame:
-    """The rows of the base and the arms where no problem of any benchmark was scored; there are no gains."""
+    """Empty rows of the base and the arms, without gains, for the case that no problem of any benchmark was scored."""
     columns = ["mean", "low", "high", "n_seeds", "problems"]
     nothing = _row(pd.DataFrame({"n_seeds": 0, "problems": 0}, [AVERAGE], columns), settings)
     return pd.DataFrame(
@@ -136,13 +138,13 @@ def _errors(group: Group, arm: str, reference: str, settings: ReportSettings) ->
 
 
 def arm_components(group: Group, arm: str, reference: str, settings: ReportSettings, seed: float | None = None) -> Components:
-    """``power.components`` of the gain of one arm of a group over another."""
+    """``power.components`` of the gain of ``arm`` over ``reference``."""
     sampling = (group.sampling[arm], group.sampling[reference])
     return components(group.values[arm], group.values[reference], sampling, settings.samples, seed)
 
 
 def _pooled_rows(groups: list[Group], settings: ReportSettings) -> list[Row]:
-    """The gain of each arm over the first on all models together, for each data set."""
+    """The gain of each arm over the first, pooled over all models, for each data set."""
     first, *others = settings.arms
     rows = []
     for dataset in settings.datasets if len(settings.models) > 1 else []:
@@ -166,7 +168,7 @@ def _row(estimate: pd.DataFrame, settings: ReportSettings) -> dict[str, float]:
 
 
 def _leads(groups: list[Group], settings: ReportSettings) -> dict[tuple[str, str, str], list[str]]:
-    """(model, dataset, arm) -> columns that it leads, the next one told from it; none with one seed."""
+    """(model, dataset, arm) -> columns in which it is significantly better than the second best; none with one seed."""
     if len(settings.seeds) == 1:
         return {}
     leaders, p_values = [], []

@@ -1,4 +1,4 @@
-"""All arms side by side: the table and the figure of what each reaches at equal rollouts, backward passes and seconds."""
+"""Table and figure of all arms at equal rollouts, backward passes and training time."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ BUDGET_LINE: Properties = {"color": "0.35", "linestyle": "-", "linewidth": 0.6}
 def arms_table(
     scores: pd.DataFrame, validation: pd.DataFrame, metrics: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSettings
 ) -> Table:
-    """One row an arm: test accuracy, validation accuracy at equal budgets, gains over the first arm, and the trigger's steps.
+    """One row per arm: test accuracy, validation accuracy at equal budgets, gains over the first arm, and trigger steps.
 
     Args:
         scores: as for ``accuracy_frame``.
-        validation: as for ``at_equal_budgets``, seconds at one arm's prices (``budgets.priced``).
-        metrics: model, dataset, arm, entropy_zscore (missing where nothing is tested).
+        validation: as for ``at_equal_budgets``, with seconds from ``budgets.with_modelled_seconds``.
+        metrics: model, dataset, arm, entropy_zscore (missing at steps where the trigger is not evaluated).
         summaries: model, dataset, arm, seed, trigger_fired_at (step, or missing).
 
     Returns:
-        The table. Its frame is that of ``at_equal_budgets`` with rows of measure 'test' (average over benchmarks, after
-        training) and the columns p_holm (of the accuracy's gain, corrected for all of the table) and ``trigger``, as printed.
+        The table. Its frame is that of ``at_equal_budgets``, with additional rows of measure 'test' (average over benchmarks,
+        after training) and the columns p_holm (of the gain in accuracy, corrected for all gains of the table) and ``trigger``
+        (as printed).
     """
     frame = pd.concat([_of_test(accuracy_frame(scores, settings), settings), at_equal_budgets(validation, settings)])
     frame = frame.assign(p_holm=holm(frame["accuracy_gain_p"].to_numpy(float)))
@@ -62,7 +63,7 @@ def arms_table(
     frame = frame.assign(trigger=[triggers[key] for key in zip(*(frame[c] for c in (*GROUP, "arm")), strict=True)])
     first = next(iter(settings.arms.values()))
     names = ["Test\naccuracy", "Equal\nrollouts", "Equal\npasses", "Equal\ntime"]
-    heads = [head for name in names for head in (name, f"over\n{first}")] + ["Trigger\nfired at"]
+    heads = [head for name in names for head in (name, f"Gain over\n{first}")] + ["Trigger\nfired at"]
     groups = frame.groupby(GROUP, sort=False)
     blocks = [_block(rows, settings, f"{model}, trained on {dataset}") for (model, dataset), rows in groups]
     caption = "Test accuracy, and validation accuracy at equal rollouts, backward passes and training time (%)"
@@ -77,7 +78,7 @@ def _of_arm(frame: pd.DataFrame, group: tuple[str, str], arm: str) -> pd.DataFra
 
 
 def _of_test(table: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Average accuracy over benchmarks of each arm, and its gain over the first, from the rows of table 1."""
+    """Each arm's accuracy averaged over benchmarks, and its gain over the first arm, from the frame of ``accuracy_frame``."""
     first = next(iter(settings.arms))
     rows = []
     for group in panel_titles(settings):
@@ -93,11 +94,12 @@ def _of_test(table: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
 
 
 def trigger_text(metrics: pd.DataFrame, summaries: pd.DataFrame) -> str:
-    """The first step after each seed's entropy trigger fired, in the order of ``summaries``; '-' where no entropy was tested.
+    """The first step after the entropy trigger fired, per seed in the order of ``summaries``; '-' if no step evaluated a
+    trigger.
 
     Args:
-        metrics: entropy_zscore of an arm's steps.
-        summaries: trigger_fired_at of its runs.
+        metrics: an arm's steps, with entropy_zscore.
+        summaries: its runs, with trigger_fired_at.
     """
     if metrics["entropy_zscore"].isna().all():
         return "-"
@@ -118,7 +120,7 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
 
 
 def _amount(cost: str, budget: float, unit: tuple[float, str] | None = None) -> str:
-    """A budget in words; seconds in ``unit``, as ``time_unit`` gives it, or in one that suits them."""
+    """A budget as text; seconds are shown in ``unit`` (seconds per unit, name), by default that of ``time_unit``."""
     if cost == "seconds":
         size, name = unit or time_unit(pd.Series([budget]))
         return f"{budget / size:.1f} {name} of training"
@@ -128,20 +130,20 @@ def _amount(cost: str, budget: float, unit: tuple[float, str] | None = None) -> 
 def _notes(settings: ReportSettings, gains: int) -> list[str]:
     first, seeds = next(iter(settings.arms.values())), len(settings.seeds)
     notes = [
-        f"Test accuracy: average of {len(settings.benchmarks)} benchmarks, as in the table of scores, where its interval is "
-        "explained.",
-        f"Equal budgets: what {first} spends in all. Validation accuracy there is linear between validations; a run that ends "
-        "before it stays as it was. A backward pass is one over the whole batch. Training time, without validation and saving, "
-        f"is at {first}'s prices: the same seconds a rollout and a backward pass for every arm.",
+        f"Test accuracy: average of {len(settings.benchmarks)} benchmarks, as in the accuracy table, which also explains the "
+        "intervals.",
+        f"Equal budgets: {first}'s total cost. Validation accuracy is interpolated linearly between validations; a run that "
+        "ends before the budget keeps its final accuracy. A backward pass covers the whole batch. Training time excludes "
+        f"validation and saving, and is computed with {first}'s seconds per rollout and per backward pass for every arm.",
         "Trigger: for each seed, the first step after the entropy trigger fired; '-': no entropy trigger, or fewer steps than "
         "its window; never: it did not fire.",
     ]
     if seeds > 1:
         notes[2:2] = [
             f"Intervals of validation accuracy (95%): Student's t over {seeds} seeds, gains paired by seed; [n/a]: all seeds "
-            "agree, which shows no spread. Validation problems are the same for all and are not resampled.",
+            "are equal, so there is no variance. All runs share the same validation problems, which are not resampled.",
             f"Bold: gains over {first} that differ from zero, p below 5% after Holm's correction for {gains} gains. Intervals "
-            "are not corrected. The csv also has the mean of each curve up to the budget, less noisy than one validation.",
+            "are not corrected. The csv also has each curve's mean up to the budget, which is less noisy than one validation.",
             *seeds_fixed_beforehand(settings),
         ]
     return notes
@@ -149,7 +151,7 @@ def _notes(settings: ReportSettings, gains: int) -> list[str]:
 
 @styled
 def arms_figure(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """Validation accuracy against each cost, and below it each arm's gain over the first at the equal budget of that cost.
+    """Top: validation accuracy against each cost. Bottom: each arm's gain over the first at an equal budget of that cost.
 
     Args:
         validation: as for ``at_equal_budgets``.
@@ -189,7 +191,7 @@ def arms_figure(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Fig
 
 
 def _curves(axes: Axes, curves: pd.DataFrame, look: dict[str, Look], front: list[str]) -> None:
-    """Every arm against column ``cost``, and a level at the first arm's end."""
+    """Each arm's curve against column ``cost``, and a horizontal line at the first arm's final accuracy."""
     for arm in look:
         draw_curve(axes, rows_of(curves, arm=arm), look[arm], x="cost", in_front=arm in front)
     axes.axhline(rows_of(curves, arm=next(iter(look)))["mean"].iloc[-1], **LEVEL_LINE)
@@ -199,7 +201,7 @@ def _curves(axes: Axes, curves: pd.DataFrame, look: dict[str, Look], front: list
 
 
 def _gains(axes: Axes, found: pd.DataFrame, look: dict[str, Look]) -> None:
-    """Each arm's gain with its interval, one line an arm."""
+    """Each arm's gain with its interval, one row per arm."""
     for place, arm in enumerate(look):
         gain, low, high = (found.loc[arm, f"accuracy_gain{end}"] for end in ENDS)
         axes.plot([low, high], [place, place], color=look[arm].color, linewidth=1)

@@ -1,4 +1,4 @@
-"""Validation accuracy at equal cost: where each run stood when it had spent what the first arm spends in all."""
+"""Validation accuracy at equal cost: each run's accuracy at the point where it has spent the first arm's total budget."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ COSTS = ["rollouts", "backward_passes", "seconds"]
 QUANTITIES = ["accuracy", "area"]
 
 
-def prices(metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """[(model, dataset)], columns rollout and backward_pass: what one of each takes in the first arm's runs, in seconds.
+def unit_seconds(metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """Seconds per rollout and per backward pass over a batch, measured in the first arm's runs.
 
     Args:
         metrics: model, dataset, arm, seed, step, rollouts, backward_passes, seconds_total, seconds_update (all cumulative).
+
+    Returns:
+        Index (model, dataset), columns rollout and backward_pass.
     """
     of_first = rows_of(metrics, arm=next(iter(settings.arms)))
     ends = of_first.sort_values("step").groupby([*GROUP, "seed"]).last().groupby(GROUP).sum(numeric_only=True)
@@ -29,29 +32,30 @@ def prices(metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
     )
 
 
-def priced(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """``validation`` with seconds at the first arm's prices: rollouts and backward passes as if the machine were equally fast
-    for every arm. What else ran on the machine, and which other arms there are, changes no comparison.
+def with_modelled_seconds(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
+    """``validation`` with ``seconds`` computed from rollouts and passes, at the first arm's seconds per rollout and per pass.
+
+    Measured seconds would also depend on what else ran on the machine at the time, which differs from run to run.
 
     Args:
         validation: model, dataset, rollouts, backward_passes.
-        metrics: as for ``prices``.
+        metrics: as for ``unit_seconds``.
     """
-    of_group = validation[GROUP].join(prices(metrics, settings), on=GROUP)
+    of_group = validation[GROUP].join(unit_seconds(metrics, settings), on=GROUP)
     seconds = validation["rollouts"] * of_group["rollout"] + validation["backward_passes"] * of_group["backward_pass"]
     return validation.assign(seconds=seconds)
 
 
 def at_budget(run: pd.DataFrame, cost: str, budget: float) -> dict[str, float]:
-    """Where a run stood at ``budget``, linear between the validations before and after it.
+    """A run's step and accuracy at ``budget``, interpolated linearly between validations.
 
     Args:
-        run: step, accuracy (share) and ``cost`` of one run's validations; the first, before training, has cost 0.
-        budget: above 0, in the units of ``cost``. A run that ended before it stays as it was.
+        run: one run's validations: step, accuracy (fraction) and ``cost``; the first, before training, has cost 0.
+        budget: above 0, in the units of ``cost``. If the run ended before it, its final values are used.
 
     Returns:
-        step and accuracy there; and ``area``: the mean of accuracy over the budget, by trapezoids up to the last validation at
-        or before it, which is held from there. It uses every validation, and is less noisy than one.
+        step and accuracy at the budget; and ``area``, the mean accuracy from 0 to the budget (trapezoidal rule up to the last
+        validation at or before the budget, constant from there). It averages all validations, so it is less noisy.
     """
     run = run.sort_values("step")
     costs, accuracy = run[cost].to_numpy(float), run["accuracy"].to_numpy(float)
@@ -65,16 +69,16 @@ def at_budget(run: pd.DataFrame, cost: str, budget: float) -> dict[str, float]:
 
 
 def at_equal_budgets(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Each arm at what the first arm spends in all (mean over its seeds), by each cost, and its gain over it, seed by seed.
+    """Each arm's accuracy and gain over the first arm at equal budgets: for each cost, the first arm's total (mean over seeds).
 
     Args:
-        validation: model, dataset, arm, seed, step, accuracy (share), rollouts, backward_passes (whole batches), seconds; one
-            row a validation.
+        validation: model, dataset, arm, seed, step, accuracy (fraction), rollouts, backward_passes (whole batches), seconds;
+            one row per validation.
 
     Returns:
         model, dataset, arm, measure (the cost), budget, step (mean over seeds), n_seeds; and, in percent, accuracy and area
         (see ``at_budget``), each with _low and _high (95% interval over seeds), and <quantity>_gain over the first arm with
-        _low, _high and _p (paired by seed). Ends and p are missing where seeds show no spread.
+        _low, _high and _p (paired by seed). The interval and p are missing with one seed, or if all seeds are equal.
     """
     first = next(iter(settings.arms))
     rows = []

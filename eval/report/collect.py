@@ -1,6 +1,6 @@
-"""What finished jobs left on disk, read once into tidy tables.
+"""Reads the results of finished jobs into tidy tables.
 
-Accuracies and shares stay shares (0 to 1) in here; tables and figures show percent.
+Accuracies are fractions (0 to 1) here; tables and figures show percent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eval.report.kinds import find_kind
 from sfpo.settings import ReportSettings, RunId
 
 BASE = "base"
-"""Arm of the untrained model."""
+"""Value of column ``arm`` for the untrained model."""
 METRICS = [
     *["step", "reward", "response_length", "entropy", "rollouts", "backward_passes", "peak_memory_mb"],
     *["seconds_total", "seconds_update"],
@@ -31,34 +31,35 @@ T = TypeVar("T")
 
 
 class ReportError(ValueError):
-    """A result that cannot be reported: the message names the file and what is wrong with it."""
+    """A result is missing, corrupt or stale; the message names the file and the problem."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """All results of a suite. Every table has the columns model, dataset, arm and seed first."""
+    """All results that an item shows. In every table the first columns are model, dataset, arm and seed."""
 
     scores: pd.DataFrame
-    """checkpoint, benchmark, problem_id, sample, correct: one row a sample of the checkpoint that the item shows, of all that
-    there are where it shows their selection; empty where it shows none. The untrained model has arm 'base', no dataset and no
-    seed."""
+    """checkpoint, benchmark, problem_id, sample, correct: one row per sample of the selected checkpoint, or of all checkpoints
+    if the item's kind has ``all_checkpoints``. Empty if the item shows no benchmark scores. The untrained model has arm 'base',
+    and dataset and seed are missing."""
     validation: pd.DataFrame
     """The lines of validation.jsonl: step (0 = before training), accuracy, pass_at_k, rollouts, backward_passes, seconds."""
     metrics: pd.DataFrame
-    """The lines of metrics.jsonl, one row a step; seconds_<phase> for its seconds, ``updates`` a list of dicts."""
+    """The lines of metrics.jsonl, one row per step; its nested seconds become seconds_<phase>, ``updates`` is a list of
+    dicts."""
     summaries: pd.DataFrame
-    """The summary.json of each run, one row a run; trigger_fired_at is a step or missing."""
+    """The summary.json of each run, one row per run; trigger_fired_at is a step, or missing if it did not fire."""
 
 
 def collect(settings: ReportSettings, root: Path = Path(".")) -> Collected:
     """Read the results of every run that an item shows, and those of the untrained models.
 
     Args:
-        settings: names the item's runs and benchmarks.
-        root: folder that holds runs/ and evaluations/.
+        settings: lists the item's runs and benchmarks.
+        root: folder that contains runs/ and evaluations/.
 
     Raises:
-        ReportError: a file is missing, damaged, or does not hold what ``settings`` asks for; the message names it.
+        ReportError: a file is missing or corrupt, or its content does not match ``settings``; the message names it.
     """
     runs = root / "runs"
     return Collected(
@@ -76,7 +77,7 @@ def collect(settings: ReportSettings, root: Path = Path(".")) -> Collected:
 
 
 def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.DataFrame]:
-    """Those of each untrained model, then those of its runs, all on the same problems."""
+    """For each model, the scores of the untrained model, then those of its runs; checks that all have the same problems."""
     kinds = {"dataset": "string", "seed": "Int64"}
     for model in settings.models:
         base_path = evaluations.parent / settings.base[model] / "scores.parquet"
@@ -88,7 +89,7 @@ def _all_scores(settings: ReportSettings, evaluations: Path) -> Iterator[pd.Data
             frame = _scores(path, settings)
             other = _problems(base) ^ _problems(frame)
             if other:
-                raise ReportError(f"{path}: not scored on the problems of {base_path}; {len(other)} differ: {min(other)} ...")
+                raise ReportError(f"{path}: not the same problems as in {base_path}; {len(other)} differ, such as {min(other)}")
             shown = (
                 frame if find_kind(settings.shows).all_checkpoints else read(path, partial(chosen, frame, settings.checkpoint))
             )
@@ -107,15 +108,15 @@ def _of_run(run: RunId, frame: pd.DataFrame) -> pd.DataFrame:
 def _of_runs(settings: ReportSettings, read_one: Callable[[RunId], pd.DataFrame]) -> pd.DataFrame:
     frames = [_of_run(run, read_one(run)) for run in settings.runs]
     columns = list(dict.fromkeys(column for frame in frames for column in frame))
-    # A column without a value in one run must not decide the type of the whole.
+    # A column that is empty in one run must not determine the dtype of the concatenated column.
     return pd.concat([frame.dropna(axis=1, how="all") for frame in frames], ignore_index=True).reindex(columns=columns)
 
 
 def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
-    """One row a sample, each benchmark of the suite whole."""
+    """One row per sample; checks that every problem of every benchmark has the suite's number of samples."""
     frame = read(path, lambda: pd.read_parquet(path, columns=SCORES))
     if frame["correct"].dtype != bool:
-        raise ReportError(f"{path}: column correct must be true or false in every row; it is of type {frame['correct'].dtype}")
+        raise ReportError(f"{path}: column correct must be boolean; its type is {frame['correct'].dtype}")
     frame = frame[frame["benchmark"].isin(list(settings.benchmarks))]
     missing = [name for name in settings.benchmarks if name not in set(frame["benchmark"])]
     if missing:
@@ -127,46 +128,46 @@ def _scores(path: Path, settings: ReportSettings) -> pd.DataFrame:
         checkpoint, benchmark, problem = wrong.idxmax()
         rows, number = drawn.loc[(checkpoint, benchmark, problem), ["size", "nunique"]]
         raise ReportError(
-            f"{path}: the suite asks for {settings.samples[benchmark]} samples of each problem of {benchmark}, numbered apart; "
-            f"{problem} has {rows} rows with {number} numbers ({checkpoint})"
+            f"{path}: {benchmark} must have {settings.samples[benchmark]} samples per problem with different numbers; "
+            f"{problem} has {rows} rows with {number} different numbers (checkpoint {checkpoint})"
         )
     checkpoints, problems = frame["checkpoint"].nunique(), len(frame.drop_duplicates(["benchmark", "problem_id"]))
     if len(drawn) != checkpoints * problems:
-        raise ReportError(f"{path}: its {checkpoints} checkpoints are not scored on the same problems")
+        raise ReportError(f"{path}: its {checkpoints} checkpoints were not scored on the same problems")
     return frame
 
 
 def _steps(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A .jsonl file with one line a step; dicts of numbers become columns of their own."""
+    """A .jsonl file with one line per step; the entries of nested dicts become columns <key>_<entry>."""
     frame = pd.json_normalize(read(path, lambda: _json_lines(path)), sep="_")
     absent = [column for column in columns if column not in frame]
     if absent:
-        raise ReportError(f"{path}: " + (f"no {', '.join(absent)} in any line" if len(frame) else "empty"))
+        raise ReportError(f"{path}: " + (f"no line has the key {', '.join(absent)}" if len(frame) else "the file is empty"))
     if not (frame["step"].is_monotonic_increasing and frame["step"].is_unique):
-        raise ReportError(f"{path}: the steps do not rise from line to line")
+        raise ReportError(f"{path}: steps must increase from line to line")
     holes = frame[columns].isna().any(axis=1)
     if holes.any():
-        raise ReportError(f"{path}: line {holes.idxmax() + 1} lacks a value for one of {', '.join(columns)}")
+        raise ReportError(f"{path}: line {holes.idxmax() + 1} has no value for at least one of {', '.join(columns)}")
     return frame
 
 
 def recorded_step(folder: Path) -> dict[str, Any]:
-    """The results.json of eval.record_step.
+    """The results.json of eval.record_step in ``folder``.
 
     Raises:
-        ReportError: it is missing or damaged.
+        ReportError: it is missing or corrupt.
     """
     path = folder / "results.json"
     content = read(path, lambda: json.loads(path.read_text()))
     if not isinstance(content, dict) or not {"arms", "grid", "share_in_plane"} <= content.keys():
-        raise ReportError(f"{path}: holds no recorded step")
+        raise ReportError(f"{path}: is not a recorded step (needs the keys arms, grid and share_in_plane)")
     return content
 
 
 def _summary(path: Path) -> pd.DataFrame:
     content = read(path, lambda: json.loads(path.read_text()))
     if not isinstance(content, dict) or "trigger_fired_at" not in content:
-        raise ReportError(f"{path}: holds no trigger_fired_at")
+        raise ReportError(f"{path}: has no key trigger_fired_at")
     return pd.DataFrame([content])
 
 
@@ -181,14 +182,14 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read(path: Path, reader: Callable[[], T]) -> T:
-    """What ``reader`` returns; whatever stops it names the file.
+    """Call ``reader``; turn its errors into one that names the file.
 
     Raises:
-        ReportError: the file is missing or damaged.
+        ReportError: the file is missing or corrupt.
     """
     try:
         return reader()
     except FileNotFoundError:
         raise ReportError(f"{path}: no such file; the job that writes it has not finished") from None
-    except (OSError, ValueError) as error:  # torn JSON, damaged parquet, an absent column
+    except (OSError, ValueError) as error:  # truncated JSON, corrupt parquet, missing column
         raise ReportError(f"{path}: cannot be read ({error})") from error

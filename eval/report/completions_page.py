@@ -1,7 +1,7 @@
-"""The page of completions: what the policies wrote, by run, step and prompt; two runs side by side on the same prompt.
+"""The page of completions: browse sampled completions by run, step and prompt; two runs side by side on the same prompt.
 
-One file that opens offline and loads nothing. Texts are a model's and are not trusted: they are data in a JSON block, and the
-page shows them as text.
+It is a single offline file that makes no requests. Model outputs are untrusted: they are embedded as JSON and displayed as
+plain text, never as HTML.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from sfpo.settings import ReportSettings, RunId
 
 TEMPLATE = Path(__file__).with_name("completions.html")
 MAX_COMPLETIONS = 20_000
-"""On the page; of more, steps are left out evenly."""
+"""Limit for training and validation completions; beyond it, only every n-th step is shown."""
 EVALUATION_PROBLEMS = 20
-"""Of each benchmark: the first so many."""
+"""Number of problems shown per benchmark and checkpoint (the first ones)."""
 KINDS = {"completions.jsonl": "training", "validation_completions.jsonl": "validation"}
 
 
 def completions_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
-    """A page in HTML that needs no other file.
+    """The page as self-contained HTML.
 
     Args:
-        items: their runs are shown, each once, and the evaluations of those that are scored.
-        root: folder that holds runs/ and evaluations/.
+        items: their runs are shown, each once, with evaluation samples if there are any.
+        root: folder that contains runs/ and evaluations/.
 
     Raises:
-        ReportError: a file is damaged; the message names it.
+        ReportError: a file is corrupt; the message names it.
     """
     items = list(items)
     runs = list(dict.fromkeys(run for item in items for run in item.runs))
@@ -45,13 +45,13 @@ def completions_page(items: Iterable[ReportSettings], root: Path = Path(".")) ->
         for job in dict.fromkeys(one["job"] for one in shown if one["job"].startswith(f"{model}, ")):
             groups += _of_evaluation(len(shown), folder, root)
             shown.append({"job": job, "name": "before training"})
-    notes = f"{left_out} completions are left out, by whole steps." if left_out else ""
+    notes = f"{left_out} completions are not shown, to limit the size of the page: only every n-th step is." if left_out else ""
     data = {"title": f"Completions of suite {items[0].suite}", "notes": notes, "runs": shown, "groups": groups}
     return TEMPLATE.read_text().replace("@DATA@", as_script_data(data))
 
 
 def as_script_data(value: Any) -> str:
-    """JSON that cannot end the script element that holds it, whatever texts are in it.
+    """JSON with <, > and & escaped, so that no text can close the script element that contains it.
 
     >>> as_script_data("</script>")
     '"\\\\u003c/script\\\\u003e"'
@@ -103,7 +103,7 @@ def _extracted(text: str) -> str:
 
 
 def _thinned(groups: list[list[Any]]) -> tuple[int, list[list[Any]]]:
-    """How many completions are left out, and the rest: every n-th step of each kind."""
+    """(number of completions left out, remaining groups): every n-th step of each kind is kept."""
     count = sum(len(group[-1]) for group in groups)
     every = -(-count // MAX_COMPLETIONS)
     if every <= 1:

@@ -1,4 +1,4 @@
-"""Benchmark problems that are among the training or validation rows too: how many there are, and the scores without them."""
+"""Contamination: benchmark problems that also occur in the training or validation rows, and the scores without them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from sfpo.data.contamination import KINDS, THRESHOLD, WORDS
 from sfpo.settings import ReportSettings
 
 ANY = "any"
-"""Of at least one kind."""
+"""Overlap of at least one kind."""
 PROBLEM = ["benchmark", "problem_id"]
 NOTES = [
-    "Cells: scored problems that overlap with at least one row of the training set, by kind; any: of at least one kind. Its "
-    "held-out validation rows count as well: nothing is trained on them, but the checkpoint named best is chosen on them.",
-    "Exact: the same text (a run of blanks is one blank). Normalized: the same but for case, blanks, punctuation, dollar signs "
-    f"and the like. {WORDS}-gram: at least {THRESHOLD:.0%} of the problem's word {WORDS}-grams are in one row; a problem of "
-    f"fewer than {WORDS} words has none.",
-    "Answers are not compared: a problem that asks for something else in the same words counts, a translation does not. What a "
-    "model had met before this training is not known.",
+    "Cells: scored problems that overlap with at least one row of the training set, by kind of overlap; any: at least one "
+    "kind. The held-out validation rows are included: nothing is trained on them, but the checkpoint 'best' is selected on "
+    "them.",
+    "Exact: the same text (repeated whitespace counts once). Normalized: the same text up to case, whitespace, punctuation, "
+    f"dollar signs and other formatting. {WORDS}-gram: at least {THRESHOLD:.0%} of the problem's word {WORDS}-grams occur in "
+    f"one row; not applicable to problems with fewer than {WORDS} words.",
+    "Only problem texts are compared, not answers, and translations are not detected. Contamination of the model's pretraining "
+    "is unknown.",
 ]
 
 
@@ -26,50 +27,48 @@ def contamination_table(scores: pd.DataFrame, overlaps: pd.DataFrame, settings: 
     """How many of the scored problems of each benchmark overlap with each data set, by kind.
 
     Args:
-        scores: benchmark, problem_id: what was scored, with every benchmark of ``settings``; overlaps of other problems do not
-            count.
-        overlaps: as ``sfpo.data.contamination.overlaps`` returns it. It must come from every data set of ``settings``: a set
-            that was never compared looks like one without overlap.
+        scores: benchmark, problem_id of the scored problems, with every benchmark of ``settings``; overlaps of other problems
+            are ignored.
+        overlaps: as ``sfpo.data.contamination.overlaps`` returns it, computed for every data set of ``settings``; a data set
+            that was not compared would look like one without overlap.
 
     Returns:
-        The table. Its frame has one row a benchmark: benchmark, problems, and for each data set and kind (exact, normalized,
-        8-gram, any) ``<dataset>_<kind>``, the number of problems that overlap, and ``<dataset>_<kind>_share`` in percent.
-        Printed are a block for each data set.
+        The table, with one block per data set. Its frame has one row per benchmark: benchmark, problems, and for each data set
+        and kind (exact, normalized, 8-gram, any) ``<dataset>_<kind>``, the number of problems that overlap, and
+        ``<dataset>_<kind>_share`` in percent.
     """
     frame = _frame(scores, overlaps, settings)
     heads = ["Problems", *(kind.capitalize() for kind in (*KINDS, ANY))]
     blocks = [_block(frame, dataset, settings) for dataset in settings.datasets]
-    caption = "Benchmark problems that are among the training or validation rows too: number (share)"
+    caption = "Benchmark problems that also occur in the training or validation rows: number (percent)"
     return Table(frame, markdown(caption, heads, blocks, NOTES), latex(caption, heads, blocks, NOTES, settings.item))
 
 
 def without_overlap(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
-    """The scores on problems that do not overlap, under any kind, with the data set that the scored runs are trained on.
+    """The scores without the problems that overlap, by any kind, with the data set of the runs.
 
-    For one data set at a time. The untrained model has no data set of its own, yet its rows lose the same problems as those of
-    the arms that are compared with it: gains are paired problem by problem, and its accuracy on other problems could not stand
-    beside theirs. With two data sets it would need two versions. So from the scores of a suite with several, first take
-    ``scores[scores["dataset"].isna() | (scores["dataset"] == name)]``, and make the tables of each with settings that name it
-    alone.
+    Call it for one data set at a time. The same problems are removed from the rows of the untrained model, because gains over
+    it are paired by problem; runs on different data sets would need different rows of the untrained model. With several data
+    sets, first select ``scores[scores["dataset"].isna() | (scores["dataset"] == name)]``, and make a table for each.
 
-    Overlap is a fact about texts: whether a run got as far as the problem, or its model had met it before, is not looked at.
+    A problem is removed even if the run never reached the overlapping row.
 
     Args:
-        scores: dataset (missing for untrained models), benchmark, problem_id, any other columns; of any number of models, arms
-            and seeds.
-        overlaps: as ``sfpo.data.contamination.overlaps`` returns it; rows of other data sets and benchmarks do not count.
+        scores: dataset (missing for untrained models), benchmark, problem_id, and any other columns, for any number of models,
+            arms and seeds.
+        overlaps: as ``sfpo.data.contamination.overlaps`` returns it; rows of other data sets and benchmarks are ignored.
 
     Returns:
-        The rows of ``scores`` that are left, in their order, with their index. A benchmark that overlaps whole has none.
+        The remaining rows of ``scores``, with their order and index. A benchmark may have none left.
 
     Raises:
-        ValueError: the scores are of no data set or of several.
+        ValueError: the scores belong to no data set or to several.
     """
     trained_on = list(scores["dataset"].dropna().unique())
     if len(trained_on) != 1:
         raise ValueError(
-            f"scores of models trained on {', '.join(trained_on) or 'no data set'}: take those of one data set, with those of "
-            "the untrained models, since all must be compared on the same problems"
+            f"scores of models trained on {', '.join(trained_on) or 'no data set'}: pass the scores of exactly one data set "
+            "(and of the untrained models), since gains are paired on the same problems"
         )
     dropped = pd.MultiIndex.from_frame(overlaps.loc[overlaps["dataset"] == trained_on[0], PROBLEM])
     return scores[~pd.MultiIndex.from_frame(scores[PROBLEM]).isin(dropped)]
@@ -99,4 +98,4 @@ def _block(frame: pd.DataFrame, dataset: str, settings: ReportSettings) -> Block
         columns = [f"{dataset}_{kind}" for kind in (*KINDS, ANY)]
         cells = [f"{row[column]} ({row[f'{column}_share']:.1f}%)" for column in columns]
         rows.append((settings.benchmarks[row["benchmark"]], [str(row["problems"]), *cells]))
-    return Block(f"in the training or validation rows of {dataset}", rows, rule_after=len(rows))
+    return Block(f"Overlap with the training or validation rows of {dataset}", rows, rule_after=len(rows))

@@ -1,4 +1,4 @@
-"""The figures: tables in, a Figure and the table of what it shows out."""
+"""The figures of curves, training dynamics, costs and memory. Each returns a Figure and the table of the data it shows."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from eval.report.style import BASE_COLOR, Look, looks, styled
 from eval.report.targets import BEST, costs_to_targets, spent_to_targets
 from sfpo.settings import ReportSettings
 
-DYNAMICS = {"response_length": "Response length (tokens)", "entropy": "Entropy (nats a token)", "reward": "Mean reward"}
+DYNAMICS = {"response_length": "Response length (tokens)", "entropy": "Entropy (nats per token)", "reward": "Mean reward"}
 COSTS = {"rollouts": "Rollouts", "seconds": "Training time ({unit})", "backward_passes": "Backward passes"}
 
 
 @styled
 def curves(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """Validation accuracy over training, one panel a model.
+    """Validation accuracy over training, one panel per model and data set.
 
     Args:
-        validation: model, dataset, arm, seed, step, accuracy (share).
+        validation: model, dataset, arm, seed, step, accuracy (fraction).
         summaries: model, dataset, arm, seed, trigger_fired_at (step, or missing).
 
     Returns:
@@ -76,12 +76,12 @@ def curves(validation: pd.DataFrame, summaries: pd.DataFrame, settings: ReportSe
 
 
 def _columns(panels: int) -> int:
-    """Panels in a row, so that rows are full where they can be."""
+    """Number of panels per row, chosen so that the last row is full if possible."""
     return panels if panels <= 3 else 2 if panels == 4 else 3
 
 
 def _trigger_ticks(axes: Axes, trigger: pd.DataFrame, look: dict[str, Look]) -> None:
-    """A short tick for each seed in a strip below the curves, one height for each arm."""
+    """Ticks below the curves at the steps where the trigger had fired: one tick per seed, one height per arm."""
     arms = [arm for arm in look if arm in set(trigger["arm"])]
     low, high = axes.get_ylim()
     line = min(0.055, 0.3 / max(len(arms), 1))
@@ -96,15 +96,15 @@ def _trigger_ticks(axes: Axes, trigger: pd.DataFrame, look: dict[str, Look]) -> 
 
 @styled
 def dynamics(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """Training dynamics: response length, entropy and reward at each step, one row of panels a model.
+    """Training dynamics: response length, entropy and reward at each step, one row of panels per model and data set.
 
-    Each seed's curve is a centred moving average over a twentieth of the steps: single steps are noisy.
+    Each seed's curve is a centred moving average over a twentieth of the steps, because single steps are noisy.
 
     Args:
-        metrics: model, dataset, arm, seed, step, response_length (tokens), entropy (nats a token), reward.
+        metrics: model, dataset, arm, seed, step, response_length (tokens), entropy (nats per token), reward.
 
     Returns:
-        The figure, and its data: one row for each model, dataset, arm, measure and step (mean, low, high over seeds).
+        The figure, and its data: one row per model, dataset, arm, measure and step (mean, low, high over seeds).
     """
     look = looks(settings.arms)
     window = max(1, metrics["step"].nunique() // 20)
@@ -132,14 +132,14 @@ def dynamics(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
 
 @styled
 def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """What each arm spends until it reaches the first arm's best validation accuracy: rollouts, time, backward passes.
+    """Cost of reaching the first arm's best validation accuracy: rollouts, training time and backward passes of each arm.
 
     Args:
         validation: as for ``targets.spent_to_targets``.
 
     Returns:
-        The figure, and its data, with that accuracy as the one target: series 'mean' (the rows of ``targets.costs_to_targets``)
-        and 'seed' (those of ``targets.spent_to_targets``).
+        The figure, and its data, for this single target: series 'mean' (the rows of ``targets.costs_to_targets``) and 'seed'
+        (those of ``targets.spent_to_targets``).
     """
     look, titles = looks(settings.arms), panel_titles(settings)
     spent = spent_to_targets(validation, settings, (BEST,))
@@ -163,7 +163,7 @@ def costs(validation: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, p
 
 
 def _cost_handles(spent: pd.DataFrame) -> list[Line2D]:
-    marks = {True: "One seed, where its own curve gets there", False: "One seed that does not (k of n do), at its end"}
+    marks = {True: "Single seed", False: "Single seed that did not reach it (k of n did), at its total"}
     return [
         Line2D([], [], color="0.2", marker=SEED_MARKS[reached], markerfacecolor="w", linestyle="", label=label)
         for reached, label in marks.items()
@@ -175,15 +175,15 @@ def _cost_text(settings: ReportSettings, means: pd.DataFrame) -> str:
     first, count = next(iter(settings.arms.values())), len(settings.seeds)
     bars = f"Bars: mean curve of {count} seeds" if count > 1 else ONE_SEED
     level = f"best of {first}'s monotone {'mean ' * (count > 1)}validation curve"
-    pale = "; pale: not reached for all that was spent, ?: unknown" if means["cost"].isna().any() else ""
-    return f"{bars}; n×: {first}'s bar over this bar\nLevel: {level}{pale}"
+    pale = "; pale: total cost without reaching it, ?: ratio unknown" if means["cost"].isna().any() else ""
+    return f"{bars}; n×: {first}'s bar divided by this bar\nTarget: {level}{pale}"
 
 
 def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str, Look]) -> None:
-    """One bar an arm, a mark for each seed, and the ratio to the first arm at the bar's end.
+    """One bar per arm, a mark for each seed, and at the bar's end the first arm's cost divided by this arm's.
 
     Args:
-        means: one row an arm, costs in units of the axes.
+        means: one row per arm, costs in units of the axes.
         seeds: the costs of single runs, in the same units.
     """
     for place, (arm, (_, mean)) in enumerate(zip(look, means.iterrows(), strict=True)):
@@ -191,9 +191,9 @@ def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[
         length, alpha = (mean["cost"], 0.75) if reached else (mean["spent"], 0.25)
         axes.barh(place, length, height=0.65, color=look[arm].color, alpha=alpha, linewidth=0)
         runs = rows_of(seeds, arm=arm)
-        offsets = 0.22 * np.linspace(-1, 1, len(runs)) * (len(runs) > 1)  # seeds often coincide: validations are few
-        for cost, arrived_alone, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
-            mark = SEED_MARKS[arrived_alone]
+        offsets = 0.22 * np.linspace(-1, 1, len(runs)) * (len(runs) > 1)  # seeds often coincide, since validations are few
+        for cost, seed_reached, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
+            mark = SEED_MARKS[seed_reached]
             axes.plot(cost, place + offset, marker=mark, color="0.2", markerfacecolor="w", markeredgewidth=0.6)
         arrived = "" if mean["n_reached"] == mean["n_seeds"] else f"{mean['n_reached']} of {mean['n_seeds']}"
         axes.annotate(
@@ -212,14 +212,13 @@ def _cost_bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[
 
 @styled
 def memory(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """Peak memory of the training process (a GPU's where there is one), one panel a model.
+    """Peak memory of training (of the GPU if there is one, otherwise of the process), one panel per model and data set.
 
     Args:
-        metrics: model, dataset, arm, seed, peak_memory_mb (MiB, the highest so far at each step).
+        metrics: model, dataset, arm, seed, peak_memory_mb (MiB, the maximum up to each step).
 
     Returns:
-        The figure, and its data: one row for each run: gib; and, the same for all seeds of an arm, ratio (mean over the first
-        arm's mean).
+        The figure, and its data: one row per run with gib, and ratio (the arm's mean over seeds divided by the first arm's).
     """
     look, titles = looks(settings.arms), panel_titles(settings)
     peaks = metrics.groupby([*GROUP, "arm", "seed"], sort=False, as_index=False)["peak_memory_mb"].max()
@@ -245,5 +244,5 @@ def memory(metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.
     for axes in panels[-columns:]:
         axes.set_xlabel("Peak memory (GiB)")
     mark = Line2D([], [], color="0.2", marker="o", markerfacecolor="w", linestyle="", label="One seed")
-    legend_above(figure, [mark], f"Bars: mean over seeds; n×: over {settings.arms[first]}")
+    legend_above(figure, [mark], f"Bars: mean over seeds; n×: divided by {settings.arms[first]}'s")
     return figure, peaks

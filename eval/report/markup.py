@@ -1,4 +1,4 @@
-"""One table body, written as Markdown (aligned for the terminal), as LaTeX (booktabs) and as HTML."""
+"""Renders tables as Markdown (aligned for the terminal), LaTeX (booktabs) and HTML."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pandas as pd
 
 DAGGER = "†"
 PAGE_ROWS = 30
-"""Rows of a LaTeX table that fit one page with its notes; beyond, each block gets a table of its own."""
+"""Number of rows of a LaTeX table that fit on one page with its notes; a longer one is split into one table per block."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table in its three forms."""
+    """One table as data, Markdown and LaTeX."""
 
     frame: pd.DataFrame
-    """The numbers, more than are printed."""
+    """The numbers, including columns that are not printed."""
     markdown: str
     latex: str
 
@@ -33,7 +33,7 @@ class Cell:
     low: float
     high: float
     signed: bool = False
-    """A gain: its mean carries a sign, also where it is positive."""
+    """Print the mean with its sign even if positive (for gains)."""
     bold: bool = False
 
     @classmethod
@@ -55,7 +55,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one model and dataset: (row title, numbers or plain texts), with a rule after the scores."""
+    """The rows of one model and data set: (row title, cells). In LaTeX, a horizontal rule follows the first ``rule_after``
+    rows."""
 
     title: str
     rows: list[tuple[str, list[Cell | str]]]
@@ -63,10 +64,11 @@ class Block:
 
 
 def markdown(caption: str, heads: list[str], blocks: list[Block], notes: list[str], above: Sequence[str] = ()) -> str:
-    """A table for each block, its columns padded to one width over all blocks.
+    """One Markdown table per block; column widths are the same in all blocks.
 
     Args:
-        above: paragraphs before the first block, which no reader may miss; ``notes`` stand below the last.
+        notes: printed as a list below the last block.
+        above: warnings, printed as paragraphs before the first block.
     """
     heads = [head.replace("\n", " ") for head in heads]
     bodies = [[[title, *map(_markdown_cell, cells)] for title, cells in block.rows] for block in blocks]
@@ -90,11 +92,12 @@ def _padded(line: list[str], widths: list[int]) -> str:
 
 
 def latex(caption: str, heads: list[str], blocks: list[Block], notes: list[str], label: str, above: Sequence[str] = ()) -> str:
-    """Table environments that need the package booktabs alone; six benchmarks fit a text width of 5.5 inches.
+    """LaTeX table environments that need only the package booktabs; six benchmarks fit a text width of 5.5 inches.
 
     Args:
-        heads: of the columns after the first; a line break is kept here, and is a space in Markdown.
-        above: as for ``markdown``: part of the caption.
+        heads: headings of all columns but the first, which has none; line breaks are kept (in Markdown they become spaces).
+        notes: printed below the last table.
+        above: warnings, added to the caption.
     """
     pages = [blocks] if sum(len(block.rows) for block in blocks) <= PAGE_ROWS else [[block] for block in blocks]
     parts = []
@@ -129,13 +132,13 @@ def _latex_page(title: str, heads: list[str], blocks: list[Block], notes: list[s
 
 
 def _latex_head(head: str) -> str:
-    """Its lines over each other."""
+    """A heading; its lines are stacked."""
     lines = [rf"\scriptsize {escaped(line)}" for line in head.split("\n")]
     return lines[0] if len(lines) == 1 else r"\shortstack{" + r"\\".join(lines) + "}"
 
 
 def _latex_cell(cell: Cell | str) -> str:
-    """The mean over its interval: side by side they would not fit."""
+    """The mean stacked above its interval, because next to each other they are too wide."""
     if isinstance(cell, str):
         return r"\shortstack{" + r"\\".join(rf"\tiny {escaped(line)}" for line in cell.split(", ")) + "}"
     mean = rf"\mathbf{{{cell.mean_text}}}" if cell.bold else cell.mean_text
@@ -144,7 +147,7 @@ def _latex_cell(cell: Cell | str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text as LaTeX."""
+    """Plain text with LaTeX's special characters escaped."""
     return _SPECIAL.sub(lambda match: _AS_LATEX[match[0]], text)
 
 
@@ -161,7 +164,7 @@ _SPECIAL = re.compile("|".join(map(re.escape, _AS_LATEX)))
 
 
 def html(text: str) -> str:
-    """What ``markdown`` wrote, as HTML: tables, lists, paragraphs, bold."""
+    """Convert the output of ``markdown`` to HTML (tables, lists, paragraphs, bold)."""
     return "\n".join(_html_block(part) for part in text.strip().split("\n\n"))
 
 
@@ -193,11 +196,11 @@ def _html_text(text: str) -> str:
 
 
 def html_page(title: str, body: str) -> str:
-    """A whole page that loads nothing and runs no script.
+    """A complete HTML page without external resources or scripts.
 
     Args:
-        title: plain text.
-        body: HTML, in which all that is not markup of ours is escaped already.
+        title: plain text, which is escaped here.
+        body: HTML in which untrusted text is already escaped.
     """
     return PAGE.format(title=escape(title), body=body)
 

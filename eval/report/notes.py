@@ -1,4 +1,4 @@
-"""Words that several tables have in common: what one training seed can tell, and for what number of seeds p-values hold."""
+"""Notes that several tables share: the limits of one training seed, of p-values, and the number of samples."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from sfpo.settings import ReportSettings
 
 
 def one_seed(settings: ReportSettings) -> list[str]:
-    """Stands above a table with a single training seed; nothing where there are several."""
+    """The warning above a table with a single training seed; empty if there are several."""
     return [ONE_SEED_ABOVE] if len(settings.seeds) == 1 else []
 
 
 ONE_SEED_ABOVE = (
-    "ONE TRAINING SEED. This can tell how accurate these very runs are, within intervals over problems. It cannot tell which "
-    "method is better: the same method with another seed often differs by as much. So gains between arms have no interval, and "
-    "nothing is tested or marked. `python -m eval.power` says how many seeds find a gain of a given size."
+    "ONE TRAINING SEED. The accuracies of these runs are known up to their intervals over problems, but which method is better "
+    "is not: another seed of the same method often differs by as much. So gains between arms have no interval and are not "
+    "tested. `python -m eval.power` computes how many seeds are needed to detect a gain of a given size."
 )
 
 
 def seeds_fixed_beforehand(settings: ReportSettings) -> list[str]:
-    """A warning for several seeds: their number is not to depend on what they showed."""
+    """The note for several seeds that their number must be fixed before the results are seen."""
     if len(settings.seeds) == 1:
         return []
     return [
-        "These hold for a number of seeds that was fixed before the runs. Adding seeds until something is significant finds "
-        "differences that are not there (2 to 8 seeds: in 12 to 16% of simulated suites); who looks more than once divides 5% "
-        "by the number of looks."
+        "p-values assume that the number of seeds was fixed before the runs. Adding seeds until something is significant "
+        "yields false positives (going from 2 to 8 seeds: in 12 to 16% of simulated suites); with several looks at the "
+        "results, divide the 5% by the number of looks."
     ]
 
 
 def samples_text(settings: ReportSettings, letter: str = "k") -> str:
-    """'4', or 'k' where benchmarks have different numbers of samples."""
+    """The number of samples per problem, such as '4'; ``letter`` if it differs between benchmarks."""
     numbers = set(settings.samples.values())
     return str(*numbers) if len(numbers) == 1 else letter

@@ -1,4 +1,4 @@
-"""Tables and figures as files. Equal results give equal bytes, pictures included."""
+"""Writes tables and figures to files. Output is deterministic: equal results give identical bytes, images included."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from eval.report.markup import Table, html, html_page
 from eval.report.style import context
 from sfpo.manifest import write_text
 
-# Without these entries the time of drawing would be in the file.
+# By default matplotlib would write its version into the png and the current time into the pdf.
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def write_table(name: str, table: Table, folder: Path) -> None:
-    """tables/<name> as csv, md and tex, and as a page that shows the md: the workflow's report opens no other form."""
+    """Write tables/<name> as csv, md, tex and html (the report pages embed the html)."""
     write_text(folder / f"tables/{name}.csv", _csv(table.frame))
     write_text(folder / f"tables/{name}.md", table.markdown)
     write_text(folder / f"tables/{name}.tex", table.latex)
@@ -26,7 +26,7 @@ def write_table(name: str, table: Table, folder: Path) -> None:
 
 
 def write_figure(name: str, drawn: tuple[Figure, pd.DataFrame], folder: Path) -> None:
-    """figures/<name> as png and pdf, and the data that it shows as csv."""
+    """Write figures/<name> as png and pdf, and its data as csv."""
     figure, data = drawn
     write_text(folder / f"figures/{name}.csv", _csv(data))
     for kind, metadata in UNDATED.items():
@@ -41,7 +41,7 @@ def _csv(frame: pd.DataFrame) -> str:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    """Atomic, as sfpo.manifest.write_text is."""
+    """Write atomically, like sfpo.manifest.write_text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What figures share: the grid of panels, curves over training with their band, marks and labels, the legend above them."""
+"""Shared parts of the figures: the grid of panels, training curves with bands, axis labels, legends."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from sfpo.settings import ReportSettings
 
 GROUP = ["model", "dataset"]
 SEED_MARKS = {True: "o", False: ">"}
-"""Mark of a run that reached a level, and of one that did not."""
+"""Marker of a single run, by whether it reached the target."""
 UNKNOWN = "unknown"
-"""Of a ratio of which one of the two costs is not known."""
+"""Printed for a ratio if one of its two costs is unknown."""
 ONE_SEED = "One training seed: these are single runs, not methods"
 FEW_ARMS = 4
-"""Up to so many, the bands of all arms can be told apart, and a table can say each in words."""
+"""Up to this number of arms, figures draw every arm's band, and tables print all gains."""
 LEGEND_CHARACTERS = 100
-"""Of legend text that fit side by side; a handle with its space takes as much as HANDLE_CHARACTERS."""
+"""Number of characters of legend text that fit in one row."""
 HANDLE_CHARACTERS = 8
+"""Width of a legend handle with its padding, in characters."""
 MARKED_POINTS = 8
-"""Markers along one curve, at most: more would hide it."""
+"""Maximum number of markers along a curve; more would hide the line."""
 BACKGROUND: Properties = {"linewidth": 0.8, "markersize": 2.5, "alpha": 0.7, "zorder": 1.9}
-"""Of curves that are not in front; 2 is matplotlib's own zorder of lines."""
+"""Look of curves that are not emphasised; their zorder is below 2, matplotlib's default for lines."""
 
 
 def emphasised(settings: ReportSettings) -> list[str]:
-    """The arms that are drawn thick and with a band: all where they are few, else the first and the one called sfpo."""
+    """The arms that are drawn thick and with a band: all if there are at most FEW_ARMS, otherwise the first arm and
+    ``sfpo``."""
     arms = list(settings.arms)
     return arms if len(arms) <= FEW_ARMS else [arm for arm in arms if arm in (arms[0], "sfpo")]
 
 
 def panel_titles(settings: ReportSettings) -> dict[tuple[str, str], str]:
-    """(model, dataset) -> its name in figures, in the suite's order; a dataset is named where there are several."""
+    """(model, dataset) -> panel title, in the suite's order. The data set is only part of it if there are several."""
     return {
         (model, dataset): model if len(settings.datasets) == 1 else f"{model}, {dataset}"
         for model in settings.models
@@ -49,21 +51,22 @@ def panel_titles(settings: ReportSettings) -> dict[tuple[str, str], str]:
 
 
 def rows_of(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """The rows in which each named column has the value given."""
+    """The rows in which every given column has the given value."""
     for column, value in values.items():
         frame = frame[frame[column] == value]
     return frame
 
 
 def over_seeds(frame: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Mean, lowest and highest seed (columns mean, low, high, n_seeds), in the order of first appearance."""
+    """Mean, minimum and maximum of ``value`` over seeds (columns mean, low, high, n_seeds) for each group ``by``."""
     return frame.groupby(by, sort=False, as_index=False).agg(
         mean=(value, "mean"), low=(value, "min"), high=(value, "max"), n_seeds=(value, "count")
     )
 
 
 def smoothed(frame: pd.DataFrame, curve: list[str], window: int) -> pd.DataFrame:
-    """``value`` replaced by its centred moving average over ``window`` rows of each curve, which stand in order of steps."""
+    """Replace ``value`` by its centred moving average over ``window`` rows of each curve; rows must be in the order of
+    steps."""
     averages = frame.groupby(curve, sort=False)["value"].transform(
         lambda v: v.rolling(window, center=True, min_periods=1).mean()
     )
@@ -71,14 +74,14 @@ def smoothed(frame: pd.DataFrame, curve: list[str], window: int) -> pd.DataFrame
 
 
 def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **layout: Any) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the text, with ``panels`` axes in rows of ``columns``.
+    """A figure of the paper's text width with ``panels`` axes, ``columns`` per row.
 
     Args:
         height: mean height of a row, in inches.
-        layout: further settings of ``Figure.subplots``.
+        layout: further arguments of ``Figure.subplots``.
     """
     rows = -(-panels // columns)
-    # room for legend and axis labels beside the rows
+    # 0.75 inches for the legend and the axis labels
     figure = Figure(figsize=(WIDTH, 0.75 + rows * height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **layout).ravel()
     for spare in axes[panels:]:
@@ -87,11 +90,11 @@ def grid(panels: int, columns: int, height: float = PANEL_HEIGHT, **layout: Any)
 
 
 def draw_curve(axes: Axes, curve: pd.DataFrame, look: Look, x: str = "step", in_front: bool = True) -> None:
-    """Mean over seeds; a band from the lowest to the highest seed where there are several.
+    """Draw a curve's mean over seeds, and a band from the lowest to the highest seed if there are several.
 
     Args:
-        curve: columns x, mean, low, high, n_seeds, in the units of the axes.
-        in_front: False draws a thin line without a band, behind those in front.
+        curve: columns ``x``, mean, low, high, n_seeds, in the units of the axes.
+        in_front: if False, draw a thin line without a band, behind the emphasised curves.
     """
     every = -(-len(curve) // MARKED_POINTS)
     axes.plot(
@@ -109,7 +112,7 @@ def draw_curve(axes: Axes, curve: pd.DataFrame, look: Look, x: str = "step", in_
 
 
 def label_steps(panels: list[Axes], columns: int) -> None:
-    """Whole steps on every x axis, named where no panel lies below."""
+    """Integer ticks on every x axis; the label 'Step' only on the bottom panels."""
     for i, axes in enumerate(panels):
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         if i + columns >= len(panels):
@@ -117,7 +120,7 @@ def label_steps(panels: list[Axes], columns: int) -> None:
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist], title: str) -> None:
-    """One legend for all panels, outside them, in up to four columns, with a line that says what is drawn."""
+    """One legend above all panels, in up to four columns; ``title`` says what lines, bands and marks are."""
     widths = [len(str(handle.get_label())) + HANDLE_CHARACTERS for handle in handles]
     fits = [n for n in (4, 3, 2) if sum(max(column, default=0) for column in _split(widths, n)) <= LEGEND_CHARACTERS]
     columns = min(len(handles), fits[0] if fits else 1)
@@ -126,7 +129,7 @@ def legend_above(figure: Figure, handles: Sequence[Artist], title: str) -> None:
 
 
 def _split(widths: list[int], columns: int) -> list[list[int]]:
-    """As matplotlib fills a legend: column by column, longer ones first."""
+    """Distribute legend entries over columns like matplotlib: column by column, longer columns first."""
     return [list(part) for part in np.array_split(widths, columns)]
 
 
@@ -138,19 +141,19 @@ def arm_handles(looks: dict[str, Look]) -> list[Line2D]:
 
 
 def seeds_text(settings: ReportSettings) -> str:
-    """The item's title, and what a curve and its band are."""
+    """Legend title: the item's title, and what curves and bands show."""
     count, front = len(settings.seeds), emphasised(settings)
     head = f"{settings.title}. " if settings.title else ""
-    of_whom = "" if len(front) == len(settings.arms) else f" of {' and '.join(settings.arms[arm] for arm in front)}"
+    of_whom = "" if len(front) == len(settings.arms) else f" (only {' and '.join(settings.arms[arm] for arm in front)})"
     several = f"Lines: mean of {count} seeds; bands{of_whom}: lowest to highest seed"
     return head + (ONE_SEED if count == 1 else several)
 
 
 def ratio_label(row: pd.Series, first: str) -> str:
-    """The first arm's cost over this arm's; '?' where it is unknown, nothing for the first arm.
+    """The first arm's cost divided by this arm's, as text; '?' if it is unknown, empty for the first arm itself.
 
     Args:
-        row: of ``targets.costs_to_targets``.
+        row: a row of ``targets.costs_to_targets``.
     """
     if row["arm"] == first:
         return ""
@@ -158,6 +161,6 @@ def ratio_label(row: pd.Series, first: str) -> str:
 
 
 def time_unit(seconds: pd.Series) -> tuple[float, str]:
-    """(seconds in one unit, its name): the largest of s, min, h that the longest time fills twice."""
+    """(seconds per unit, name): the largest unit of s, min, h of which the longest time has at least two."""
     longest = float(np.max(seconds))
     return next(((size, name) for size, name in ((3600.0, "h"), (60.0, "min")) if longest >= 2 * size), (1.0, "s"))

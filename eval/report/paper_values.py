@@ -1,7 +1,7 @@
-"""The paper's reported values (paper_values.yaml, arXiv 2510.04072), and ours beside them.
+"""Compares our results with the paper's reported values (paper_values.yaml, arXiv 2510.04072).
 
-A gain of the paper is always the difference of two of its cells, since its prose gives gains that its tables do not; only where
-no cells are confirmed does a reported gain stand, and is marked.
+The paper's gains are computed from the cells of its tables, because some gains in its text do not match the tables. If the
+cells of a row are not confirmed, the reported gain is used, and marked.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sfpo.schema import Schema, parse
 
 PATH = Path(__file__).with_name("paper_values.yaml")
 RATIOS = "figure4"
-"""The item that compares costs."""
+"""The item that compares ratios of costs, not accuracies."""
 COST_QUANTITIES = {"rollouts": "rollouts", "hours": "seconds"}
-"""The paper's quantity -> our measure of the same."""
+"""The paper's quantity -> our measure of it."""
 KEYS = ["model", "arm", "over", "quantity"]
 COLUMNS = [
     *["model", "dataset", "arm", "over", "kind", "quantity", "paper", "ours", "ours_low", "ours_high"],
@@ -37,28 +37,29 @@ Value = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class PaperRow(Schema):
-    """What one table or figure says of one arm."""
+    """The values of one arm in one table or figure of the paper."""
 
     item: Literal["table1", "table2", "table3", "figure4"]
     source: str
-    """Where in the paper."""
+    """Place in the paper, such as 'Table 1'."""
     model: Name
     dataset: Name | None = None
-    """None: not confirmed."""
+    """Training data set; None if the paper does not confirm it."""
     arm: Name
     over: Name | None = None
-    """The values are gains over this arm, in points: they alone are reported. None: they are the arm's own."""
+    """If set, the values are gains over this arm in points, for a row of which only gains are confirmed. None: they are the
+    arm's own values."""
     values: Annotated[dict[Name, Value], Field(min_length=1)]
-    """Tables: benchmark or 'average' -> percent. figure4: rollouts, hours -> cost up to GRPO's best."""
+    """Tables: benchmark or 'average' -> percent. figure4: rollouts, hours -> cost of reaching GRPO's best accuracy."""
 
     @model_validator(mode="after")
     def _values_can_be(self) -> PaperRow:
         low, high = (0.0, float("inf")) if self.item == RATIOS else (-100.0 if self.over else 0.0, 100.0)
         for quantity, value in self.values.items():
             if self.item == RATIOS and (quantity not in COST_QUANTITIES or value == 0):
-                raise ValueError(f"values.{quantity} = {value}: of {RATIOS} are {', '.join(COST_QUANTITIES)}, all above 0")
+                raise ValueError(f"values.{quantity} = {value}: {RATIOS} has {', '.join(COST_QUANTITIES)}, all above 0")
             if not low <= value <= high:
-                raise ValueError(f"values.{quantity} = {value}: must lie within {low:g} and {high:g}")
+                raise ValueError(f"values.{quantity} = {value}: must be between {low:g} and {high:g}")
         return self
 
 
@@ -74,7 +75,7 @@ class PaperFile(Schema):
             raise ValueError(f"given twice: {'; '.join(repeated)}")
         for item, model, dataset, arm, over, name in said:
             if over and all((item, model, dataset, one, None, name) in said for one in (arm, over)):
-                raise ValueError(f"{item} {model} {arm} over {over}, {name}: a gain is computed where both cells are given")
+                raise ValueError(f"{item} {model} {arm} over {over}, {name}: remove it, it is computed from the two cells")
         return self
 
 
@@ -86,7 +87,7 @@ def paper_values(path: Path = PATH) -> pd.DataFrame:
         (a benchmark, average, rollouts or hours), value (percent, points, rollouts, hours), source.
 
     Raises:
-        ConfigError: the file holds an unknown key, a value twice or one that cannot be, or a gain beside the cells it is of.
+        ConfigError: the file has an unknown key, a duplicate or impossible value, or a gain whose two cells are also given.
     """
     file = parse(PaperFile, yaml.safe_load(path.read_text()), str(path))
     rows = [
@@ -99,28 +100,28 @@ def paper_values(path: Path = PATH) -> pd.DataFrame:
 
 
 def beside_ours(item: str, frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Table:
-    """The paper's values and ours, for the models, arms and quantities of which both have one.
+    """The paper's values next to ours, for all models, arms and quantities that both have.
 
-    Accuracies and gains are compared as they are. Of costs, only the ratio of two arms is: rollouts and hours depend on what is
-    counted as one, and on the machine.
+    Accuracies and gains are compared directly. Costs are compared only as ratios of two arms, because absolute costs depend on
+    the machine and on how rollouts are counted.
 
     Args:
         item: table1, table2, table3 or figure4.
-        frame: the numbers of ``accuracy_frame``; for figure4 of ``targets.costs_to_targets`` with the target BEST alone.
+        frame: of ``accuracy_frame``; for figure4 of ``targets.costs_to_targets`` with the single target BEST.
         titles: arm or benchmark -> its title; without one the key is printed.
 
     Returns:
-        The table, or in place of its texts one line that says why there is none. Its frame: model, dataset (ours), arm, over
+        The table; if nothing can be compared, its texts are one line that says why. Its frame: model, dataset (ours), arm, over
         (empty, or the arm compared with), kind (score, gain, ratio), quantity; paper, ours, ours_low, ours_high; difference
-        (ours - paper), within (the paper's value lies in our 95% interval; missing without one), computed (from cells of the
-        paper; False: printed by it), source.
+        (ours - paper), within (whether the paper's value lies in our 95% interval; missing if there is none), computed (True:
+        from cells of the paper; False: the paper's reported gain), source.
 
     Raises:
-        ValueError: the paper has no such item, or the frame of figure4 has several targets.
+        ValueError: the paper has no such item, or the frame for figure4 has several targets.
     """
     paper = rows_of(paper_values(), item=item)
     if paper.empty:
-        raise ValueError(f"{item}: no values of the paper; there are those of {', '.join(paper_values()['item'].unique())}")
+        raise ValueError(f"{item}: the paper has no values; items with values: {', '.join(paper_values()['item'].unique())}")
     ours = _our_ratios(frame) if item == RATIOS else _our_cells(frame)
     both = ours.merge(_compared(paper, item), on=KEYS, suffixes=("", "_paper"))
     both = both[both["dataset_paper"].isna() | (both["dataset_paper"] == both["dataset"])]
@@ -144,7 +145,7 @@ def beside_ours(item: str, frame: pd.DataFrame, titles: Mapping[str, str] | None
 
 
 def _our_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of an accuracy table, one row a number: model, dataset, arm, over, kind, quantity, ours with ends."""
+    """The frame of an accuracy table in long form: model, dataset, arm, over, kind, quantity, ours, ours_low, ours_high."""
     arms = frame.loc[frame["kind"] == "score", "arm"].unique()
     pairs = {f"{arm}-{over}": (arm, over) for arm in arms for over in arms}
     quantities = [column for column in frame if f"{column}_low" in frame]
@@ -159,9 +160,9 @@ def _our_cells(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _our_ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """As ``_our_cells``, of the first arm's cost over each other's."""
+    """Like ``_our_cells``, for the ratio of the first arm's cost to each other arm's."""
     if frame["target"].nunique() > 1:
-        raise ValueError(f"{RATIOS} is of one target; the frame has {', '.join(frame['target'].unique())}")
+        raise ValueError(f"{RATIOS} needs a frame with one target, but it has {', '.join(frame['target'].unique())}")
     measures = {measure: quantity for quantity, measure in COST_QUANTITIES.items()}
     first = frame["arm"].iloc[0]
     found = frame[frame["measure"].isin(list(measures)) & (frame["arm"] != first)]
@@ -171,7 +172,8 @@ def _our_ratios(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compared(paper: pd.DataFrame, item: str) -> pd.DataFrame:
-    """The values that ours are set beside, as column paper: the cells, and of every two arms the gain or the ratio."""
+    """The paper's values (column paper) in the form that ours are compared with: cells, and gains or ratios of pairs of
+    arms."""
     cells = rows_of(paper, over="")
     pairs = cells.merge(cells.drop(columns=["over", "source"]), on=["item", "model", "quantity"], suffixes=("", "_over"))
     same = (pairs["dataset"] == pairs["dataset_over"]) | (pairs["dataset"].isna() & pairs["dataset_over"].isna())
@@ -188,8 +190,8 @@ def _compared(paper: pd.DataFrame, item: str) -> pd.DataFrame:
 def _why_nothing(name: str, paper: pd.DataFrame, frame: pd.DataFrame) -> str:
     models = ", ".join(paper["model"].unique())
     if set(frame["model"]) & set(paper["model"]):
-        return f"{name} of the paper has no value for what was trained and measured here (its models: {models})."
-    return f"{name} of the paper is of other models ({models}), so there is nothing to set beside ours."
+        return f"{name} of the paper has no values for the arms and benchmarks of this suite (its models: {models})."
+    return f"{name} of the paper has only other models ({models}), so there is nothing to compare."
 
 
 def _block(rows: pd.DataFrame, titles: Mapping[str, str], title: str) -> Block:
@@ -197,7 +199,7 @@ def _block(rows: pd.DataFrame, titles: Mapping[str, str], title: str) -> Block:
 
     def line(row: pd.Series) -> tuple[str, list[Cell | str]]:
         arm, over = names.get(row["arm"], row["arm"]), names.get(row["over"], row["over"])
-        of_whom = {"score": arm, "gain": f"{arm} - {over}", "ratio": f"{over} over {arm}"}[row["kind"]]
+        of_whom = {"score": arm, "gain": f"{arm} - {over}", "ratio": f"{over} / {arm}"}[row["kind"]]
         sign = "+" if row["kind"] == "gain" else ""
         mark = f" {DAGGER}" if row["kind"] == "gain" and not row["computed"] else ""
         ours = Ratio.of(row, "ours") if row["kind"] == "ratio" else Cell.of(row, "ours", signed=row["kind"] == "gain")
@@ -216,18 +218,18 @@ def _block(rows: pd.DataFrame, titles: Mapping[str, str], title: str) -> Block:
 def _notes(both: pd.DataFrame) -> list[str]:
     ratios = (both["kind"] == "ratio").any()
     notes = [
-        "Ours: mean [95% interval], as in the table of which it is. Paper: as printed, without an interval; its "
+        "Ours: mean [95% interval], as in the corresponding table or figure. Paper: as reported, without an interval; its "
         + ("ratios are computed from its costs." if ratios else "gains are differences of its cells.")
     ]
     if ((both["kind"] == "gain") & ~both["computed"].astype(bool)).any():
-        notes.append(f"{DAGGER} The paper's cells are not confirmed; this is the gain that it prints.")
+        notes.append(f"{DAGGER} The paper's cells are not confirmed; this is its reported gain.")
     notes.append(
-        "The paper's values have noise of their own, so that more than one in twenty would lie outside our intervals even if "
-        "both measured the same."
+        "The paper's values are noisy too, so even if both had the same true values, more than 5% would lie outside our "
+        "intervals."
     )
     if ratios:
         notes.append(
-            "Of costs the ratio alone is compared: up to the first arm's best accuracy, how many times the other arm's cost it "
-            "spends; unknown where an arm of ours did not get there."
+            "Ratio: the first arm's cost of reaching its best accuracy, divided by the other arm's cost of reaching the same "
+            "accuracy; unknown if one of our arms did not reach it. Absolute costs are not comparable across setups."
         )
     return notes

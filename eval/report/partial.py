@@ -1,4 +1,4 @@
-"""The report of a suite whose jobs did not all finish: what is there, and by name what is not."""
+"""Partial reports: which part of an item can be shown when not all jobs of the suite have finished, and a note on the rest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ OF_EVALUATION = "scores.parquet"
 
 
 def is_finished(run: RunId, root: Path, settings: ReportSettings) -> bool:
-    """The run, and where it is shown its evaluation, have left all that the report reads, and are of the settings that stand
-    now."""
+    """Whether all files of the run (and of its evaluation, if the item shows it) exist and are not stale."""
     files = [f"runs/{run.path}/{name}" for name in OF_RUN]
     files += [f"evaluations/{run.path}/{OF_EVALUATION}"] if settings.scored else []
     folders = dict.fromkeys(str(Path(file).parent) for file in files)
@@ -21,13 +20,13 @@ def is_finished(run: RunId, root: Path, settings: ReportSettings) -> bool:
 
 
 def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSettings | None:
-    """The part of an item that can be reported: seeds that every arm has finished, on every model and data set.
+    """The part of an item that can be reported: the seeds that every arm has finished on every model and data set.
 
-    Where there is no such seed, the arm with the fewest finished runs is left out, and so on. Models that were not scored
-    themselves are left out with their runs.
+    If there is no such seed, the arm with the fewest finished runs is dropped, repeatedly. A model is dropped with its runs if
+    its untrained checkpoint has not been evaluated.
 
     Returns:
-        The settings of that part, with ``missing`` naming the runs that are not in it; None: there is nothing to report.
+        The settings of that part, with the excluded runs listed in ``missing``; None if there is nothing to report.
     """
     models = [model for model in settings.models if not any(stale(one, settings, root) for one in _of_model(settings, model))]
     part = settings.model_copy(update={"models": models})
@@ -45,20 +44,20 @@ def finished_part(settings: ReportSettings, root: Path = Path(".")) -> ReportSet
 
 
 def _of_model(settings: ReportSettings, model: str) -> list[str]:
-    """Folders without which nothing of a model can be shown."""
+    """Folders of results that the item needs for this model besides its runs."""
     steps = [settings.trajectory(model, dataset) for dataset in settings.datasets]
     return [*([settings.base[model]] if settings.scored else []), *(one for one in steps if one in settings.made_from)]
 
 
 def missing_rows(settings: ReportSettings, model: str, dataset: str) -> list[str]:
-    """Arms of which no run is in the report, in the words of a table's row."""
+    """Arms that the report excludes for this model and data set; tables mark their rows as missing."""
     prefix = f"{settings.suite}/{model}/{dataset}/"
     arms = dict.fromkeys(path.removeprefix(prefix).split("/")[0] for path in settings.missing if path.startswith(prefix))
     return [arm for arm in arms if arm not in settings.arms]
 
 
 def missing_note(settings: ReportSettings) -> list[str]:
-    """A note that names what is not in the table; nothing where nothing is missing."""
+    """A note that lists the excluded runs; empty if there are none."""
     if not settings.missing:
         return []
     return [f"INCOMPLETE: {len(settings.missing)} runs are not in this table: {', '.join(settings.missing)}."]

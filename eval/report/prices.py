@@ -1,4 +1,4 @@
-"""What rollouts cost beside passes in each run (rho of sfpo/plan/price.py)."""
+"""The relative cost of rollouts (rho, sfpo/plan/price.py) measured in each run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def own_prices(metrics: pd.DataFrame) -> pd.DataFrame:
         metrics: model, dataset, arm, seed, step, backward_passes, seconds_<phase> (cumulative).
 
     Returns:
-        model, dataset, arm, seed, rho, passes (a step).
+        model, dataset, arm, seed, rho, passes (backward passes over the batch per step).
     """
     return pd.DataFrame(
         [

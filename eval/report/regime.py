@@ -1,7 +1,8 @@
-"""Where an arm pays: its learning curves priced anew, at every cost of rollouts beside passes (sfpo/plan/price.py).
+"""Regime analysis: for which relative cost of rollouts (rho, sfpo/plan/price.py) an arm is cheaper than the first arm.
 
-At price rho a run has spent rho * steps + passes. What an arm pays is the first arm's cost to a target over its own, at that
-price; the curves themselves stay as they were measured, so that one suite answers for every price.
+With steps and passes (over the batch) as measured, the cost of a run is modelled as rho * steps + passes. For each rho, the
+first arm's cost of reaching a target is divided by each other arm's. The learning curves do not depend on rho, so one suite is
+enough for all values of rho.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ RATIO_COLUMNS = [*GROUP, "target", "level", "arm", "rho", "ratio", "ratio_low", 
 PRICES = np.geomspace(0.1, 300, 61)
 TARGETS = (Target(0.5), Target(0.8))
 PAPER_PASSES = 4
-"""K + 1 of the paper's runs."""
+"""Passes per step of SFPO in the paper's runs: K + 1 with K = 3."""
 MODEL_TITLES = {"deepseek-r1-distill-qwen-1.5b": "1.5B", "qwen3-4b-base": "4B", "deepseek-r1-distill-qwen-7b": "7B"}
 PAPER_LOOK: Properties = {"color": "0.55", "linewidth": 0.8}
 OWN_PRICE: Properties = {"color": "k", "linestyle": ":", "linewidth": 0.9}
 PAYS = "#009E73"
 
 
-def priced(runs: pd.DataFrame, seeds: list[int], rho: float) -> Curves:
-    """The curves of one arm with the cost ``price`` = rho * steps + passes, at the steps that all seeds were validated at.
+def curves_at(runs: pd.DataFrame, seeds: list[int], rho: float) -> Curves:
+    """The curves of one arm with the cost ``price`` = rho * steps + passes, at the steps at which all seeds were validated.
 
     Args:
-        runs: seed, step (0 = before training), accuracy (share), backward_passes.
+        runs: seed, step (0 = before training), accuracy (fraction), backward_passes.
     """
     accuracy, passes = (
         runs.pivot(index="seed", columns="step", values=one).loc[seeds] for one in ("accuracy", "backward_passes")
@@ -53,21 +54,21 @@ def priced(runs: pd.DataFrame, seeds: list[int], rho: float) -> Curves:
 
 
 def ratios(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """The first arm's cost over each other arm's, at each price.
+    """The first arm's cost divided by each other arm's, for each rho in PRICES.
 
     Args:
-        validation: model, dataset, arm, seed, step, accuracy (share), backward_passes.
+        validation: model, dataset, arm, seed, step, accuracy (fraction), backward_passes.
 
     Returns:
-        model, dataset, target, level (percent), arm, rho, ratio, ratio_low, ratio_high (95%, jackknife over seeds); missing as
-        ``ratio_of_costs`` says. No rows where there is only one arm.
+        model, dataset, target, level (percent), arm, rho, ratio, ratio_low, ratio_high (95%, jackknife over seeds), missing
+        where ``ratio_of_costs`` is. No rows if there is only one arm.
     """
     first, *others = settings.arms
     rows = []
     for model, dataset in panel_titles(settings):
         group = rows_of(validation, model=model, dataset=dataset)
         for rho in PRICES:
-            curves = {arm: priced(rows_of(group, arm=arm), settings.seeds, rho) for arm in settings.arms}
+            curves = {arm: curves_at(rows_of(group, arm=arm), settings.seeds, rho) for arm in settings.arms}
             for target in TARGETS:
                 level = target.level(curves[first])
                 known = {"model": model, "dataset": dataset, "target": target.name(settings.arms[first]), "level": 100 * level}
@@ -79,7 +80,7 @@ def ratios(validation: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
 
 
 def paper_ratios() -> pd.DataFrame:
-    """What the paper's Figure 4 says: model, rollouts (GRPO's over SFPO's), hours (the same), rho (which makes one the other).
+    """GRPO / SFPO ratios from the paper's Figure 4: model, rollouts, hours, and the rho at which the two ratios are consistent.
 
     Time = rollouts * (rho + 1) / (rho + K + 1), solved for rho.
     """
@@ -96,15 +97,15 @@ def paper_ratios() -> pd.DataFrame:
 
 @styled
 def regime_figure(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """The first arm's cost to a target over each arm's, against the price of rollouts: a row a model, a panel a target.
+    """The first arm's cost of reaching a target divided by each arm's, against rho; one row per model, one panel per target.
 
     Args:
         validation: as for ``ratios``.
         metrics: as for ``own_prices``.
 
     Returns:
-        The figure, and its data: series 'ratio' (the rows of ``ratios``), 'own price' (a row a run) and 'paper' (ratio of
-        rollouts and rho of each of its models).
+        The figure, and its data: series 'ratio' (the rows of ``ratios``), 'own price' (rho of each run) and 'paper' (the rows
+        of ``paper_ratios``).
     """
     look, titles = looks(settings.arms), panel_titles(settings)
     found, prices, paper = ratios(validation, settings), own_prices(metrics), paper_ratios()
@@ -123,12 +124,12 @@ def regime_figure(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Rep
         axes.set_title(f"{titles[group]}: to{level}\n({target})")
         _plain_logs(axes)
         if place % len(TARGETS) == 0:
-            axes.set_ylabel(f"{next(iter(look.values())).title}'s cost over the arm's")
+            axes.set_ylabel(f"{next(iter(look.values())).title}'s cost / the arm's cost")
         if place >= len(panels) - len(TARGETS):
-            axes.set_xlabel("Cost of a step's rollouts / of one pass")
+            axes.set_xlabel("rho: cost of a step's rollouts / cost of one pass")
     low, high = _limits(found, paper)
     panels[0].set_ylim(low, high)
-    legend_above(figure, _handles(look, found), _words(settings))
+    legend_above(figure, _handles(look, found), _legend_title(settings))
     frames = [found.assign(series="ratio"), prices.assign(series="own price"), paper.assign(series="paper", arm="sfpo")]
     return figure, pd.concat(frames, ignore_index=True)
 
@@ -139,7 +140,7 @@ def _panels(settings: ReportSettings, titles: dict[tuple[str, str], str]) -> Ite
 
 
 def _ratio(axes: Axes, curve: pd.DataFrame, look: Look) -> None:
-    """One arm: its ratio with the interval's band, and a mark where it breaks even."""
+    """Draw one arm's ratio with its 95% band, and a marker where it breaks even."""
     axes.plot(curve["rho"], curve["ratio"], color=look.color, linestyle=look.line, label=look.title, zorder=3)
     axes.fill_between(curve["rho"], curve["ratio_low"], curve["ratio_high"], color=look.color, alpha=0.15, linewidth=0)
     even = even_at(curve)
@@ -148,8 +149,8 @@ def _ratio(axes: Axes, curve: pd.DataFrame, look: Look) -> None:
 
 
 def _paper(axes: Axes, paper: pd.DataFrame) -> None:
-    """Its ratios of rollouts, priced anew in the same way, and the price at which it had them; names above the curves, the
-    lowest one's below."""
+    """Draw the paper's rollout ratios, converted to cost ratios for each rho, and a diamond at the rho implied by its hours.
+    Labels are above the curves, except for the lowest."""
     lowest = paper["rollouts"].min()
     name: Properties = {"textcoords": "offset points", "ha": "right", "fontsize": 6, "color": "0.4"}
     for _, row in paper.iterrows():
@@ -161,12 +162,12 @@ def _paper(axes: Axes, paper: pd.DataFrame) -> None:
 
 
 def even_at(curve: pd.DataFrame) -> float | None:
-    """The lowest price from which on the ratio is at least 1; None: there is none up to the largest.
+    """The smallest rho above which the ratio is always at least 1; None if the ratio at the largest rho is below 1.
 
     Args:
-        curve: rho, ratio; in order of rho.
+        curve: rho, ratio; sorted by rho.
     """
-    below = np.flatnonzero(~(curve["ratio"].to_numpy(float) >= 1))  # a missing ratio is no gain
+    below = np.flatnonzero(~(curve["ratio"].to_numpy(float) >= 1))  # a missing ratio counts as below 1
     if not len(below):
         return float(curve["rho"].iloc[0])
     after = below[-1] + 1
@@ -186,7 +187,8 @@ def _plain_logs(axes: Axes) -> None:
 
 
 def _limits(found: pd.DataFrame, paper: pd.DataFrame) -> tuple[float, float]:
-    """All curves and the paper's; intervals as far as four times beyond the curves: three seeds may give far wider ones."""
+    """Limits of the y axis: all curves, and intervals down to a quarter of the lowest curve, since those of few seeds can be
+    much wider."""
     shown = np.append(found["ratio"].dropna().to_numpy(float), [1.0, paper["rollouts"].max()])
     low = max(np.nanmin([found["ratio_low"].min(), shown.min()]), shown.min() / 4)
     return 0.9 * low, 1.15 * shown.max()
@@ -195,36 +197,37 @@ def _limits(found: pd.DataFrame, paper: pd.DataFrame) -> tuple[float, float]:
 def _handles(look: dict[str, Look], found: pd.DataFrame) -> list[Line2D | Patch]:
     arms = []
     for arm in list(look)[1:]:
-        one, arrives = look[arm], rows_of(found, arm=arm)["ratio"].notna().any()
-        label = one.title if arrives else f"{one.title} (does not arrive)"
+        one, reached = look[arm], rows_of(found, arm=arm)["ratio"].notna().any()
+        label = one.title if reached else f"{one.title} (not reached)"
         arms.append(Line2D([], [], color=one.color, marker=one.marker, linestyle=one.line, label=label))
     return [
         *arms,
         Line2D(
             [], [], **PAPER_LOOK, marker="D", markersize=3.5, markerfacecolor="0.35", markeredgewidth=0, label="Paper's SFPO"
         ),
-        Line2D([], [], **OWN_PRICE, label="Price in this suite"),
-        Patch(color=PAYS, alpha=0.12, linewidth=0, label="The arm pays"),
+        Line2D([], [], **OWN_PRICE, label="rho of this suite"),
+        Patch(color=PAYS, alpha=0.12, linewidth=0, label="The arm is cheaper"),
     ]
 
 
-def _words(settings: ReportSettings) -> str:
+def _legend_title(settings: ReportSettings) -> str:
     band = f"; bands: 95% over {len(settings.seeds)} seeds" if len(settings.seeds) > 1 else "; one training seed"
     head = f"{settings.title}. " if settings.title else ""
-    return f"{head}Marks on the line at 1: where an arm breaks even; diamonds: the paper's own price{band}"
+    return f"{head}Marks on the line at 1: where an arm breaks even; diamonds: the paper's rho{band}"
 
 
 def regime_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> Table:
-    """One row an arm and target: passes a step, what it must save at this suite's price, what it saves, and from which price on
-    it pays.
+    """One row per arm and target: passes per step, the rollout ratio it needs at this suite's rho to break even, the ratios it
+    has, and the rho from which it is cheaper than the first arm.
 
     Args:
         validation, metrics: as for ``regime_figure``.
 
     Returns:
-        The table. Its frame: model, dataset, target, level, arm, rho, rho_low, rho_high (of this suite's runs: median, lowest,
-        highest), passes (a step), break_even (of rollouts, at rho), even_at (price; missing: none up to 300); ratio with _low
-        and _high at this suite's price, and ratio_rollouts with _low and _high at the largest.
+        The table. Its frame: model, dataset, target, level, arm, rho, rho_low, rho_high (of this suite's runs: median, minimum,
+        maximum), passes (per step), break_even (ratio of rollouts at which costs are equal, at rho), even_at (rho from which
+        the arm is cheaper; missing: none up to 300); ratio with _low and _high (cost ratio at this suite's rho), and
+        ratio_rollouts with _low and _high (at the largest rho, where only rollouts count).
     """
     found, prices = ratios(validation, settings), own_prices(metrics)
     (first_arm, first), rows, blocks = next(iter(settings.arms.items())), [], []
@@ -257,22 +260,22 @@ def regime_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Repo
             Block(f"{title} ({of_group['rho'].min():.2f} to {of_group['rho'].max():.2f} over runs)", lines, len(lines))
         )
     heads = [
-        "Passes\na step",
+        "Passes\nper step",
         "Must save\nat rho",
-        f"{first}'s rollouts\nover it",
-        f"{first}'s cost\nover it, at rho",
-        "Pays from\nrho",
+        f"Rollouts:\n{first} / arm",
+        f"Cost at rho:\n{first} / arm",
+        "Pays off\nfrom rho",
     ]
-    caption = "Where an arm pays: cost to a target at the price of rollouts (rho)"
-    alone = [] if rows else [f"{first} is the only method here: there is nothing to compare it with."]
-    notes = [*missing_note(settings), *alone, *_notes(settings)]
+    caption = "When an arm pays off: cost of reaching a target, depending on the relative cost of rollouts (rho)"
+    nothing_to_compare = [] if rows else [f"{first} is the only arm, so there is nothing to compare it with."]
+    notes = [*missing_note(settings), *nothing_to_compare, *_notes(settings)]
     frame = pd.DataFrame(rows)
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
 
 
 def _ratio_text(row: pd.Series) -> str:
     if pd.isna(row["ratio"]):
-        return "does not arrive"
+        return "not reached"
     ends = "" if pd.isna(row["ratio_low"]) else f" [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     return f"{row['ratio']:.2f}{ends}"
 
@@ -282,14 +285,16 @@ def _notes(settings: ReportSettings) -> list[str]:
     several = (
         f"Intervals (95%): jackknife over {len(settings.seeds)} seeds, not adjusted for the number of rows."
         if len(settings.seeds) > 1
-        else "One training seed: no intervals, and no word on whether the method or the seed made a difference."
+        else "One training seed: no intervals, and differences may come from the seed instead of the method."
     )
     return [
-        "rho: what a step costs whatever the rule (sampling, grading, old log-probs, weight sync), over one pass on its batch; "
-        "measured in these runs without their first step. `python -m sfpo.plan.price` finds it for a run of yours.",
-        "Must save: the ratio of rollouts at which an arm of so many passes a step costs as much as the first arm.",
-        "Costs are those of the isotonic mean curve over seeds, priced as rho * steps + passes. Pays from: the lowest rho "
-        "above which the arm is the cheaper one; none: not up to 300, where rollouts are all that counts.",
-        f"The paper's Figure 4 implies rho of {implied} ({PAPER_PASSES} passes a step).",
+        "rho: cost of a step that does not depend on the update rule (sampling, grading, old log-probs, weight sync), divided "
+        "by the cost of one pass over its batch; measured in these runs without their first step. `python -m sfpo.plan.price` "
+        "computes it for any run.",
+        "Must save: the ratio of rollouts at which an arm with that many passes per step costs as much as the first arm.",
+        f"Rollouts, Cost at rho: {next(iter(settings.arms.values()))}'s divided by this arm's. Cost: where the isotonic mean "
+        "curve over seeds reaches the target, as rho * steps + passes. Pays off from: the smallest rho above which the arm is "
+        "cheaper; none: not up to 300, where passes hardly count.",
+        f"The paper's Figure 4 implies rho of {implied} ({PAPER_PASSES} passes per step).",
         several,
     ]

@@ -1,8 +1,7 @@
-"""Write tables and figures: ``python -m eval.report.render results/<suite>/items/<item>/settings.json ...``, in the project's
-folder.
+"""Write tables, figures and pages: ``python -m eval.report.render results/<suite>/items/<item>/settings.json ...``.
 
-Reads runs/ and evaluations/, writes below results/<suite>/. A result of other settings than those that stand now is refused.
-With --partial it reports what has finished of a suite, and marks what has not.
+Run it in the project's folder: it reads runs/ and evaluations/, and writes below results/<suite>/. Stale results are an error.
+With --partial it reports the finished runs of a suite, and lists the missing ones.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from sfpo.staleness import record_of
 
 
 def metrics(items: Iterable[tuple[Collected, ReportSettings]]) -> dict[str, Any]:
-    """Item -> model -> dataset -> arm -> benchmark -> percent (gains with intervals), and the first steps after triggers
-    fired."""
+    """Content of metrics.json: item -> model -> dataset -> arm -> benchmark -> percent (gains with their intervals), and for
+    each arm trigger_fired_at: seed -> the first step after its entropy trigger fired, or None."""
     found: dict[str, Any] = {}
     for collected, settings in items:
         of_item = found.setdefault(settings.item, {})
@@ -50,17 +49,17 @@ def metrics(items: Iterable[tuple[Collected, ReportSettings]]) -> dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(prog="python -m eval.report.render", description=__doc__)
     parser.add_argument("settings", type=Path, nargs="+", help="results/<suite>/items/<item>/settings.json")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--partial", action="store_true", help="of the runs that have finished, into results/<suite>/partial/")
-    what.add_argument("--metrics", action="store_true", help="write results/<suite>/metrics.json, of those that show scores")
-    what.add_argument("--runs", action="store_true", help="write results/<suite>/runs.html, of the runs that these show")
-    what.add_argument("--completions", action="store_true", help="write results/<suite>/completions.html, of the same runs")
-    what.add_argument("--report", action="store_true", help="write results/<suite>/report.html, of what these have written")
-    what.add_argument("--headline", action="store_true", help="print the averages of those that show scores")
-    parser.add_argument("--data-mirror", help="of --report: as in the command that made the results")
+    what.add_argument("--partial", action="store_true", help="report only finished runs, into results/<suite>/partial/")
+    what.add_argument("--metrics", action="store_true", help="write results/<suite>/metrics.json for the accuracy tables")
+    what.add_argument("--runs", action="store_true", help="write results/<suite>/runs.html for the items' runs")
+    what.add_argument("--completions", action="store_true", help="write results/<suite>/completions.html for the items' runs")
+    what.add_argument("--report", action="store_true", help="write results/<suite>/report.html from the items' written files")
+    what.add_argument("--headline", action="store_true", help="print the averages of the accuracy tables")
+    parser.add_argument("--data-mirror", help="for --report: data mirror to name in the commands that reproduce the results")
     arguments = parser.parse_args(argv)
     try:
         items = asked = [load_settings(ReportSettings, path) for path in arguments.settings]
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.report:
             for item in items:
                 if (record_of(f"results/{item.suite}/items/{item.item}") or {}).get("settings_hash") != settings_hash(item):
-                    raise ReportError(f"{item.item}: was not written with the settings that stand now; run the workflow again")
+                    raise ReportError(f"{item.item}: its tables and figures are stale or missing; run the workflow again")
             write_text(folder / "report.html", report_page(items, results, arguments.data_mirror))
             write_page_record(results, "report_page", items, [str(results / "items" / item.item) for item in items])
             return

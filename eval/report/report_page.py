@@ -1,4 +1,4 @@
-"""The report of a suite: one page of all its tables and figures, the answer first. It opens offline and loads nothing."""
+"""The report of a suite: one offline page with all its tables and figures, the main results first. It makes no requests."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from eval.report.kinds import find_kind
 from sfpo.settings import ReportSettings
 
 CAPTIONS = Path(__file__).with_name("captions")
-"""One caption for each kind of file, in reStructuredText; its first words, in bold, say what is shown."""
+"""Captions in reStructuredText; the bold text at the start is used as a short caption."""
 FIRST = ("scores", "curves", "regime", "sensitivity", "trajectory", "arms", "targets")
-"""Kinds in the order in which a reader asks for them; the others follow as the suite names them."""
+"""Kinds that come first, in this order; the other items follow in the suite's order."""
 
 
 def report_page(items: Iterable[ReportSettings], results: Path, data_mirror: str | None = None) -> str:
-    """The page in HTML, from the files that the items have written below ``results``.
+    """The page as self-contained HTML, from the files that the items have written below ``results``.
 
     Args:
-        data_mirror: folder in place of the hub, for the commands that reproduce each item.
+        data_mirror: local mirror of the hub's data sets, to be named in the commands that reproduce each item.
 
     Raises:
         ReportError: a file is missing.
@@ -39,7 +39,7 @@ def report_page(items: Iterable[ReportSettings], results: Path, data_mirror: str
     links = "".join(f'<a href="#{item.item}">{escape(_title(item))}</a>' for item in items)
     beside = "".join(
         f'<a href="{name}.html">{words}</a>'
-        for name, words in (("completions", "read the completions"), ("runs", "every run: settings, versions, machine"))
+        for name, words in (("completions", "browse the completions"), ("runs", "all runs: settings, versions, hardware"))
     )
     return PAGE.format(title=escape(suite), about=escape(about), links=links, beside=beside, body="\n".join(sections))
 
@@ -68,10 +68,10 @@ def _picture(path: Path) -> str:
 
 
 def _table(path: Path) -> str:
-    """What is inside the page of one table (eval.report.markup.html_page), without its heading."""
+    """The body of a table's page (eval.report.markup.html_page), without its heading."""
     body = re.search(r"<body>(.*)</body>", _read(path).decode(), re.DOTALL)
     if body is None:
-        raise ReportError(f"{path}: is not a page of a table")
+        raise ReportError(f"{path}: not an HTML table page; run the workflow again")
     return f'<div class="scroll">{re.sub(r"<h1>.*?</h1>", "", body[1])}</div>'
 
 
@@ -83,7 +83,7 @@ def _read(path: Path) -> bytes:
 
 
 def _caption(name: str) -> tuple[str, str]:
-    """The caption's first words, in bold there, and all of it, in HTML."""
+    """(short caption: the bold text at its start, the whole caption), both as HTML."""
     text = (CAPTIONS / f"{name}.rst").read_text()
     settings = {"file_insertion_enabled": False, "raw_enabled": False}
     whole = publish_parts(text, writer="html5", settings_overrides=settings)["body"]

@@ -1,7 +1,7 @@
-"""The page of all runs: what each was told to do (its settings), and what did it (commit, versions, hardware).
+"""The page of all runs, with each run's settings, commit, package versions and hardware.
 
-Tables and figures compare the runs of one model and data set. One that another commit, other packages or another machine made
-may differ for that alone, so what is not as in most of them is marked.
+Tables and figures compare runs of the same model and data set. A run made with another commit, other packages or another
+machine may differ for that reason only, so values that most runs of the same model and data set do not share are marked.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sfpo.settings import ReportSettings, RunId
 NUMBERS = ("model", "data set", "arm", "seed", "steps", "seconds", "trigger fired", "engine restarts")
 MADE_BY = ("commit", "versions", "hardware")
 NOTES = (
-    "≠: a commit, version or machine that not more than half of the runs of the same model and data set share. What differs "
-    "between such a run and the others may come from there. A commit that ends in -dirty had changes that were not committed. "
-    "Seconds: of training, without validation and saving. Trigger: the first step after the entropy trigger fired; '-': the "
+    "≠: a commit, version or machine that at most half of the runs of the same model and data set share; differences between "
+    "such a run and the others may be due to it. A commit that ends in -dirty had uncommitted changes. "
+    "Seconds: training time without validation and saving. Trigger: the first step after the entropy trigger fired; '-': the "
     "arm has no entropy trigger."
 )
 ABSENT = "absent"
@@ -46,7 +46,7 @@ class Hardware(BaseModel):
 
 
 class Summary(BaseModel):
-    """What the page shows of a run's summary.json, which holds more."""
+    """The part of a run's summary.json that the page shows."""
 
     settings_hash: str
     steps: int
@@ -60,14 +60,14 @@ class Summary(BaseModel):
 
 
 def runs_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
-    """A page in HTML that needs no other file: the runs that have finished, and by name those that have not.
+    """The page as self-contained HTML: a table of the finished runs, and a list of the unfinished ones.
 
     Args:
         items: their runs are shown, each once.
-        root: folder that holds runs/.
+        root: folder that contains runs/.
 
     Raises:
-        ReportError: a summary is damaged; the message names the file.
+        ReportError: a summary is corrupt; the message names the file.
     """
     items = list(items)
     runs = list(dict.fromkeys(run for item in items for run in item.runs))
@@ -77,26 +77,26 @@ def runs_page(items: Iterable[ReportSettings], root: Path = Path(".")) -> str:
     if missing:
         body.append(f"<p>Not finished: {escape(', '.join(missing))}.</p>")
     if finished:
-        asked = {folder: identity for item in items for folder, identity in item.made_from.items()}
-        body.append(_table(finished, asked, root))
+        expected = {folder: identity for item in items for folder, identity in item.made_from.items()}
+        body.append(_table(finished, expected, root))
     return html_page(f"Runs of suite {runs[0].suite}", "\n".join(body))
 
 
-def _table(runs: list[RunId], asked: Mapping[str, str], root: Path) -> str:
-    """Two rows a run: its numbers; what made it, and what it was told to do, folded away.
+def _table(runs: list[RunId], expected: Mapping[str, str], root: Path) -> str:
+    """Two rows per run: its numbers; and its commit, versions and hardware, with its settings collapsed.
 
     Args:
-        asked: folder of a run -> the identity that it is to have.
+        expected: folder of a run -> identity (settings hash) of its current settings.
     """
-    identities = [asked[f"runs/{run.path}"] for run in runs]
+    identities = [expected[f"runs/{run.path}"] for run in runs]
     summaries = [_summary(root / "runs" / run.path / "summary.json") for run in runs]
     made = pd.DataFrame([_made_by(summary) for summary in summaries]).fillna(ABSENT)
     compared = [f"{run.model} {run.dataset}" for run in runs]
     usual = made.groupby(compared).transform(lambda values: values.map(values.value_counts(normalize=True)) > 0.5)
     rows = map(_rows, runs, identities, summaries, made.to_dict("records"), usual.to_dict("records"))
     heads = "".join(f"<th>{head}</th>" for head in NUMBERS)
-    told = f"<p>Runs that differ in commit, versions or hardware: {(~usual).any(axis=1).sum()} of {len(runs)}.</p>"
-    return "\n".join([told, "<table>", f"<thead><tr>{heads}</tr></thead>", *rows, "</table>"])
+    summary = f"<p>Runs that differ in commit, versions or hardware: {(~usual).any(axis=1).sum()} of {len(runs)}.</p>"
+    return "\n".join([summary, "<table>", f"<thead><tr>{heads}</tr></thead>", *rows, "</table>"])
 
 
 def _summary(path: Path) -> Summary:
@@ -127,11 +127,11 @@ def _rows(run: RunId, identity: str, summary: Summary, made: Made, usual: dict[t
         if value != ABSENT or not usual[key]
     }
     parts = [f"{part}: {', '.join(text for key, text in shown.items() if key[0] == part)}" for part in MADE_BY]
-    changed = " " + _marked("changed since this run", True) if identity != summary.settings_hash else ""
-    told = json.dumps({"recipe": summary.recipe, "execution": summary.execution}, indent=1)  # of then, whatever stands now
-    told = f"<summary>runs/{escape(run.path)}{changed}</summary><pre>{escape(told)}</pre>"
+    changed = " " + _marked("settings changed since this run", True) if identity != summary.settings_hash else ""
+    settings = json.dumps({"recipe": summary.recipe, "execution": summary.execution}, indent=1)  # those that the run had
+    details = f"<summary>runs/{escape(run.path)}{changed}</summary><pre>{escape(settings)}</pre>"
     cells = "".join(f"<td>{escape(str(number))}</td>" for number in numbers)
-    below = "<br>".join([*parts, f"<details>{told}</details>"])
+    below = "<br>".join([*parts, f"<details>{details}</details>"])
     return f'<tbody><tr>{cells}</tr>\n<tr><td colspan="{len(NUMBERS)}">{below}</td></tr></tbody>'
 
 

@@ -1,4 +1,4 @@
-"""What the choice of a checkpoint adds to a score: every way to choose side by side, on the same runs and problems."""
+"""Effect of checkpoint selection: accuracies with each way to select the checkpoint, on the same runs and problems."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ TITLES: dict[CheckpointChoice, str] = {
     "best_on_other_folds": "Best on the\nother folds",
 }
 LUCK = "luck"
-"""Column: best on these problems less best on the other folds."""
+"""Column: score with ``best_on_benchmarks`` minus score with ``best_on_other_folds`` (the bias of selecting on the test
+set)."""
 
 ByChoice = dict[CheckpointChoice, Values]
-"""Choice -> benchmark -> [seeds, problems]."""
+"""Way to select the checkpoint -> benchmark -> [seeds, problems]."""
 
 
 def selection_table(scores: pd.DataFrame, settings: ReportSettings) -> Table:
-    """Average accuracy of each arm with the checkpoint chosen in each way, and each arm's gain over the first.
+    """Average accuracy of each arm for each way to select the checkpoint, and each arm's gain over the first.
 
     Args:
         scores: model, dataset, arm, seed, checkpoint, benchmark, problem_id, sample, correct; all checkpoints of every run.
 
     Returns:
-        The table. Its frame has model, dataset, arm, kind (score | gain), and in percent each choice and ``luck`` with _low and
-        _high; of scores also ``checkpoints``, the number that were chosen from.
+        The table. Its frame has model, dataset, arm, kind (score | gain), and in percent a column for each way to select and
+        ``luck``, with _low and _high; for scores also ``checkpoints``, the number of checkpoints to select from.
     """
     rows = []
     for (model, dataset), of_group in scores[scores["arm"] != BASE].groupby(["model", "dataset"], sort=False):
@@ -48,9 +49,7 @@ def selection_table(scores: pd.DataFrame, settings: ReportSettings) -> Table:
         rows += [{**group, "arm": arm, "kind": "score", "checkpoints": among, **_scores(values[arm])} for arm in settings.arms]
         rows += [{**group, "arm": f"{arm}-{first}", "kind": "gain", **_gains(values[arm], values[first])} for arm in others]
     frame = pd.DataFrame(rows)
-    caption = (
-        f"{settings.title or 'What the choice of a checkpoint adds'} (average of {len(settings.benchmarks)} benchmarks, %)"
-    )
+    caption = f"{settings.title or 'Effect of checkpoint selection'} (average of {len(settings.benchmarks)} benchmarks, %)"
     heads, notes = [*TITLES.values(), "Luck"], missing_note(settings) + _notes(frame, settings)
     blocks = [_block(block, settings) for _, block in frame.groupby(["model", "dataset"], sort=False)]
     above = one_seed(settings)
@@ -105,10 +104,11 @@ def _block(rows: pd.DataFrame, settings: ReportSettings) -> Block:
 def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
     among = sorted({int(number) for number in frame["checkpoints"].dropna()})
     notes = [
-        "Each cell: mean [95% interval], as in the table of scores. Problems and seeds are the same; the checkpoint differs.",
-        "Held-out rows are of the training set. The two ways after it choose, for each run, among "
-        f"{' or '.join(map(str, among))} checkpoints by their average over the benchmarks: over all problems, the very ones "
-        f"that are scored, as the paper does; or over nine tenths of the problems while the rest is scored, {FOLDS} times.",
-        "Luck: what the paper's way shows above a choice that never sees the rows it is scored on, in points, paired.",
+        "Cells: mean [95% interval], as in the accuracy table. Problems and seeds are the same; only the checkpoint differs.",
+        "Held-out rows belong to the training set. The two columns after it select, for each run, the best of "
+        f"{' or '.join(map(str, among))} checkpoints by the average over the benchmarks: on all problems, which are also those "
+        f"scored (the paper's selection); or on nine tenths of the problems, to score the remaining tenth, {FOLDS} times.",
+        "Luck: the paper's selection minus the selection on other problems, in points, paired: the bias of selecting on the "
+        "scored problems.",
     ]
     return [*notes, *seeds_fixed_beforehand(settings)]

@@ -1,7 +1,7 @@
-"""Each arm over a grid of learning rates: accuracy at equal budgets, and at the arm's own best rate.
+"""Learning-rate sensitivity: each arm's accuracy at equal budgets over a grid of rates, and at the arm's own best rate.
 
-The best of several noisy numbers flatters, and the more rates there are the more. So a rate is chosen on all seeds but one, and
-scored on that one, for each seed in turn (leave one out): what is reported had no part in the choice.
+The maximum of several noisy accuracies is biased upward, the more so the more rates there are. So the best rate is selected on
+all seeds but one and scored on the remaining seed, for each seed in turn (leave-one-out cross-validation).
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from sfpo.config import at_rate
 from sfpo.settings import ReportSettings
 
 MEASURES = ("rollouts", "backward_passes", "price")
-"""What runs are given the same of: rollouts (steps), passes over a batch, or both together at the price of these runs."""
+"""Kinds of equal budget: rollouts (steps), passes over a batch, or total cost at the rho of these runs ('price')."""
 LAST = 0.2
-"""A run's accuracy is the mean of its validation curve over this last share of the budget: single validations are noisy."""
+"""A run's accuracy is the mean of its validation curve over this last fraction of the budget, since single validations are
+noisy."""
 ENDS = ("", "_low", "_high")
 
 
 def mean_before(costs: np.ndarray, accuracy: np.ndarray, budget: float) -> float:
-    """Mean of a curve, linear between its points, over the last ``LAST`` of ``budget``.
+    """Mean of a piecewise linear curve over the last fraction ``LAST`` of ``budget``.
 
     Args:
-        costs: [points], rising from 0. accuracy: [points].
-        budget: above 0; a curve that ends before it stays as it was.
+        costs: [points], increasing from 0.
+        accuracy: [points].
+        budget: above 0; a curve that ends before it is extended by its final value.
     """
     start = (1 - LAST) * budget
     inside = costs[(costs > start) & (costs < budget)]
@@ -39,17 +41,17 @@ def mean_before(costs: np.ndarray, accuracy: np.ndarray, budget: float) -> float
 
 
 def accuracies(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Every run at every equal budget.
+    """Accuracy of every run at every equal budget.
 
     Args:
-        validation: model, dataset, arm (``at_rate``'s name), seed, step (0 = before training), accuracy (share), rollouts,
-            backward_passes.
+        validation: model, dataset, arm (a name of ``at_rate``), seed, step (0 = before training), accuracy (fraction),
+            rollouts, backward_passes.
         metrics: as for ``own_prices``.
 
     Returns:
-        A row for each model, dataset, arm, scale (multiple of the suite's learning rate), seed and measure: budget (the least
-        that any run spent in all; of 'price' in passes), rho (median of the runs), accuracy (percent), base (percent: the mean
-        before training).
+        One row per model, dataset, arm, scale (multiple of the suite's learning rate), seed and measure: budget (the smallest
+        total cost of any run; for 'price' in units of one pass), rho (median over runs), accuracy (percent), base (percent:
+        mean before training).
     """
     return pd.DataFrame(_runs(validation, own_prices(metrics), settings))
 
@@ -76,11 +78,11 @@ def over_scales(found: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds at each rate, with a 95% interval (Student's t).
 
     Args:
-        found: of ``accuracies``.
+        found: result of ``accuracies``.
 
     Returns:
-        model, dataset, measure, arm, scale, budget, base, accuracy with _low and _high (percent), below_base (seeds that ended
-        below the untrained model), n_seeds.
+        model, dataset, measure, arm, scale, budget, base, accuracy with _low and _high (percent), below_base (number of seeds
+        that ended below the untrained model), n_seeds.
     """
     rows = []
     for keys, runs in found.groupby([*GROUP, "measure", "arm", "scale"], sort=False):
@@ -95,14 +97,14 @@ def over_scales(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_own_best(found: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """Each arm at its own best rate, chosen on the other seeds.
+    """Each arm at its own best rate, selected by leave-one-out over seeds.
 
     Args:
-        found: of ``accuracies``, of two seeds or more.
+        found: result of ``accuracies`` with at least two seeds.
 
     Returns:
-        model, dataset, measure, arm: scales (as chosen, most often first: 'x 1 (4 of 5)'), accuracy, and gain over the first
-        arm (paired by seed), each with _low and _high (95%, Student's t over seeds), gain_p.
+        model, dataset, measure, arm; scales (the selected ones, most frequent first: 'x 1 (4 of 5)'); accuracy, and gain over
+        the first arm (paired by seed), each with _low and _high (95%, Student's t over seeds); gain_p.
     """
     first, rows = next(iter(settings.arms)), []
     for keys, of_measure in found.groupby([*GROUP, "measure"], sort=False):
@@ -119,7 +121,7 @@ def at_own_best(found: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
 
 
 def _left_out(runs: pd.DataFrame) -> tuple[np.ndarray, list[float]]:
-    """([seeds] accuracy of each seed at the rate that is best on the others, that rate of each)."""
+    """Leave-one-out: ([seeds] accuracy of each seed at the rate that is best on the other seeds, that rate for each seed)."""
     table = runs.pivot(index="seed", columns="scale", values="accuracy")
     chosen = [float(table.drop(index=seed).mean().idxmax()) for seed in table.index]
     return np.array([table.loc[seed, scale] for seed, scale in zip(table.index, chosen, strict=True)]), chosen

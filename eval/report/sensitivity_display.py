@@ -1,4 +1,4 @@
-"""The figure of accuracy against the learning rate, and the table of each arm at its own best one."""
+"""Figure of accuracy against the learning rate, and table of each arm at its own best rate."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sfpo.settings import ReportSettings
 TITLES = {"rollouts": "Equal rollouts", "backward_passes": "Equal passes", "price": "Equal cost"}
 BASE_LINE: Properties = {"color": BASE_COLOR, "linestyle": (0, (4, 2)), "linewidth": 1}
 DODGE = 0.035
-"""Of the axis' logarithm (base 10), between two arms' intervals at one rate."""
+"""Sideways shift between the intervals of two arms at the same rate, in decades of the x axis."""
 
 
 @styled
 def sensitivity_figure(
     validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings
 ) -> tuple[Figure, pd.DataFrame]:
-    """Validation accuracy against the learning rate, a row of panels a model: at equal rollouts, passes and cost.
+    """Validation accuracy against the learning rate at equal rollouts, passes and cost; one row of panels per model.
 
     Args:
         validation: as for ``accuracies``.
         metrics: as for ``own_prices``, with learning_rate.
 
     Returns:
-        The figure, and its data: the rows of ``over_scales``, with learning_rate (of the suite, times the scale).
+        The figure, and its data: the rows of ``over_scales``, with learning_rate (the suite's, multiplied by the scale).
     """
     look, titles = looks(settings.arms), panel_titles(settings)
     suite_rate = _suite_rate(metrics, settings)
@@ -58,13 +58,13 @@ def sensitivity_figure(
 
 
 def _suite_rate(metrics: pd.DataFrame, settings: ReportSettings) -> float:
-    """Of the first arm's runs, without its own scale and the grid's."""
+    """The suite's learning rate: that of the first arm's runs, divided by the arm's own scale and by the grid's."""
     scale = settings.learning_rate_scales[0]
     return rows_of(metrics, arm=at_rate(next(iter(settings.arms)), scale))["learning_rate"].iloc[-1] / scale
 
 
 def _curve(axes: Axes, curve: pd.DataFrame, look: Look, place: float) -> None:
-    """Mean at each rate with its interval; hollow where most seeds ended below the untrained model."""
+    """Draw the mean at each rate with its interval; hollow if most seeds ended below the untrained model."""
     x = curve["learning_rate"] * 10 ** (DODGE * place)
     axes.plot(x, curve["accuracy"], color=look.color, linestyle=look.line, label=look.title, linewidth=1)
     axes.vlines(x, curve["accuracy_low"], curve["accuracy_high"], color=look.color, linewidth=0.8, alpha=0.6)
@@ -99,25 +99,25 @@ def _words(settings: ReportSettings) -> str:
 
 
 def sensitivity_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings: ReportSettings) -> Table:
-    """One row an arm: the rates that are best on the other seeds, and accuracy and gain there, at each equal budget.
+    """One row per arm: for each equal budget, the rates selected on the other seeds, and the accuracy and gain at them.
 
     Args:
         validation, metrics: as for ``sensitivity_figure``.
 
     Returns:
-        The table; its frame is that of ``at_own_best`` with gain_p_holm (over all gains of the frame), or of ``over_scales``
-        where there is one seed: a rate chosen on the seed that it is scored on would flatter.
+        The table. Its frame is that of ``at_own_best`` with gain_p_holm (corrected for all gains of the frame). With one seed
+        it is that of ``over_scales``, because a rate selected and scored on the same seed would be biased upward.
     """
     runs = accuracies(validation, metrics, settings)
     caption = "Each arm at its own best learning rate (validation accuracy, %)"
     if len(settings.seeds) == 1:
-        words = "One training seed: no rate can be chosen on one seed and scored on another. The figure shows every rate."
+        words = "One training seed: a rate cannot be selected on one seed and scored on another. The figure shows all rates."
         frame, notes = over_scales(runs), [words, *missing_note(settings)]
         return Table(frame, markdown(caption, [], [], notes), latex(caption, [], [], notes, settings.item))
     frame = at_own_best(runs, settings)
     frame = frame.assign(gain_p_holm=holm(frame["gain_p"].to_numpy(float)))
     first = next(iter(settings.arms.values()))
-    heads = [head for one in TITLES.values() for head in (f"{one}:\nrate", "accuracy", f"over\n{first}")]
+    heads = [head for one in TITLES.values() for head in (f"{one}:\nrate", "accuracy", f"gain over\n{first}")]
     blocks = []
     for (model, dataset), rows in frame.groupby(GROUP, sort=False):
         of_group = rows_of(rows_of(runs, model=model, dataset=dataset), seed=settings.seeds[0])
@@ -153,12 +153,13 @@ def _notes(settings: ReportSettings, validation: pd.DataFrame, metrics: pd.DataF
         ends = validation[validation["arm"].isin(names)].groupby([*GROUP, "arm", "seed"])[["backward_passes", "seconds"]].max()
         spent.append(f"{title} {ends['backward_passes'].sum():,.0f} passes, {ends['seconds'].sum() / 3600:.1f} h")
     return [
-        f"Rates: {', '.join(f'{rate * scale:.3g}' for scale in scales)}, the same for every arm, before a factor in its name; "
-        f"{seeds} seeds each. Rates stand as multiples of {rate:.3g}.",
-        f"A rate is chosen on {seeds - 1} seeds and scored on the other, for each seed in turn; in brackets, how often.",
-        "Tuning took: " + "; ".join(spent) + " (training time on the machine that trained, with whatever else ran there).",
-        f"Accuracy: mean of the validation curve over the last {100 * LAST:.0f}% of the budget, which is the least that any "
-        "run spent. Equal cost: rho * steps + passes, rho measured in these runs (median).",
-        "Intervals (95%): Student's t over seeds, gains paired by seed. That the choices for different seeds share runs "
-        "is not accounted for. Bold: gains beyond chance (Holm over all gains of the table).",
+        f"Rates: {', '.join(f'{rate * scale:.3g}' for scale in scales)}, the same for every arm (a factor in an arm's name "
+        f"multiplies them); {seeds} seeds each. The table gives them as multiples of {rate:.3g}.",
+        f"A rate is selected on {seeds - 1} seeds and scored on the other, for each seed in turn; in brackets, how often it "
+        "was.",
+        "Cost of tuning: " + "; ".join(spent) + " (measured training time, including slowdowns by other jobs).",
+        f"Accuracy: mean of the validation curve over the last {100 * LAST:.0f}% of the budget; the budget is the smallest "
+        "total of any run. Equal cost: rho * steps + passes, with the rho measured in these runs (median).",
+        "Intervals (95%): Student's t over seeds, gains paired by seed; they ignore that the selections for different seeds "
+        "share runs. Bold: gains that differ from zero, p below 5% after Holm's correction for all gains of the table.",
     ]

@@ -1,4 +1,4 @@
-"""One look for every figure: paper-sized type, one colour, marker and line for each arm, fonts embedded as text."""
+"""Style of all figures: font sizes for a paper, embedded fonts, and a fixed colour, marker and line style per arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 Properties = dict[str, Any]
-"""Keyword arguments of matplotlib that say how a line or text is drawn; their types differ by name."""
+"""Keyword arguments for matplotlib artists; the type of a value depends on its key."""
 LineStyle = Literal["-", "--", ":"]
 
 WIDTH = 5.5
@@ -22,7 +22,7 @@ WIDTH = 5.5
 PANEL_HEIGHT = 1.75
 """Inches, for one row of panels."""
 
-# Okabe and Ito's colours, which stay apart under the common forms of colour blindness; without their yellow, faint on white.
+# Okabe and Ito's colour-blind-safe palette, without its yellow, which is too faint on white.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LINES: list[LineStyle] = ["-", "--", ":"]
@@ -59,7 +59,7 @@ R = TypeVar("R")
 
 
 class Look(NamedTuple):
-    """How an arm is drawn, wherever it is drawn."""
+    """The look of an arm, the same in all figures."""
 
     title: str
     color: str
@@ -68,9 +68,9 @@ class Look(NamedTuple):
 
 
 def looks(arms: dict[str, str]) -> dict[str, Look]:
-    """Arm -> its look. The first arm and the one called sfpo have the first two in every suite, the others theirs by place.
+    """Arm -> its look. The first arm and ``sfpo`` get the first two looks in every suite, the other arms the rest in order.
 
-    Colours repeat after seven arms, with another line and another marker.
+    Colours repeat after seven arms, with another line style and marker.
 
     Args:
         arms: arm -> title, in the suite's order.
@@ -84,12 +84,12 @@ def looks(arms: dict[str, str]) -> dict[str, Look]:
 
 
 def context() -> AbstractContextManager[None]:
-    """matplotlib's settings while a figure is drawn or saved; those outside stay as they are."""
+    """Context manager that sets matplotlib's rcParams while a figure is drawn or saved, and restores them afterwards."""
     return mpl.rc_context({**sns.axes_style("ticks"), **RC})
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """``draw`` within ``context``."""
+    """Decorator that runs ``draw`` within ``context``."""
 
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:

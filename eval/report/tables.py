@@ -1,4 +1,4 @@
-"""The accuracy tables: scores in; numbers, Markdown and LaTeX out. All numbers are percent, or points of percent."""
+"""The accuracy tables (avg@k and pass@k) as data, Markdown and LaTeX. All numbers are in percent or percentage points."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from eval.report.verdicts import arm_title, by_group, printed, verdicts
 from sfpo.settings import ReportSettings
 
 NONE_LEFT = "none left"
-"""In the cells of a benchmark without a scored problem."""
+"""Cell text for a benchmark of which no problem is left (contamination tables)."""
 
 
 def accuracy(scores: pd.DataFrame, settings: ReportSettings) -> Table:
     """Accuracy (avg@k) of the base model and of each arm on every benchmark, and the gains between them.
 
     Args:
-        scores: as for ``accuracy_frame``. A benchmark of ``settings`` that is not in there is marked, and is in no average.
+        scores: as for ``accuracy_frame``. A benchmark of ``settings`` without scores is marked, and excluded from averages.
 
     Returns:
         The table; its frame is that of ``accuracy_frame``.
@@ -32,7 +32,7 @@ def accuracy(scores: pd.DataFrame, settings: ReportSettings) -> Table:
 
 
 def pass_at_least_once(scores: pd.DataFrame, settings: ReportSettings) -> Table:
-    """As ``accuracy``, for the chance that at least one of k samples is right; k is the most that every benchmark allows."""
+    """Like ``accuracy``, for pass@k. k is the smallest number of samples of any benchmark."""
     k = min(settings.samples.values())
     return _table(scores, settings, partial(pass_at_k, k=k), f"pass@{k}", f"{settings.item}_pass_at_k")
 
@@ -53,7 +53,7 @@ def _table(scores: pd.DataFrame, settings: ReportSettings, measure: Measure, nam
 
 
 def _blocks(rows: pd.DataFrame, settings: ReportSettings, title: str) -> list[Block]:
-    """One block of scores and gains; with many arms two, each of which fits a page."""
+    """One block of scores and gains; with many arms two blocks, so that each fits on a page."""
     rows = printed(rows, settings)
     if len(settings.arms) <= FEW_ARMS:
         return [_block(rows, settings, title)]
@@ -82,26 +82,26 @@ def _block(rows: pd.DataFrame, settings: ReportSettings, title: str) -> Block:
 
 
 def _none_left_note(scored: list[str], settings: ReportSettings) -> list[str]:
-    """A note that names the benchmarks without a problem, and those that the average is of; nothing where all have some."""
+    """A note that lists the benchmarks without problems and those in the average; empty if all benchmarks have problems."""
     left_out = [title for benchmark, title in settings.benchmarks.items() if benchmark not in scored]
     if not left_out:
         return []
     averaged = ", ".join(settings.benchmarks[benchmark] for benchmark in scored)
-    meaning = f"the average is of {averaged} alone" if averaged else "there is no accuracy to give"
+    meaning = f"the average covers only {averaged}" if averaged else "there is no accuracy"
     return [f"NONE LEFT: no problem of {', '.join(left_out)} is left, so {meaning}."]
 
 
 def _notes(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
     first = frame.iloc[0]
     notes = [
-        f"Cells: mean [95% interval] over {first['problems']} problems with {_samples(settings)} each; the average weighs "
+        f"Cells: mean [95% interval] over {first['problems']} problems with {_samples(settings)} each; the average weights "
         "benchmarks equally. Rows 'A - B': gain in points, paired on the same problems and seeds. Base: the untrained model.",
         *_interval_notes(settings),
-        "Where all problems of a cell agree (all wrong, say) its interval is the exact bound for n problems of which none "
-        "differs (rule of three: about 3/n).",
+        "If all problems of a cell have the same result (for example all wrong), its interval is the exact binomial bound for "
+        "n equal results (rule of three: about 3/n).",
     ]
     if settings.out_of_distribution:
-        notes.append(f"{DAGGER} Out of distribution: the training set holds no problem of this kind.")
+        notes.append(f"{DAGGER} Out of distribution: the training set has no problems of this kind.")
     return notes + verdicts(frame, settings)
 
 
@@ -115,12 +115,12 @@ def _interval_notes(settings: ReportSettings) -> list[str]:
     seeds, models = len(settings.seeds), len(settings.models)
     pooled = ["All models: gains averaged over seeds, their interval and p over models."] if models > 1 else []
     if seeds == 1:
-        return ["Intervals: over problems alone (analysis of variance, Student's t; Wilson's for accuracies).", *pooled]
+        return ["Intervals: only over problems (analysis of variance, Student's t; Wilson's for accuracies).", *pooled]
     return [
         f"Intervals: over problems (within each benchmark) and the {seeds} training seeds together (analysis of variance, "
         "Student's t; Wilson's for accuracies), never narrower than Student's over the seeds' averages; the base has no seed.",
         *pooled,
-        "Bold: the best of a column, where it differs from the next, p below 5% after Holm's correction for all columns. "
-        "Intervals are not corrected for their number.",
+        "Bold: the best of a column, if its lead over the second has p below 5% after Holm's correction for all columns. "
+        "Intervals are not corrected for multiple comparisons.",
         *seeds_fixed_beforehand(settings),
     ]

@@ -1,7 +1,7 @@
-"""What each arm spends to reach a target validation accuracy, and how many times as much the first arm does.
+"""Cost of each arm to reach a target validation accuracy, and the ratio of the first arm's cost to it.
 
-Of all seeds together: their mean curve is made monotone, crossed, and compared (eval/report/statistics/target_time.py). An arm
-whose mean curve does not get there has no cost, and no ratio: unknown.
+The cost is where the isotonic mean curve over seeds crosses the target (eval/report/statistics/target_time.py). If the mean
+curve stays below the target, cost and ratio are unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENDS = ("", "_low", "_high")
 
 @dataclass(frozen=True)
 class Target:
-    """A validation accuracy to reach: one that is given, or one found from the first arm's runs.
+    """A validation accuracy to reach, either fixed or derived from the first arm's runs.
 
     Raises:
         ValueError: ``value`` is not above 0, or a given accuracy is above 1.
@@ -31,35 +31,35 @@ class Target:
 
     value: float
     of_gain: bool = True
-    """True: base + value * (the first arm's best - base), both of its isotonic mean curve. False: the accuracy ``value``
-    (share) itself."""
+    """True: the target is base + value * (the first arm's best - base), both from its isotonic mean curve. False: the target is
+    the accuracy ``value`` (fraction) itself."""
 
     def __post_init__(self) -> None:
         if not (self.value > 0 and (self.of_gain or self.value <= 1)):
             raise ValueError(f"a target must be above 0, and an accuracy not above 1: {self}")
 
     def level(self, first: Curves) -> float:
-        """The accuracy (share), from the curves of the arm that is compared with."""
+        """The target accuracy (fraction), given the first arm's curves."""
         curve = isotonic(first)
         return float(curve[0] + self.value * (curve[-1] - curve[0])) if self.of_gain else self.value
 
     def name(self, first: str) -> str:
-        """In words; ``first`` is the first arm's title."""
+        """The target's name in tables and figures; ``first`` is the first arm's title."""
         if not self.of_gain:
             return f"{100 * self.value:g}%"
         return f"{first}'s best" if self.value == 1 else f"base + {100 * self.value:g}% of {first}'s gain"
 
 
 BEST = Target(1.0)
-"""The first arm's best accuracy, by its isotonic mean curve. An arm that is as good arrives in about half of all suites."""
+"""The first arm's best accuracy, from its isotonic mean curve. An equally good arm reaches it in about half of all suites."""
 TARGETS = (Target(0.5), Target(0.8), BEST)
 
 
 def curves_of(runs: pd.DataFrame, seeds: list[int]) -> Curves:
-    """The curves of one arm, at the steps that all of its seeds were validated at.
+    """The curves of one arm, at the steps at which all of its seeds were validated.
 
     Args:
-        runs: seed, step (0 = before training), accuracy (share), and the columns of ``COSTS``.
+        runs: seed, step (0 = before training), accuracy (fraction), and the columns of ``COSTS``.
     """
     table = runs.pivot(index="seed", columns="step", values=["accuracy", *COSTS]).loc[seeds]
     table = table.loc[:, table.columns.isin(_common_steps(table), level="step")]
@@ -77,15 +77,16 @@ def _curves(validation: pd.DataFrame, settings: ReportSettings, model: str, data
 
 
 def spent_to_targets(validation: pd.DataFrame, settings: ReportSettings, targets: tuple[Target, ...] = TARGETS) -> pd.DataFrame:
-    """Cost of each run up to each target, where its own isotonic curve crosses it: how far seeds lie apart.
+    """Cost of each single run to reach each target (where the run's own isotonic curve crosses it), to show the spread of
+    seeds.
 
     Args:
-        validation: model, dataset, arm, seed, step (0 = before training), accuracy (share), rollouts, backward_passes (whole
+        validation: model, dataset, arm, seed, step (0 = before training), accuracy (fraction), rollouts, backward_passes (whole
             batches), seconds (of training).
 
     Returns:
-        One row for each model, dataset, target, arm, seed and measure (rollouts, backward_passes, seconds): cost (in units of
-        the measure), reached (False: ``cost`` is all that the run spent).
+        One row per model, dataset, target, arm, seed and measure (rollouts, backward_passes, seconds): cost (in units of the
+        measure), reached (False: the run is right-censored, and ``cost`` is its total).
     """
     first, rows = next(iter(settings.arms)), []
     for (model, dataset), target in product(panel_titles(settings), targets):
@@ -102,16 +103,17 @@ def spent_to_targets(validation: pd.DataFrame, settings: ReportSettings, targets
 
 
 def costs_to_targets(validation: pd.DataFrame, settings: ReportSettings, targets: tuple[Target, ...] = TARGETS) -> pd.DataFrame:
-    """Cost of each arm up to each target, and the first arm's cost over it, with 95% intervals over seeds (jackknife).
+    """Cost of each arm to reach each target, and the first arm's cost divided by it, with 95% intervals (jackknife over seeds).
 
     Args:
         validation: as for ``spent_to_targets``.
 
     Returns:
-        model, dataset, target, level (percent), measure, arm, n_seeds, n_reached (seeds whose own curve arrives); spent (mean
-        of all that runs spent); cost, cost_low, cost_high; ratio, ratio_low, ratio_high, p (of the ratio against 1), p_holm
-        (corrected for all ratios of the frame). Missing: cost and ratio where the mean curve does not arrive, the first arm's
-        ratio, and ends and p where there is one seed, no spread, or no arrival without some seed.
+        model, dataset, target, level (percent), measure, arm, n_seeds, n_reached (seeds whose own curve reaches it); spent
+        (mean total cost of the runs); cost, cost_low, cost_high; ratio, ratio_low, ratio_high, p (of the ratio against 1),
+        p_holm (corrected for all ratios of the frame). Missing: cost and ratio if the mean curve does not reach the target; the
+        first arm's ratio; intervals and p with one seed, without variance over seeds, or if some jackknife replicate does not
+        reach it.
     """
     first, rows = next(iter(settings.arms)), []
     for (model, dataset), target in product(panel_titles(settings), targets):
@@ -119,9 +121,9 @@ def costs_to_targets(validation: pd.DataFrame, settings: ReportSettings, targets
         level = target.level(curves[first])
         known = {"model": model, "dataset": dataset, "target": target.name(settings.arms[first]), "level": 100 * level}
         for price, (arm, own) in product(COSTS, curves.items()):
-            arrived = sum(not np.isnan(cost_to(own.one(place), level, price)) for place in range(own.seeds))
+            n_reached = sum(not np.isnan(cost_to(own.one(place), level, price)) for place in range(own.seeds))
             ratio = UNKNOWN if arm == first else ratio_of_costs(curves[first], own, target.level, price)
-            of_arm = {**known, "measure": price, "arm": arm, "n_seeds": own.seeds, "n_reached": arrived}
+            of_arm = {**known, "measure": price, "arm": arm, "n_seeds": own.seeds, "n_reached": n_reached}
             of_arm |= {"spent": float(own.costs[price].max(axis=1).mean())}
             cost = mean_cost(own, target.level, price, of=curves[first])
             rows.append({**of_arm, **_named("cost", cost), **_named("ratio", ratio), "p": ratio.p})

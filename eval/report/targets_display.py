@@ -1,4 +1,4 @@
-"""The table and the figure of what each arm spends to reach a target validation accuracy."""
+"""Table and figure of each arm's cost to reach a target validation accuracy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from eval.report.targets import ENDS, TARGETS, Target, costs_to_targets, spent_t
 from sfpo.settings import ReportSettings
 
 FURTHEST = 4.0
-"""Axes show intervals up to so many times beyond the costs of single runs; three seeds may give far wider ones."""
+"""Axes extend to this factor beyond the costs of single runs; intervals of few seeds can be much wider and are cut off."""
 SEED_LOOK: Properties = {"color": "0.4", "markerfacecolor": "w", "markersize": 2.5, "markeredgewidth": 0.5, "linestyle": ""}
 
 
@@ -52,19 +52,19 @@ class Ratio(Cell):
 
 
 def targets_table(validation: pd.DataFrame, settings: ReportSettings, targets: tuple[Target, ...] = TARGETS) -> Table:
-    """One row an arm and target: how many seeds arrived, mean cost by each measure, and the first arm's cost over it.
+    """One row per arm and target: number of seeds that reached it, mean cost by each measure, and the ratio to the first arm.
 
     Args:
         validation: as for ``spent_to_targets``.
 
     Returns:
-        The table; its frame is that of ``costs_to_targets``, costs in rollouts, passes and seconds.
+        The table; its frame is that of ``costs_to_targets``, with costs in rollouts, passes and seconds.
     """
     frame = costs_to_targets(validation, settings, targets)
     first, units = next(iter(settings.arms.values())), _units(frame)
-    heads = ["Seeds that\narrived"]
+    heads = ["Seeds that\nreached it"]
     for measure in COSTS:
-        heads += [COST_TITLES[measure] + (f"\n({units[measure][1]})" if units[measure][1] else ""), f"{first}'s\nover it"]
+        heads += [COST_TITLES[measure] + (f"\n({units[measure][1]})" if units[measure][1] else ""), f"{first} /\nthis arm"]
     groups = frame.groupby([*GROUP, "target", "level"], sort=False)
     blocks = [
         _block(rows, settings, units, f"{model}, trained on {dataset}: to {level:.1f}% ({target})")
@@ -78,7 +78,7 @@ def targets_table(validation: pd.DataFrame, settings: ReportSettings, targets: t
 
 
 def _units(frame: pd.DataFrame) -> dict[str, tuple[float, str]]:
-    """Measure -> (size of the unit in which it is printed, its name)."""
+    """Measure -> (size of the printed unit, its name)."""
     most = frame.groupby("measure")["spent"].max()
     counts = {measure: (1000.0, "thousands") if most[measure] >= 10_000 else (1.0, "") for measure in COSTS}
     return {**counts, "seconds": time_unit(frame.loc[frame["measure"] == "seconds", "spent"])}
@@ -112,18 +112,18 @@ def _ratio_cell(row: pd.Series, first: str) -> Cell | str:
 def _notes(settings: ReportSettings, ratios: int) -> list[str]:
     first, count = next(iter(settings.arms.values())), len(settings.seeds)
     notes = [
-        "Cost: what a run has spent, on average over seeds, where the seeds' mean curve reaches the target. The curve is made "
-        "monotone first (isotonic regression) and crossed between validations: the first noisy validation above a target would "
-        "come too early. Training time is without validation and saving.",
-        f"{first}'s over it: how many times the arm's cost {first} spends. 'not within': the mean curve stays below the target "
-        "for all that was spent; how much more it would take is unknown, and so is the ratio.",
-        f"Base and {first}'s gain: start and end of its monotone mean curve. An arm that is just as good as {first} reaches "
-        "all of that gain in about half of such suites.",
+        "Cost: where the mean curve over seeds, made monotone by isotonic regression, crosses the target, interpolated between "
+        "validations (the first noisy validation above the target would be biased low). Training time excludes validation and "
+        "saving.",
+        f"{first} / this arm: {first}'s cost divided by this arm's. 'not within' a total cost: the mean curve stays below the "
+        "target, so the cost is censored and the ratio unknown.",
+        f"Base and {first}'s gain: from its monotone mean curve. An arm as good as {first} reaches all of that gain in about "
+        "half of such suites.",
     ]
     if count > 1:
         notes += [
-            f"Intervals (95%): jackknife over {count} seeds on logarithms, paired by seed; the target is found again without "
-            "each seed. [n/a]: seeds do not differ, or without one of them the target is not reached.",
+            f"Intervals (95%): jackknife over {count} seeds on the log scale, paired by seed; each replicate recomputes the "
+            "target. [n/a]: seeds do not differ, or a replicate does not reach the target.",
             f"Bold: differs from 1, p below 5% after Holm's correction for {ratios} ratios.",
             *seeds_fixed_beforehand(settings),
         ]
@@ -137,7 +137,7 @@ def _notes(settings: ReportSettings, ratios: int) -> list[str]:
 def targets_figure(
     validation: pd.DataFrame, settings: ReportSettings, targets: tuple[Target, ...] = TARGETS
 ) -> tuple[Figure, pd.DataFrame]:
-    """Cost of each arm up to each target on log axes: means with intervals, single seeds, and the first arm's cost over it.
+    """Cost of each arm to reach each target on log axes: means with intervals, single seeds, and ratios to the first arm.
 
     Args:
         validation: as for ``spent_to_targets``.
@@ -169,10 +169,10 @@ def targets_figure(
 
 
 def _points(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str, Look]) -> None:
-    """One line an arm below a line for each target's name, as ``_name_lines`` numbers them.
+    """For each target, one row per arm below the row of the target's name (as labelled by ``_name_lines``).
 
     Args:
-        means: rows of one panel, by target and then arm, costs in units of the axes.
+        means: rows of one panel, ordered by target and arm, with costs in units of the axes.
         seeds: the costs of single runs, in the same units.
     """
     axes.set_xscale("log")
@@ -182,11 +182,11 @@ def _points(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str
     for place, (_, row) in zip(_places(len(look), means["target"].nunique()), means.iterrows(), strict=True):
         color = look[row["arm"]].color
         runs = rows_of(seeds, target=row["target"], arm=row["arm"])
-        offsets = np.linspace(0.28, 0.44, len(runs))  # below the mean, and apart: seeds often coincide, validations are few
+        offsets = np.linspace(0.28, 0.44, len(runs))  # below the mean and spread out, since seeds often coincide
         for cost, reached, offset in zip(runs["cost"], runs["reached"], offsets, strict=True):
             axes.plot(cost, place + offset, marker=SEED_MARKS[reached], **SEED_LOOK)
         axes.plot([row["cost_low"], row["cost_high"]], [place, place], color=color, linewidth=1)
-        axes.plot(row["cost"], place, color=color, marker=look[row["arm"]].marker)  # nothing where it is missing
+        axes.plot(row["cost"], place, color=color, marker=look[row["arm"]].marker)  # draws nothing if the cost is missing
         weight = "bold" if is_significant(row["p_holm"]) else "normal"
         label = ratio_label(row, next(iter(look)))
         axes.annotate(
@@ -209,12 +209,12 @@ def _points(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, look: dict[str
 
 
 def _places(arms: int, targets: int) -> list[int]:
-    """Height of each target's arms, counted downward, with a line free above each target's first."""
+    """Row numbers of each target's arms, counted from the top; the row above each target's first arm is for its name."""
     return [target * (arms + 1) + 1 + arm for target in range(targets) for arm in range(arms)]
 
 
 def _name_lines(axes: Axes, means: pd.DataFrame, look: dict[str, Look]) -> None:
-    """Names of arms, with 'k of n' where some seeds never arrived, below the level of each target."""
+    """Label the rows: each target's accuracy, then the arms, with 'k of n' if only k of n seeds reached it."""
     levels = dict.fromkeys(zip(means["target"], means["level"], strict=True))
     names = [
         look[row["arm"]].title + ("" if row["n_reached"] == row["n_seeds"] else f", {row['n_reached']} of {row['n_seeds']}")
@@ -228,7 +228,7 @@ def _name_lines(axes: Axes, means: pd.DataFrame, look: dict[str, Look]) -> None:
 
 
 def _handles(spent: pd.DataFrame) -> list[Line2D]:
-    marks = {True: "One seed, where its own curve gets there", False: "One seed that does not, at its end"}
+    marks = {True: "Single seed", False: "Single seed that did not reach it, at its total"}
     return [
         Line2D([], [], **SEED_LOOK, marker=SEED_MARKS[reached], label=label)
         for reached, label in marks.items()
@@ -242,4 +242,4 @@ def _legend_text(settings: ReportSettings, targets: tuple[Target, ...], unknown:
     of_what = f" of {first}'s gain" if all(target.of_gain for target in targets) else ""
     points = f"points: mean curve of {count} seeds, 95% interval" if count > 1 else ONE_SEED
     marks = ["?: unknown"] * unknown + ["bold: differs from 1 after Holm's correction"] * (count > 1)
-    return f"To {shares}{of_what}; {points}\n" + "; ".join([f"n×: {first}'s cost over this arm's", *marks])
+    return f"To {shares}{of_what}; {points}\n" + "; ".join([f"n×: {first}'s cost divided by this arm's", *marks])

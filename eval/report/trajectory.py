@@ -1,4 +1,4 @@
-"""The figure of one step in the space of the weights, over the loss of its batch."""
+"""Figure of one training step in weight space, over the loss surface of its batch."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ REPOSITION: Properties = {"linestyle": (0, (2, 1.2))}
 REPOSITIONED: Properties = {"marker": "o", "markersize": 4.4, "markerfacecolor": "w", "markeredgewidth": 1.1, "linestyle": ""}
 CONTOURS = 16
 DRAWN_POINTS = 200
-"""Along each axis; between those of the grid the loss is a spline."""
+"""Resolution of the contours along each axis; the loss is interpolated between grid points by a spline."""
 
 
 @styled
 def trajectory(steps: dict[tuple[str, str], dict[str, Any]], settings: ReportSettings) -> tuple[Figure, pd.DataFrame]:
-    """The weights' path through one step of each arm, one panel a model and data set, over the loss of the batch.
+    """The path of the weights through one step of each arm, over the batch's loss; one panel per model and data set.
 
     Args:
-        steps: (model, dataset) -> results.json of eval.record_step.
+        steps: (model, dataset) -> content of the results.json of eval.record_step.
 
     Returns:
-        The figure, and its data: series 'path' (arm, point from 0, move, x, y, loss at the point itself) and 'loss' (x, y, loss
-        in the plane, on a grid).
+        The figure, and its data: series 'path' (arm, point counted from 0, move, x, y, loss at the actual weights, which can
+        lie off the plane) and 'loss' (x, y, loss in the plane, on a grid).
     """
     look, titles = looks(settings.arms), panel_titles(settings)
     columns = min(len(titles), 2)
@@ -47,7 +47,8 @@ def trajectory(steps: dict[tuple[str, str], dict[str, Any]], settings: ReportSet
         paths, losses = path_table(step), loss_table(step)
         frames += [one.assign(model=model, dataset=dataset) for one in (paths, losses)]
         _loss(figure, axes, losses)
-        for place, arm in reversed(list(enumerate(look))):  # the first on top, thinner: paths may share their first pass
+        # The first arm is on top but thinner, since paths may share their first pass.
+        for place, arm in reversed(list(enumerate(look))):
             _path(axes, rows_of(paths, arm=arm), look[arm], width=1.5 if place == 0 else 2.6)
         axes.plot(0, 0, **START, zorder=5)
         share = f"{100 * step['share_in_plane']:.1f}% of the movement lies in this plane"
@@ -63,7 +64,7 @@ def trajectory(steps: dict[tuple[str, str], dict[str, Any]], settings: ReportSet
 
 
 def path_table(step: dict[str, Any]) -> pd.DataFrame:
-    """A row for each point of each arm."""
+    """One row per point of each arm's path."""
     rows = [
         {"series": "path", "arm": arm, "point": point, **place}
         for arm, places in step["arms"].items()
@@ -73,15 +74,15 @@ def path_table(step: dict[str, Any]) -> pd.DataFrame:
 
 
 def loss_table(step: dict[str, Any]) -> pd.DataFrame:
-    """A row for each point of the grid."""
+    """One row per grid point."""
     x, y = np.meshgrid(step["grid"]["x"], step["grid"]["y"])
     losses = np.array(step["grid"]["loss"], float)
     return pd.DataFrame({"series": "loss", "x": x.ravel(), "y": y.ravel(), "loss": losses.ravel()})
 
 
 def _loss(figure: Figure, axes: Axes, losses: pd.DataFrame) -> None:
-    """Filled contours with their scale. Levels are quantiles of the loss, so that a plateau does not hide a valley; between the
-    points of the grid the loss is a cubic spline."""
+    """Draw filled contours and a colour bar. Levels are quantiles of the loss, so that valleys next to high plateaus stay
+    visible; between grid points the loss is interpolated by a cubic spline."""
     table = losses.pivot(index="y", columns="x", values="loss")
     y, x = (np.linspace(ends[0], ends[-1], DRAWN_POINTS) for ends in (table.index, table.columns))
     axes.grid(False)
@@ -100,7 +101,7 @@ def _loss(figure: Figure, axes: Axes, losses: pd.DataFrame) -> None:
 
 
 def _path(axes: Axes, path: pd.DataFrame, look: Look, width: float) -> None:
-    """Passes as solid lines with dots, moves without a pass dashed, a star at the end."""
+    """Draw passes as solid lines with dots, repositions (moves without a pass) dashed, and a star at the end."""
     for before, after in zip(path.iloc[:-1].itertuples(), path.iloc[1:].itertuples(), strict=True):
         ends = ([before.x, after.x], [before.y, after.y])
         if after.move == "pass":

@@ -1,4 +1,4 @@
-"""The outcome in words: below an accuracy table, and in the terminal when a suite is done."""
+"""Text summaries of the results: notes below an accuracy table, and the headline printed when a suite is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sfpo.settings import ReportSettings
 
 
 def by_group(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Model and data set in words, and their rows."""
+    """Yield (title, rows) for each model and data set."""
     for (model, dataset), rows in frame.groupby(["model", "dataset"], sort=False):
         yield f"{model}, trained on {dataset}", rows
 
@@ -31,14 +31,15 @@ def arm_title(arm: str, settings: ReportSettings) -> str:
 
 
 def printed(rows: pd.DataFrame, settings: ReportSettings) -> pd.DataFrame:
-    """The rows that are printed: with many arms, gains over the base are in the csv alone."""
+    """The rows that are printed; with more than FEW_ARMS arms, gains over the base are only in the csv."""
     return rows if len(settings.arms) <= FEW_ARMS else rows[~rows["arm"].isin([f"{arm}-{BASE}" for arm in settings.arms])]
 
 
 def verdicts(frame: pd.DataFrame, settings: ReportSettings) -> list[str]:
-    """What the average gains over the first arm are, and whether they can be told from zero; with many arms, which can.
+    """One sentence per average gain over the first arm: its value, and whether it differs significantly from zero.
 
-    One sentence a comparison, or one a group. Runs of one seed are not judged; a gain over several models is.
+    With more than FEW_ARMS arms, one sentence per model and data set, which lists the significant gains. With one seed, only
+    gains pooled over several models are tested.
     """
     tested = frame[frame["p"].notna()] if "p" in frame else frame.iloc[:0]
     sentences = []
@@ -67,12 +68,12 @@ def _of_many(rows: pd.DataFrame, settings: ReportSettings, comparisons: int) -> 
 def _of_one(row: pd.Series, settings: ReportSettings, comparisons: int) -> str:
     corrected = f", {row['p_holm']:.2g} after Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
     parts = [
-        f"{arm_title(row['arm'], settings)} = {average(row)} points on average: {told_apart(row, settings)}; "
+        f"{arm_title(row['arm'], settings)} = {average(row)} points on average: {significance(row, settings)}; "
         f"p {row['p']:.2g}{corrected}"
     ]
     if pd.notna(row["detectable_low"]):
         low, high = row["detectable_low"], row["detectable_high"]
-        parts.append(f"the least gain found with 80% power lies between {low:.1f} and {high:.1f} points")
+        parts.append(f"the smallest gain that is detected with 80% power lies between {low:.1f} and {high:.1f} points")
     if "error_seed" in row and pd.notna(row["error_seed"]):
         errors = ", ".join(f"{word} {row[f'error_{source}']:.2f}" for source, word in zip(SOURCES, WORDS, strict=True))
         parts.append(f"standard errors by source: {errors}")
@@ -86,8 +87,8 @@ def average(row: pd.Series) -> Cell:
     return Cell.of(row, AVERAGE, signed=row["kind"] == "gain")
 
 
-def told_apart(row: pd.Series, settings: ReportSettings) -> str:
-    """Whether an average gain differs from zero, in words; nothing where it was not tested."""
+def significance(row: pd.Series, settings: ReportSettings) -> str:
+    """Whether an average gain differs significantly from zero, as text; empty if it was not tested."""
     if pd.isna(row["p_holm"]):
         return ""
     many = row["model"] == ALL_MODELS
@@ -98,11 +99,11 @@ def told_apart(row: pd.Series, settings: ReportSettings) -> str:
 
 
 def headline(table: Table, at_least_once: Table, settings: ReportSettings) -> str:
-    """The outcome in a few lines for the terminal, where the rest lies, and what to do next.
+    """The main results for the terminal, the paths of tables and figures, and what to do next.
 
     Args:
-        table: of avg@k.
-        at_least_once: of pass@k.
+        table: accuracy table of avg@k.
+        at_least_once: accuracy table of pass@k.
     """
     seeds = f"{len(settings.seeds)} seed{'s' if len(settings.seeds) > 1 else ''}"
     pass_at = f"pass@{min(settings.samples.values())}"
@@ -121,7 +122,7 @@ def headline(table: Table, at_least_once: Table, settings: ReportSettings) -> st
         for title, (_, row) in zip(titles, rows.iterrows(), strict=True):
             cell = average(row)
             once = Cell(passes[row["model"], row["dataset"], row["arm"]], float("nan"), float("nan"), cell.signed).mean_text
-            verdict = f"{told_apart(row, settings)}, p {row['p_holm']:.2g}" if pd.notna(row.get("p_holm")) else ""
+            verdict = f"{significance(row, settings)}, p {row['p_holm']:.2g}" if pd.notna(row.get("p_holm")) else ""
             lines.append(f"  {title:<{width}}  {cell.mean_text:>5} {cell.range_text:<14} {once:>5}  {verdict}".rstrip())
     folder = f"results/{settings.suite}" + ("/partial" if settings.missing else "")
     return "\n".join(
@@ -130,8 +131,8 @@ def headline(table: Table, at_least_once: Table, settings: ReportSettings) -> st
             *(["", *missing_note(settings)] if settings.missing else []),
             *(["", ONE_SEED_ABOVE] if len(settings.seeds) == 1 else []),
             "",
-            f"Table:   {folder}/tables/{settings.item}.md (.csv, .tex), {settings.item}_pass_at_k.md; the others beside it",
+            f"Table:   {folder}/tables/{settings.item}.md (.csv, .tex), {settings.item}_pass_at_k.md, and others there",
             f"Figures: {folder}/figures/ (.png, .pdf, .csv)",
-            "Next:    change arms, seeds or the suite in params.yaml and run the same command; only what changed is run again.",
+            "Next:    change arms, seeds or the suite in params.yaml, then run the command again: only what changed is rerun.",
         ]
     )

@@ -1,4 +1,4 @@
-"""What the lm-eval tasks call: their problems, and the verdicts of the one grader."""
+"""Functions that the lm-eval task files refer to: they load the prepared problems, and grade with the training graders."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def problems(
     Args:
         problems: benchmark -> its parquet file (from the task manager's metadata, like ``graders`` and ``instruction``).
         graders: benchmark -> name of its grader.
-        benchmark: from the task's own file.
-        instructions: benchmark -> its own instruction, in place of ``instruction``.
+        instruction: text of the user turn, in which ``{problem}`` is replaced.
+        benchmark: set in the task's YAML file.
+        instructions: benchmark -> its own instruction, which replaces ``instruction``.
     """
     table = datasets.Dataset.from_parquet(problems[benchmark])
     grader, words = graders[benchmark], (instructions or {}).get(benchmark, instruction)
@@ -37,12 +38,12 @@ def problems(
 
 
 def every_sample(responses: Iterable[list[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:
-    """All repeats of each problem go on to ``process_results`` (lm-eval's default keeps the first)."""
+    """Pass all repeats of each problem to ``process_results`` (lm-eval's default filter keeps only the first)."""
     return responses
 
 
 def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
-    """Verdict on each of the k completions of one problem, and their avg@k and pass@k."""
+    """Grade the k completions of one problem: avg@k, pass@k, the fraction that timed out, and each verdict."""
     completions = results[0]
     grades = _graders[doc["grader"]].grade_all(completions, [doc["answer"]] * len(completions))
     correct = [grade.correct for grade in grades]
@@ -55,6 +56,6 @@ def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, 
 
 
 def share(verdicts: Sequence[list[bool]]) -> float:
-    """Share of right completions over all problems; the verdicts themselves are in the samples file."""
+    """lm-eval's aggregation of ``correct``: the fraction of correct completions over all problems."""
     flat = [verdict for of_problem in verdicts for verdict in of_problem]
     return sum(flat) / len(flat)

@@ -75,7 +75,7 @@ def test_the_grid_holds_the_loss_in_the_plane(recorded):
     assert end["loss"] < start["loss"]
 
 
-def test_a_killed_job_goes_on_with_the_next_row(recorded, monkeypatch, caplog):
+def test_a_killed_job_resumes_with_the_next_row(recorded, monkeypatch, caplog):
     folder, step, results = recorded
     monkeypatch.setattr(record_step, "LEAD_IN_STEPS", 2)
     monkeypatch.setattr(record_step, "GRID", 3)
@@ -85,5 +85,5 @@ def test_a_killed_job_goes_on_with_the_next_row(recorded, monkeypatch, caplog):
     kept.write_text(json.dumps({**content, "rows": content["rows"][:2]}))
     with caplog.at_level(logging.INFO):
         record_step.record(step, folder)
-    assert "2 of 3 rows of the grid are done" in caplog.text
+    assert "2 of 3 grid rows are already computed" in caplog.text
     assert json.loads((folder / "results.json").read_text())["grid"] == results["grid"]

@@ -81,7 +81,12 @@ def test_triggers_are_those_of_the_summaries(results, tmp_path):
 
 def test_notes_say_how_it_was_measured(results, tmp_path):
     text = made(results(), tmp_path)[0].markdown
-    for said in ("linear between validations", "Student's t over 3 seeds", "correction for 4 gains", "fixed before the runs"):
+    for said in (
+        "interpolated linearly between validations",
+        "Student's t over 3 seeds",
+        "correction for 4 gains",
+        "fixed before the runs",
+    ):
         assert said in text
     alone = made(results(seeds=(0,)), tmp_path)[0]
     assert "ONE TRAINING SEED" in alone.markdown and "[n/a]" in alone.markdown and "Bold" not in alone.markdown

@@ -4,7 +4,7 @@ import pytest
 from by_hand import RUN, TWO_SEEDS, runs
 from report_factory import report_settings
 
-from eval.report.budgets import at_budget, at_equal_budgets, priced
+from eval.report.budgets import at_budget, at_equal_budgets, with_modelled_seconds
 
 RISING = runs({("sfpo", 0): [0.2, 0.4, 0.8]})  # backward passes 0, 20, 40
 
@@ -72,7 +72,7 @@ def test_seconds_at_the_first_arms_prices():
             for step in (5, 10)
         ]
     )
-    found = priced(runs(TWO_SEEDS), metrics, report_settings(seeds=(0, 1)))
+    found = with_modelled_seconds(runs(TWO_SEEDS), metrics, report_settings(seeds=(0, 1)))
     ends = found[found["step"] == 10].groupby("arm")["seconds"].unique()
     assert ends["grpo"] == pytest.approx([30]) and ends["sfpo"] == pytest.approx([60])
 

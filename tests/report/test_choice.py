@@ -69,14 +69,14 @@ def test_a_fold_is_scored_by_what_was_chosen_without_it():
     assert scored["correct"].sum() == 2  # of the 6 that the choice on all problems shows
 
 
-def test_nothing_to_choose_on_is_told():
+def test_a_single_fold_is_an_error():
     one = CHECKPOINTS[CHECKPOINTS["problem_id"] == "amc/0"]
-    with pytest.raises(ValueError, match="two problems or more"):
+    with pytest.raises(ValueError, match="at least two problems"):
         chosen(one, "best_on_other_folds")
 
 
 def test_a_checkpoint_that_was_not_scored_is_named():
-    with pytest.raises(ValueError, match="checkpoint 'best' was not scored; scored are: last"):
+    with pytest.raises(ValueError, match="checkpoint 'best' was not scored; scored: last"):
         chosen(CHECKPOINTS[CHECKPOINTS["checkpoint"] == "last"], "best")
 
 

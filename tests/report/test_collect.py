@@ -69,11 +69,14 @@ def rewrite_scores(root, change):
     "change, told",
     [
         (lambda f: f[f["benchmark"] != "sums"], "no scores for sums"),
-        (lambda f: f.iloc[1:], "4 samples of each problem of sums, numbered apart; sums/000 has 3 rows with 3 numbers"),
-        (lambda f: pd.concat([f, f.iloc[:1]]), "sums/000 has 5 rows with 4 numbers"),
+        (
+            lambda f: f.iloc[1:],
+            "sums must have 4 samples per problem with different numbers; sums/000 has 3 rows with 3 different numbers",
+        ),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "sums/000 has 5 rows with 4 different numbers"),
         (lambda f: f.drop(columns="correct"), "correct"),
-        (lambda f: f.replace({"problem_id": {"sums/007": "sums/907"}}), "2 differ: sums sums/007"),
-        (lambda f: f.astype({"correct": object}).where(f["sample"] > 0, None), "true or false in every row"),
+        (lambda f: f.replace({"problem_id": {"sums/007": "sums/907"}}), "2 differ, such as sums sums/007"),
+        (lambda f: f.astype({"correct": object}).where(f["sample"] > 0, None), "must be boolean"),
     ],
 )
 def test_incomplete_scores_are_refused(results, tmp_path, change, told):
@@ -92,13 +95,13 @@ def edit_metrics(root, change):
 @pytest.mark.parametrize(
     "change, told",
     [
-        (lambda lines: [], "metrics.jsonl: empty"),
+        (lambda lines: [], "metrics.jsonl: the file is empty"),
         (
             lambda lines: [{"step": 1}],
-            "no reward, response_length, entropy, rollouts, backward_passes, peak_memory_mb, seconds_total, seconds_update in",
+            "no line has the key reward, response_length, entropy, rollouts, backward_passes, peak_memory_mb, seconds_total",
         ),
-        (lambda lines: [*lines, lines[-1]], "the steps do not rise"),
-        (lambda lines: [*lines[:3], {**lines[3], "entropy": None}, *lines[4:]], "line 4 lacks a value"),
+        (lambda lines: [*lines, lines[-1]], "steps must increase"),
+        (lambda lines: [*lines[:3], {**lines[3], "entropy": None}, *lines[4:]], "line 4 has no value"),
     ],
 )
 def test_metrics_that_cannot_be_drawn_are_refused(results, tmp_path, change, told):
@@ -111,7 +114,7 @@ def test_metrics_that_cannot_be_drawn_are_refused(results, tmp_path, change, tol
 def test_each_benchmark_has_its_own_number_of_samples(results, tmp_path):
     settings = results()
     more = settings.model_copy(update={"samples": {**settings.samples, "sums": 8}})
-    with pytest.raises(ReportError, match="asks for 8 samples of each problem of sums, numbered apart; sums/000 has 4 rows"):
+    with pytest.raises(ReportError, match="sums must have 8 samples per problem with different numbers; sums/000 has 4 rows"):
         collect(more, tmp_path)
     for path in (tmp_path / "evaluations").rglob("scores.parquet"):
         frame = pd.read_parquet(path)

@@ -74,10 +74,10 @@ def test_a_block_for_each_data_set():
         ["AMC", "4", "0 (0.0%)", "0 (0.0%)", "1 (25.0%)", "1 (25.0%)"],
         ["AIME", "2", *["0 (0.0%)"] * 4],
     ]
-    blocks = [table.markdown.index(f"in the training or validation rows of {name}") for name in ("math", "other")]
+    blocks = [table.markdown.index(f"Overlap with the training or validation rows of {name}") for name in ("math", "other")]
     assert blocks == sorted(blocks)
-    assert "at least 80% of the problem's word 8-grams are in one row" in table.markdown
-    assert "held-out validation rows count as well" in table.markdown
+    assert "at least 80% of the problem's word 8-grams occur in one row" in table.markdown
+    assert "held-out validation rows are included" in table.markdown
     rows = [line for line in table.latex.splitlines() if line.endswith(r"\\[2pt]") and "multicolumn" not in line]
     assert len(rows) == 4 and {row.count("&") for row in rows} == {5}
     assert r"\tiny 2 (50.0\%)" in rows[0] and table.latex.count(r"\label") == 1
@@ -117,7 +117,7 @@ def test_nothing_is_lost_without_overlap():
 
 def test_two_data_sets_at_a_time_are_refused():
     both = pd.concat([scores(BY_HAND), scores({"sfpo": BY_HAND["grpo"]}, "other")])
-    with pytest.raises(ValueError, match="trained on math, other: take those of one data set"):
+    with pytest.raises(ValueError, match="trained on math, other: pass the scores of exactly one data set"):
         without_overlap(both, FOUND)
     with pytest.raises(ValueError, match="trained on no data set"):
         without_overlap(scores({"base": BY_HAND["base"]}), FOUND)
@@ -145,7 +145,7 @@ def test_a_benchmark_that_overlaps_whole_is_marked_and_not_averaged():
     assert [line[2] for line in lines[2:]] == ["none left"] * 3 and all(line[1] == line[3] for line in lines[2:])
     assert table.latex.count("none left") == 3
     for text in (table.markdown, table.latex):
-        assert "NONE LEFT: no problem of AIME is left, so the average is of AMC alone." in text
+        assert "NONE LEFT: no problem of AIME is left, so the average covers only AMC." in text
     assert "on 1 of 2 benchmarks" in table.markdown
 
 
@@ -154,6 +154,6 @@ def test_a_table_without_any_problem_left_says_so():
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.markdown.splitlines() if line.startswith("|")]
     assert lines[2:] == [["Base", *["none left"] * 3], ["GRPO", *["none left"] * 3]]
     for text in (table.markdown, table.latex):
-        assert "NONE LEFT: no problem of AMC, AIME is left, so there is no accuracy to give." in text
+        assert "NONE LEFT: no problem of AMC, AIME is left, so there is no accuracy." in text
     assert list(table.frame["arm"]) == ["base", "grpo"] and set(table.frame["problems"]) == {0}
     assert table.frame[["amc", "aime", "average"]].isna().all(axis=None)

@@ -67,7 +67,7 @@ def metrics(values):
 def test_dynamics_by_hand():
     values = {("grpo", 0): [1.0, 2.0], ("grpo", 1): [3.0, 6.0], ("sfpo", 0): [2.0, 2.0], ("sfpo", 1): [4.0, 6.0]}
     figure, data = dynamics(metrics(values), report_settings(seeds=(0, 1)))
-    assert [axes.get_title() for axes in figure.axes] == ["Response length (tokens)", "Entropy (nats a token)", "Mean reward"]
+    assert [axes.get_title() for axes in figure.axes] == ["Response length (tokens)", "Entropy (nats per token)", "Mean reward"]
     np.testing.assert_allclose(labelled(figure.axes[0])["GRPO"].get_ydata(), [20, 40])
     np.testing.assert_allclose(labelled(figure.axes[1])["SFPO"].get_ydata(), [0.3, 0.4])
     np.testing.assert_allclose(labelled(figure.axes[2])["GRPO"].get_ydata(), [2, 4])
@@ -113,7 +113,7 @@ def test_costs_bars_and_marks():
     assert set(data["target"]) == {"GRPO's best"} and data.query("series == 'mean'")["level"].to_numpy() == pytest.approx(70)
 
 
-def test_a_bar_of_an_arm_that_does_not_arrive_is_pale_and_has_no_ratio():
+def test_the_bar_of_an_arm_that_does_not_reach_the_target_is_pale_and_has_no_ratio():
     # SFPO's mean curve is 30, 65, 60: monotone 30, 62.5, 62.5, below 70. Seed 1 alone, monotone 20, 75, 75, gets there.
     figure, data = costs(runs({**TWO_SEEDS, ("sfpo", 0): [0.4, 0.5, 0.5]}), report_settings(seeds=(0, 1)))
     grpo, sfpo = figure.axes[0].patches
@@ -188,12 +188,12 @@ def test_sfpo_looks_the_same_in_every_suite():
     assert late["sfpo"] == looks({"grpo": "GRPO", "sfpo": "SFPO"})["sfpo"]
 
 
-def test_bands_of_the_first_and_sfpo_alone_where_arms_are_many(results, tmp_path):
+def test_many_arms_have_bands_only_for_the_first_and_sfpo(results, tmp_path):
     settings = results(arms=("grpo", "gxpo", "grpo_k", "lookahead", "sfpo"))
     found = collect(settings, tmp_path)
     for figure, _ in (curves(found.validation, found.summaries, settings), dynamics(found.metrics, settings)):
         assert len(figure.axes[0].collections) == 2
-        assert "bands of GRPO and SFPO: lowest to highest seed" in figure.legends[0].get_title().get_text()
+        assert "bands (only GRPO and SFPO): lowest to highest seed" in figure.legends[0].get_title().get_text()
 
 
 def test_trigger_ticks_leave_most_of_the_panel_to_the_curves(results, tmp_path):

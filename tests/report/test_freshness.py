@@ -32,7 +32,7 @@ def test_a_product_of_other_settings_is_refused_by_name(results, tmp_path, folde
     settings = results()
     path = next(path for name in ("summary.json", "results.json") if (path := tmp_path / folder / name).is_file())
     change(path, settings_hash="another")
-    with pytest.raises(ReportError, match=f"^{folder}: made with other settings or inputs .*run the workflow again"):
+    with pytest.raises(ReportError, match=f"^{folder}: stale: made with other settings or inputs .*run the workflow again"):
         require_current(settings, tmp_path)
     path.unlink()
     with pytest.raises(ReportError, match=f"^{folder}: no {path.name}: the job has not finished"):
@@ -95,6 +95,6 @@ def test_pages_record_what_they_read_and_refuse_stale_runs(results, tmp_path, mo
     change(Path(RUN) / "summary.json", settings_hash="another")
     before = Path("results/tiny/runs.html").read_text()
     for page in ("--metrics", "--runs"):
-        with pytest.raises(SystemExit, match=f"error: {RUN}: made with other settings"):
+        with pytest.raises(SystemExit, match=f"error: {RUN}: stale: made with other settings"):
             render.main([*items, page])
     assert Path("results/tiny/runs.html").read_text() == before

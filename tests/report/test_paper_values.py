@@ -69,13 +69,13 @@ def test_cost_ratios_of_the_paper():
         ([{"colour": "red"}], "colour: unknown key"),
         ([{"item": "table9"}], "item = 'table9'"),
         ([{"values": {}}], "values"),
-        ([{"values": {"amc": 101.0}}], "values.amc = 101.0: must lie within 0 and 100"),
-        ([{"values": {"amc": -1.0}}], "within 0 and 100"),
+        ([{"values": {"amc": 101.0}}], "values.amc = 101.0: must be between 0 and 100"),
+        ([{"values": {"amc": -1.0}}], "between 0 and 100"),
         ([{"values": {"amc": float("nan")}}], "amc"),
-        ([{"item": "figure4", "values": {"amc": 1.0}}], "of figure4 are rollouts, hours"),
+        ([{"item": "figure4", "values": {"amc": 1.0}}], "figure4 has rollouts, hours"),
         ([{"item": "figure4", "values": {"hours": 0.0}}], "above 0"),
         ([{}, {}], "given twice: table1 m None grpo None amc"),
-        ([{}, {"arm": "sfpo"}, {"arm": "sfpo", "over": "grpo"}], "a gain is computed where both cells are given"),
+        ([{}, {"arm": "sfpo"}, {"arm": "sfpo", "over": "grpo"}], "it is computed from the two cells"),
     ],
 )
 def test_faults_are_named(tmp_path, rows, said):
@@ -152,11 +152,11 @@ def test_without_an_interval_nothing_is_within():
     assert table.frame["within"].isna().all() and table.markdown.count("n/a |") == len(table.frame)
 
 
-def test_other_models_other_data_and_other_benchmarks_are_said_in_one_line():
+def test_if_nothing_can_be_compared_one_line_says_why():
     for frame, said in (
-        (ours(OURS, model="tiny-qwen2"), "is of other models (qwen2.5-math-1.5b, "),
-        (ours(OURS, dataset="math"), "has no value for what was trained and measured here"),
-        (ours(OURS, columns=("sums", "chains")), "has no value for what was trained and measured here"),
+        (ours(OURS, model="tiny-qwen2"), "has only other models (qwen2.5-math-1.5b, "),
+        (ours(OURS, dataset="math"), "has no values for the arms and benchmarks of this suite"),
+        (ours(OURS, columns=("sums", "chains")), "has no values for the arms and benchmarks of this suite"),
     ):
         table = beside_ours("table1", frame)
         assert table.frame.empty and "paper" in table.frame
@@ -184,8 +184,8 @@ def test_cost_ratios_beside_ours():
     assert frame.loc["rollouts", "ours"] == pytest.approx(4 / 3)
     assert frame.loc["rollouts", "difference"] == pytest.approx(4 / 3 - 3.5)
     assert frame.loc["hours", "ours"] == pytest.approx(4 / 3 / 1.5)
-    assert "| GRPO over SFPO: rollouts |  3.50 | 1.33 [n/a] |        -2.17 |" in table.markdown
-    assert "Of costs the ratio alone is compared" in table.markdown
+    assert "| GRPO / SFPO: rollouts |  3.50 | 1.33 [n/a] |        -2.17 |" in table.markdown
+    assert "Ratio: the first arm's cost of reaching its best accuracy" in table.markdown
 
 
 def test_a_ratio_that_is_unknown_is_said_to_be():
@@ -203,7 +203,7 @@ def test_one_seed_is_said_above():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match="figure4 is of one target"):
+    with pytest.raises(ValueError, match="figure4 needs a frame with one target"):
         beside_ours("figure4", costs_frame(THREE_SEEDS, TARGETS))
-    with pytest.raises(ValueError, match="table9: no values of the paper"):
+    with pytest.raises(ValueError, match="table9: the paper has no values"):
         beside_ours("table9", ours(OURS))

@@ -19,7 +19,7 @@ def test_more_samples_and_larger_gains_need_fewer_seeds(results, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     power.main([TABLE1, "--gain", "5", "--seed-sd", "1"])
     text = capsys.readouterr().out
-    assert "gain of 5 points" in text and "SFPO - GRPO, seeds assumed to differ by 1 points" in text
+    assert "gain of 5 points" in text and "SFPO - GRPO, assumed standard deviation over seeds 1 points" in text
     found = rows(text)
     assert [row[1:4] for row in found[:2]] == [["4"] * 3, found[1][1:4]] and [row[0] for row in found[:1]] == ["1.00 x"]
     seeds = [int(row[4]) for row in found]
@@ -30,33 +30,37 @@ def test_more_samples_and_larger_gains_need_fewer_seeds(results, tmp_path, monke
     assert int(rows(capsys.readouterr().out)[0][4]) < seeds[0]
 
 
-def test_a_measured_spread_gives_a_range(results, tmp_path, monkeypatch, capsys):
+def test_an_estimated_variance_over_seeds_gives_a_range(results, tmp_path, monkeypatch, capsys):
     results(arms=("grpo", "gxpo", "sfpo"))
     monkeypatch.chdir(tmp_path)
     power.main([TABLE1, "--gain", "8"])
     text = capsys.readouterr().out
-    assert text.count("\n## ") == 2 and "Spread over seeds:" in text and "by source, points, with 3 seeds: seed " in text
+    assert (
+        text.count("\n## ") == 2
+        and "Standard deviation over seeds:" in text
+        and "by source, points, with 3 seeds: seed " in text
+    )
     for row in rows(text):
         low, high = (int(end.strip(">")) for end in row[5].split(" to "))
         assert low <= int(row[4].strip(">")) <= high
 
 
-def test_one_seed_shows_no_spread_so_several_are_assumed(results, tmp_path, monkeypatch, capsys):
+def test_one_seed_gives_a_plan_for_several_assumed_standard_deviations(results, tmp_path, monkeypatch, capsys):
     results(seeds=(0,))
     monkeypatch.chdir(tmp_path)
     power.main([TABLE1])
     text = capsys.readouterr().out
-    assert [f"assumed to differ by {sd:g} points" in text for sd in power.ASSUMED] == [True] * 3
+    assert [f"assumed standard deviation over seeds {sd:g} points" in text for sd in power.ASSUMED] == [True] * 3
 
 
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        ([TABLE1.replace("table1", "figure2")], "shows no scores of two arms"),
+        ([TABLE1.replace("table1", "figure2")], "not an accuracy table with at least two arms"),
         (["results/none/settings.json"], "no such settings file"),
     ],
 )
-def test_what_cannot_be_planned_from_is_told(results, tmp_path, monkeypatch, arguments, told):
+def test_unusable_settings_files_are_named(results, tmp_path, monkeypatch, arguments, told):
     results()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=told):

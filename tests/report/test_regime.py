@@ -1,4 +1,4 @@
-"""Curves priced anew: worked out by hand on curves that are straight lines."""
+"""The regime analysis, with expected values worked out by hand for curves that are straight lines."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -73,16 +73,16 @@ def test_the_price_of_each_run():
     assert own_prices(metrics())["passes"].to_list() == [1, 1, 1, 4, 4, 4]
 
 
-def test_the_table_says_what_must_be_saved_and_from_which_price_on_it_pays():
+def test_the_table_has_the_ratio_needed_and_the_rho_from_which_an_arm_pays_off():
     table = regime_table(validation(), metrics(), settings())
     half = table.frame.iloc[0]
     assert half["break_even"] == pytest.approx(2.0)  # (2 + 4) / (2 + 1)
     assert half["ratio_rollouts"] == pytest.approx(2.0, rel=0.02) and half["ratio"] == pytest.approx(1.0, rel=0.03)
     assert "rho 2.00" in table.markdown and "jackknife over 3 seeds" in table.markdown
     slow = regime_table(validation(speed=0.9), metrics(), settings())
-    assert "none" in slow.markdown.split("Pays from")[1]
+    assert "none" in slow.markdown.split("Pays off from")[1]
     never = regime_table(validation(speed=0.1), metrics(), settings()).markdown
-    assert "does not arrive" in never and "nan" not in never
+    assert "not reached" in never and "nan" not in never
 
 
 def test_one_seed_has_no_interval():
@@ -103,18 +103,18 @@ def test_the_figure_draws_the_curves_and_marks_the_prices():
     plt.close("all")
 
 
-def test_an_arm_that_does_not_arrive_is_named_so():
+def test_an_arm_that_does_not_reach_the_target_is_labelled():
     figure, _ = regime_figure(validation(speed=0.1), metrics(), settings())
-    assert "SFPO (does not arrive)" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "SFPO (not reached)" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_one_arm_alone_is_drawn_and_said_to_have_no_other():
+def test_a_suite_with_one_arm_has_nothing_to_compare():
     # As in the report of a suite of which only the first arm has finished.
     settings = report_settings().model_copy(update={"arms": {"grpo": "GRPO"}, "seeds": [0, 1, 2]})
     curves, records = (frame[frame["arm"] == "grpo"] for frame in (validation(), metrics()))
     assert ratios(curves, settings).empty
     table = regime_table(curves, records, settings)
-    assert table.frame.empty and "GRPO is the only method here" in table.markdown
+    assert table.frame.empty and "GRPO is the only arm" in table.markdown
     figure, data = regime_figure(curves, records, settings)
     assert set(data["series"]) == {"own price", "paper"}
     plt.close(figure)

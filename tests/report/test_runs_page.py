@@ -66,7 +66,7 @@ def test_what_made_a_run_is_marked_where_most_others_differ(results, tmp_path):
     assert marked(page) == {
         "sfpo/0": ["torch 2.12.0"],
         "sfpo/1": ["abc1234-dirty", "torch absent", "GPU 2 x H200"],
-        "grpo/2": ["changed since this run"],
+        "grpo/2": ["settings changed since this run"],
     }
     assert "differ in commit, versions or hardware: 2 of 6" in page
 

@@ -52,7 +52,7 @@ def test_cells_and_luck_by_hand(table):
 def test_every_column_is_printed_with_its_interval(table):
     [line] = [line for line in table.markdown.splitlines() if line.startswith("| SFPO - GRPO")]
     assert line.count("[") == 5 and "+90.0" in line and "-10.0" in line
-    assert "among 2 checkpoints" in table.markdown and r"\label{tab:selection}" in table.latex
+    assert "best of 2 checkpoints" in table.markdown and r"\label{tab:selection}" in table.latex
 
 
 def test_all_checkpoints_are_collected_for_it_and_one_for_a_table_of_scores(results, tmp_path):

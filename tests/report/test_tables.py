@@ -138,7 +138,7 @@ def test_one_seed_has_no_word_of_difference_and_says_why_above():
     for text in (table.markdown, table.latex, passes.markdown, headline(table, passes, settings)):
         assert "ONE TRAINING SEED" in text and not [word for word in WORDS_OF_DIFFERENCE if word in text]
     assert table.markdown.index("ONE TRAINING SEED") < table.markdown.index("| Base")
-    assert "Intervals: over problems alone" in table.markdown
+    assert "Intervals: only over problems" in table.markdown
     gain = table.frame.set_index("arm").loc["sfpo-grpo"]
     assert gain[["average_low", "average_high", "p", "p_holm", "detectable_low", "detectable_high"]].isna().all()
     assert table.frame.set_index("arm").loc["sfpo", "average_low"] > 0 and not "".join(table.frame["best_in"])

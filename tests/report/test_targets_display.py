@@ -78,7 +78,7 @@ def test_figure_by_hand():
     late = [line.get_xdata()[0] for line in rollouts.lines if line.get_marker() == ">"]
     assert late == [2000]  # seed 0 alone does not get to 60%
     assert [text.get_text() for text in rollouts.texts] == ["", "3.33×", "", "3.25×"]
-    assert legend_texts(figure) == ["One seed, where its own curve gets there", "One seed that does not, at its end"]
+    assert legend_texts(figure) == ["Single seed", "Single seed that did not reach it, at its total"]
     assert "To 50%, 60%; points: mean curve of 3 seeds" in figure.legends[0].get_title().get_text()
     assert set(data["series"]) == {"mean", "seed"} and len(data.query("series == 'seed'")) == 2 * 3 * 6
 

@@ -77,5 +77,5 @@ def test_a_missing_or_other_file_is_named(tmp_path):
     with pytest.raises(ReportError, match=r"results\.json: no such file"):
         recorded_step(tmp_path)
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(ReportError, match="no recorded step"):
+    with pytest.raises(ReportError, match="is not a recorded step"):
         recorded_step(tmp_path)

@@ -1,8 +1,7 @@
-"""Kinds of tables and figures. One kind, one file; the file's name is what an item of params.yaml `shows`.
+"""Kinds of tables and figures, one file per kind. The file's name is the value of ``shows`` in an item of params.yaml.
 
-A kind added as a new file here can be named in params.yaml at once. The heads of these files import nothing heavy: the workflow
-and ``python -m sfpo.jobs`` load all of them to learn which files there will be, so pandas and seaborn are imported where they
-draw.
+A new file here is available in params.yaml without registration. These modules import pandas and seaborn only inside ``write``:
+the workflow and ``python -m sfpo.jobs`` import all of them to list the output files, which should be fast.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["Kind", "find_kind", "kind_names"]
 
 
 def kind_names() -> list[str]:
-    """The kinds that can be named: every module of this package."""
+    """All kinds: the modules of this package except ``base``."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
@@ -25,7 +24,7 @@ def find_kind(name: str) -> Kind:
     """The kind called ``name``.
 
     Raises:
-        ValueError: there is no such kind; the message names those that there are.
+        ValueError: there is no such kind; the message lists the kinds.
     """
     if name not in kind_names():
         raise ValueError(f"shows = {name!r}: allowed are {', '.join(kind_names())}{nearest(name, kind_names())}")

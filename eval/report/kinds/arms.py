@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def write(collected: Collected, settings: ReportSettings, folder: Path) -> None:
     from eval.report import arms
-    from eval.report.budgets import priced
+    from eval.report.budgets import with_modelled_seconds
     from eval.report.output import write_figure, write_table
 
-    validation = priced(collected.validation, collected.metrics, settings)
+    validation = with_modelled_seconds(collected.validation, collected.metrics, settings)
     found = (collected.scores, validation, collected.metrics, collected.summaries)
     write_table(settings.item, arms.arms_table(*found, settings), folder)
     write_figure(settings.item, arms.arms_figure(validation, settings), folder)

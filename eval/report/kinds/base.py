@@ -1,4 +1,4 @@
-"""What a kind of table or figure has to say for itself."""
+"""The interface of a kind of table or figure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from eval.report.collect import Collected
 
 TABLE, FIGURE = ("csv", "md", "tex", "html"), ("png", "pdf", "csv")
-"""The forms of a table and of a figure (eval.report.output)."""
+"""File formats of a table and of a figure (written by eval.report.output)."""
 PAPER_VALUES = Path(__file__).parents[1] / "paper_values.yaml"
 
 Files = dict[str, tuple[str, tuple[str, ...]]]
-"""File below results/<suite>, without its ending -> its caption (eval/report/captions/<caption>.rst), and its forms."""
+"""Path below results/<suite> without extension -> (caption: a file of eval/report/captions/ without .rst, file formats)."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,30 @@ class Kind:
     """A kind of table or figure."""
 
     files: Callable[[ReportSettings], Files]
-    """What an item of this kind writes."""
+    """The files that an item of this kind writes."""
     write: Callable[[Collected, ReportSettings, Path], None]
     """Writes these files below a folder."""
     scored: bool = False
-    """It shows what lm-eval finds, not training alone."""
+    """Needs the evaluations on the benchmarks, not only the training runs."""
     all_checkpoints: bool = False
-    """It shows every checkpoint that ``train.export_every`` keeps, not the chosen one alone."""
+    """Shows every checkpoint that ``train.export_every`` keeps, not only the selected one."""
     in_metrics: bool = False
-    """Its accuracies are what metrics.json and the headline of a suite say."""
+    """Its accuracies go into metrics.json and the suite's headline."""
     records_step: bool = False
-    """It shows one recorded step of its arms (eval.record_step), which starts from the last checkpoint of the first seed of the
-    second arm, or of the only one. An item without arms of its own has the suite's first two."""
+    """Shows one recorded step of its arms (eval.record_step), starting from the last checkpoint of the second arm's first seed
+    (or the first arm's, if it is the only one). If the item lists no arms, it has the suite's first two."""
     over_rates: bool = False
-    """It can show its arms at several learning rates."""
+    """Can show its arms at several learning rates."""
     reads_texts: bool = False
-    """It reads the prepared data sets and benchmarks too."""
+    """Also reads the prepared data sets and benchmarks."""
 
 
 @functools.cache
 def paper_items() -> frozenset[str]:
-    """Tables and figures of which the paper's values are known."""
+    """Items for which paper_values.yaml has values."""
     return frozenset(row["item"] for row in yaml.safe_load(PAPER_VALUES.read_text())["rows"])
 
 
 def beside_paper(item: str) -> Files:
-    """The table of our values beside the paper's, for an item of which it has values."""
+    """The table that compares our values with the paper's; empty if the paper has none for this item."""
     return {f"tables/{item}_beside_paper": ("beside_paper", TABLE)} if item in paper_items() else {}

@@ -1,4 +1,4 @@
-"""Benchmark problems that training data hold too, and scores without them."""
+"""Overlap of the benchmarks with the training data, and scores without the overlapping problems."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def write(collected: Collected, settings: ReportSettings, folder: Path) -> None:
         of_one = collected.scores[collected.scores["dataset"].isna() | (collected.scores["dataset"] == dataset)]
         left = contamination.without_overlap(of_one, found)
         name, title = f"{settings.item}_without_{dataset}", f"Without overlap with {dataset}"
-        alone = settings.model_copy(update={"item": name, "datasets": [dataset], "title": title})
-        write_table(name, tables.accuracy(left, alone), folder)
+        one_dataset = settings.model_copy(update={"item": name, "datasets": [dataset], "title": title})
+        write_table(name, tables.accuracy(left, one_dataset), folder)
 
 
 def files(item: ReportSettings) -> Files:
-    """The table of overlaps, and for each data set the scores without its overlap."""
+    """The table of overlaps, and for each data set a table of the scores without the overlapping problems."""
     without = {f"tables/{item.item}_without_{dataset}": ("scores", TABLE) for dataset in item.datasets}
     return {f"tables/{item.item}": ("contamination", TABLE), **without}
 

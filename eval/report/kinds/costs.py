@@ -1,4 +1,4 @@
-"""Rollouts and time that each arm takes to reach the first one's best accuracy."""
+"""Rollouts, time and backward passes that each arm needs to reach the first arm's best accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""At which price of rollouts beside passes each arm pays."""
+"""At which relative cost of rollouts (rho) each arm pays off."""
 
 from __future__ import annotations
 

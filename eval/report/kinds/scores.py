@@ -1,4 +1,4 @@
-"""Accuracy after training: a row for each model, data set and arm, with gains, avg@k and pass@k."""
+"""Accuracy after training (avg@k and pass@k): one row per model, data set and arm, and the gains between arms."""
 
 from __future__ import annotations
 

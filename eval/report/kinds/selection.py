@@ -1,4 +1,4 @@
-"""The best checkpoint by several ways to choose it."""
+"""Accuracy with different ways to select the checkpoint."""
 
 from __future__ import annotations
 

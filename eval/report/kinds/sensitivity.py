@@ -1,4 +1,4 @@
-"""Accuracy against the learning rate, and each arm at its own best one."""
+"""Accuracy against the learning rate, and each arm at its own best rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each arm spends until it is as good as the first one."""
+"""Cost of each arm to reach target accuracies derived from the first arm's gain."""
 
 from __future__ import annotations
 

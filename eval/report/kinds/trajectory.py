@@ -1,4 +1,4 @@
-"""One step of a trained run in the space of the weights, over the loss of its batch (paper, Figure 1)."""
+"""One training step in weight space, over the loss surface of its batch (paper, Figure 1)."""
 
 from __future__ import annotations
 

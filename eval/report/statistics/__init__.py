@@ -1,4 +1,4 @@
-"""Statistics of the report: arrays and tables of numbers in and out, no words, no files.
+"""Statistics of the report. These modules only compute: numbers in, numbers out, without text or file access.
 
 scores: rows of verdicts -> a table [seeds, problems] for each benchmark (avg@k, pass@k)
 intervals: means with 95% intervals over problems and training seeds

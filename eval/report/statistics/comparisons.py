@@ -1,6 +1,7 @@
-"""Gains of one arm over another: paired intervals, p-values, their correction for many, and a gain pooled over models.
+"""Gains of one arm over another: paired intervals, p-values, correction for multiple comparisons, and pooling over models.
 
-One training seed tells two runs apart, not two methods: gains between two trained arms then have no interval and no p-value.
+With one training seed, a difference between two trained arms may come from the seed and not the method, so gains between them
+have no interval and no p-value.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from eval.report.statistics.scores import Values
 
 GAIN_BOUNDS = (-1.0, 1.0)
 LEAST_P = 1e-100
-"""Smaller p-values are given as this one."""
+"""Lower bound of reported p-values."""
 
 
 def paired_gain(values: Values, reference: Values) -> pd.DataFrame:
-    """``interval`` of values - reference, seed by seed and problem by problem: what both share cancels.
+    """``interval`` of values - reference, paired by seed and problem, which removes the variance that both arms share.
 
-    The untrained model, which has no seed, is the same for every seed of the other arm. low and high are missing where both
-    arms were trained with a single seed.
+    The untrained model has no seed and is paired with every seed of the other arm. low and high are missing if both arms were
+    trained with a single seed.
 
     Raises:
         ValueError: the two were not scored on the same benchmarks, problems and seeds.
@@ -42,22 +43,23 @@ def paired_gain(values: Values, reference: Values) -> pd.DataFrame:
 
 
 def tells_methods_apart(values: Values, reference: Values) -> bool:
-    """False for two trained arms of one seed each, whose difference may be that of two seeds."""
+    """Whether the gain can be tested: False for two trained arms with one seed each, whose difference may come from the
+    seed."""
     one, other = next(iter(values.values())).index, next(iter(reference.values())).index
     return len(one) > 1 or len(other) > 1 or bool(one.isna().all() or other.isna().all())
 
 
 def paired_p_value(values: Values, reference: Values) -> pd.Series:
-    """Two-sided p-value of each benchmark's gain, and of the average's, against no gain.
+    """Two-sided p-value of each benchmark's gain, and of the average gain, against zero.
 
-    ``paired_gain`` read backward: the p-value is the error (1 - confidence) at which the interval just touches zero. So it is
-    below 0.05 exactly where the 95% interval excludes zero, and never below that of Student's t over the seeds' averages.
+    It is the inverse of ``paired_gain``: the error (1 - confidence) at which the interval just touches zero. So it is below
+    0.05 exactly where the 95% interval excludes zero, and never below the p-value of Student's t test over the seeds' averages.
 
     Returns:
-        [benchmarks + 1], named as the rows of ``paired_gain``; missing where the interval is.
+        [benchmarks + 1], indexed like the rows of ``paired_gain``; missing where the interval is.
 
     Raises:
-        ValueError: as ``paired_gain``.
+        ValueError: see ``paired_gain``.
     """
     tables = [table.to_numpy(float) for table in differences(values, reference).values()]
     found = _p_values(tables) if tells_methods_apart(values, reference) else np.nan
@@ -81,21 +83,20 @@ def _p_values(tables: list[np.ndarray]) -> np.ndarray:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values corrected for their number: a claim wherever one is below 5% is false anywhere in at most 5% of such reports.
+    """P-values with Holm's correction: if those below 5% are called significant, the family-wise error rate is at most 5%.
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on, none falling below the one before it, none above 1. It
-    needs no assumption on how the comparisons depend on each other (Holm, "A simple sequentially rejective multiple test
-    procedure", 1979).
+    The smallest of m p-values is multiplied by m, the next by m - 1, and so on; results are made non-decreasing and capped at
+    1. Valid for any dependence between the comparisons (Holm, "A simple sequentially rejective multiple test procedure", 1979).
 
     Args:
-        p_values: [comparisons]; a missing one was not tested: it stays missing and does not count.
+        p_values: [comparisons]; missing values (comparisons that were not tested) stay missing and do not count.
 
     Raises:
-        ValueError: a value is not within 0 and 1.
+        ValueError: a value is not between 0 and 1.
     """
     values = np.asarray(p_values, float)
     if np.any((values < 0) | (values > 1)):
-        raise ValueError(f"p-values must lie within 0 and 1: {values}")
+        raise ValueError(f"p-values must be between 0 and 1: {values}")
     order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # missing ones are sorted last
     corrected = np.full_like(values, np.nan)
     corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1.0)
@@ -103,18 +104,18 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def is_significant(p_holm: float) -> bool:
-    """A corrected p-value below 5%; a missing one is not."""
+    """Whether a corrected p-value is below 5%; False if it is missing."""
     return bool(p_holm < 1 - LEVEL)
 
 
 def pooled_over_models(gains: Sequence[Values]) -> Values:
-    """The gains of one arm over another on several models as one table a benchmark, a row a model: its mean over seeds.
+    """The gains of one arm over another on several models as a table [models, problems] per benchmark, averaged over seeds.
 
-    ``interval`` and ``paired_p_value`` of it take models for what they take seeds for elsewhere: a model's row holds the luck
-    of its seeds, so the test is of the method over models like these, also with one seed each.
+    Passed to ``interval`` and ``paired_p_value``, models take the place of seeds: the variance between models includes that of
+    their seeds, so the test generalizes over models like these, even with one seed each.
 
     Args:
-        gains: of each model: benchmark -> differences [seeds, problems], all on the same problems.
+        gains: for each model, benchmark -> differences [seeds, problems], all on the same problems.
     """
     return {
         name: pd.DataFrame([one[name].mean(axis=0) for one in gains], index=pd.RangeIndex(len(gains), name="seed"))

@@ -1,18 +1,18 @@
 """Means with 95% intervals that account for the problems and the training seeds together.
 
-Scores of one arm form a table [seeds, problems] for each benchmark. Problems and seeds are both samples of something larger, so
-the variance of a mean has a part from each, and one from what is left of each cell (two-way analysis of variance, random
-effects; Searle, Casella and McCulloch, "Variance Components", 1992). The interval is mean +- t * standard error, with
-Satterthwaite's degrees of freedom. Seeds are the same for all benchmarks, problems are each benchmark's own.
+Scores of one arm form a table [seeds, problems] for each benchmark. Both seeds and problems are random samples, so the variance
+of a mean has a component from each, and one from the residual of each cell (two-way analysis of variance with random effects;
+Searle, Casella and McCulloch, "Variance Components", 1992). The interval is mean +- t * standard error, with Satterthwaite's
+degrees of freedom. All benchmarks share the same seeds; each has its own problems.
 
-- It is never narrower than Student's interval of the seeds' averages: with few seeds that differ much, Satterthwaite's degrees
-  of freedom are uncertain themselves, and p-values below 1% would be too small.
-- Accuracies near 0 or 1 have Wilson's interval, with as many trials as make the binomial's standard error the measured one.
-- Where all problems of a benchmark agree in every seed (all wrong, or no difference between two arms) there is no spread, and
-  an interval of no width would claim certainty: there the exact bound of ``agreed`` holds instead.
+- The interval is never narrower than Student's t interval of the seeds' averages: with few seeds that differ much,
+  Satterthwaite's degrees of freedom are uncertain themselves, and p-values below 1% would be too small.
+- Accuracies use Wilson's interval, with the number of trials for which the binomial standard error equals the measured one.
+- If all problems of a benchmark have the same value in every seed (all wrong, or no difference between two arms), the variance
+  is zero and the interval would have no width; the exact bound of ``agreed`` is used instead.
 
-With one seed nothing is known about seeds, and the interval is over problems alone (column n_seeds says so).
-benchmarks/results/report_statistics.md has what these intervals hold in simulated suites.
+With one seed, the variance over seeds is unknown, and the interval covers only problems (see column n_seeds).
+benchmarks/results/report_statistics.md has the coverage of these intervals in simulated suites.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eval.report.statistics.scores import AVERAGE, Values
 LEVEL = 0.95
 SHARES = (0.0, 1.0)
 ALIKE = 1e-9
-"""Scores that differ by less are equal: means of equal scores may differ by rounding."""
+"""Scores that differ by less are treated as equal, since means of equal scores may differ by rounding."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Spread:
     """Standard errors of the mean of each benchmark and of their average: arrays [benchmarks + 1], NaN where unknown."""
 
     error: np.ndarray
-    """Of problems and seeds together."""
+    """Standard error from problems and seeds together."""
     freedom: np.ndarray
-    """Its degrees of freedom."""
+    """Degrees of freedom of ``error``."""
     seed_error: np.ndarray
-    """Of the seeds' averages as so many numbers, with seeds - 1 degrees of freedom; 0 with one seed."""
+    """Standard error of the mean of the seeds' averages, with seeds - 1 degrees of freedom; 0 with one seed."""
     seeds: int
 
     def reach(self, error: float) -> np.ndarray:
@@ -50,7 +50,7 @@ class Spread:
         return own if self.seeds == 1 else np.maximum(own, stats.t.isf(error / 2, self.seeds - 1) * self.seed_error)
 
     def p_value(self, mean: np.ndarray) -> np.ndarray:
-        """The error at which ``reach`` is |mean|."""
+        """Two-sided p-value against zero: the error for which ``reach`` equals |mean|."""
         with np.errstate(divide="ignore", invalid="ignore"):
             own = 2 * stats.t.sf(np.abs(mean) / self.error, self.freedom)
             of_seeds = 2 * stats.t.sf(np.abs(mean) / self.seed_error, self.seeds - 1) if self.seeds > 1 else 0.0
@@ -58,15 +58,15 @@ class Spread:
 
 
 def interval(values: Values, bounds: tuple[float, float] = SHARES) -> pd.DataFrame:
-    """Mean of each benchmark and of their average, with its 95% interval.
+    """Mean of each benchmark, and of the average over benchmarks, with 95% intervals.
 
     Args:
         values: benchmark -> [seeds, problems].
-        bounds: of the quantity; intervals end there.
+        bounds: possible range of the values; intervals are clipped to it.
 
     Returns:
-        One row a benchmark, in the order of ``values``, then ``average``; columns mean, low, high, n_seeds, problems. low and
-        high are missing where a benchmark has a single problem.
+        One row per benchmark, in the order of ``values``, then ``average``; columns mean, low, high, n_seeds, problems. low and
+        high are missing if a benchmark has a single problem.
     """
     tables = [table.to_numpy(float) for table in values.values()]
     problems = [table.shape[1] for table in tables]
@@ -89,34 +89,34 @@ def columns_of(benchmarks: Iterable[str]) -> pd.Index:
 
 
 def means_of(tables: list[np.ndarray]) -> np.ndarray:
-    """[benchmarks + 1]."""
+    """[benchmarks + 1]: the mean of each table, then the average of these means."""
     means = np.array([table.mean() for table in tables])
     return np.append(means, means.mean())
 
 
 def agreed(value: float, problems: int, bounds: tuple[float, float], error: float = 1 - LEVEL) -> tuple[float, float]:
-    """How far below and above ``value`` the mean may lie, with confidence 1 - error, when all of ``problems`` have that value.
+    """How far below and above ``value`` the true mean may be, with confidence 1 - error, if all ``problems`` have that value.
 
-    If a share q of all problems differed, none of n drawn would with chance (1 - q)^n: q above 1 - error^(1/n), about 3/n at
-    5%, is excluded (the rule of three). What differs may lie anywhere within ``bounds``. Samples and seeds of one problem do
-    not count as further evidence, so the bound errs to the wide side.
+    If a fraction q of all problems had other values, the probability that none of n sampled problems does is (1 - q)^n. So q
+    above 1 - error^(1/n), about 3/n at 5%, is excluded (the rule of three). The other values may be anywhere in ``bounds``.
+    Samples and seeds of the same problem do not count as further evidence, so the bound is conservative.
     """
     share = 1.0 - error ** (1.0 / problems)
     return share * (value - bounds[0]), share * (bounds[1] - value)
 
 
 def agreeing(tables: list[np.ndarray]) -> list[int]:
-    """Places of the benchmarks of which all problems have the same value in every seed."""
+    """Indices of the benchmarks of which all problems have the same value in every seed."""
     return [i for i, table in enumerate(tables) if np.ptp(table) < ALIKE and table.shape[1] > 1]
 
 
 def reaches(
     tables: list[np.ndarray], spread: Spread, bounds: tuple[float, float], error: float = 1 - LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[benchmarks + 1] twice: how far each interval of confidence 1 - error reaches below and above its mean.
+    """How far each interval of confidence 1 - error extends below and above its mean: two arrays [benchmarks + 1].
 
-    The average adds the reach of benchmarks of which all problems agree in quadrature, as is right for independent parts (Zou
-    and Donner, 2008).
+    For the average, the extents of benchmarks of which all problems agree (``agreed``) are added in quadrature, since they are
+    independent of the others (Zou and Donner, 2008).
     """
     half = spread.reach(error)
     both = np.stack(wilson(means_of(tables), half) if bounds == SHARES else (half, half))
@@ -127,10 +127,10 @@ def reaches(
 
 
 def wilson(share: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far Wilson's interval reaches below and above a share whose symmetric interval has the half-width ``reach``.
+    """How far Wilson's interval extends below and above a fraction whose symmetric interval has half-width ``reach``.
 
-    With z standard errors of a binomial of n trials, reach^2 = z^2 p (1 - p) / n: so n / z^2, all that Wilson's formula needs,
-    follows from the measured reach ("effective n"). Shares of 0 and 1 keep their reach.
+    For a binomial with n trials, reach^2 = z^2 p (1 - p) / n. Wilson's formula only needs n / z^2, which follows from the
+    measured reach ("effective n"). Fractions of 0 and 1 keep their reach.
     """
     variance = share * (1 - share)
     inner = variance > 0
@@ -140,7 +140,7 @@ def wilson(share: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def spread_of(tables: list[np.ndarray]) -> Spread:
-    """Of benchmarks' tables [seeds, problems], which all have the same seeds."""
+    """The ``Spread`` of the benchmarks' tables [seeds, problems], which must all have the same seeds."""
     seeds, own = len(tables[0]), [[table] for table in tables]
     columns = [_spread(parts) for parts in ([*own, tables] if len(tables) > 1 else [*own, *own])]
     error, freedom, seed_error = map(np.array, zip(*columns, strict=True))
@@ -150,8 +150,8 @@ def spread_of(tables: list[np.ndarray]) -> Spread:
 def _spread(parts: list[np.ndarray]) -> tuple[float, float, float]:
     """(standard error, degrees of freedom, standard error of the seeds' averages) of the mean of these benchmarks' means.
 
-    E[MS of seeds] / n, E[MS of problems] / p hold the variance of what is left of each cell, rest / (n p), once each: it is
-    taken off once. The estimate does not fall below what problems alone show.
+    The mean squares of seeds and of problems, divided by their counts, both contain the residual variance of the mean; it is
+    subtracted once. The estimate is bounded below by the one from problems only.
     """
     seeds, counts = len(parts[0]), np.array([part.shape[1] for part in parts])
     if counts.min() < 2:
@@ -167,7 +167,7 @@ def _spread(parts: list[np.ndarray]) -> tuple[float, float, float]:
 
 
 def rest_variance(table: np.ndarray) -> float:
-    """Mean square of what neither seeds' nor problems' means explain, of a table [seeds, problems], two or more of each."""
+    """Residual mean square (interaction and sampling) of a table [seeds, problems] with at least two of each."""
     rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
     return float((rest**2).sum() / ((table.shape[0] - 1) * (table.shape[1] - 1)))
 
@@ -179,13 +179,13 @@ def _freedom(variances: np.ndarray, degrees: np.ndarray) -> float:
 
 
 def over_seeds_interval(values: np.ndarray, bounds: tuple[float, float] = SHARES) -> tuple[float, float, float]:
-    """Mean over seeds of one number a seed, and the ends of its 95% interval (Student's t).
+    """(mean, low, high): mean over seeds of one value per seed, with its 95% interval (Student's t).
 
-    The ends are missing with one seed, and where all seeds agree: no spread is known then.
+    low and high are missing with one seed, and if all seeds are equal, since the variance is then unknown.
 
     Args:
         values: [seeds].
-        bounds: of the quantity; the interval ends there.
+        bounds: possible range of the values; the interval is clipped to it.
     """
     mean, count = float(np.mean(values)), len(values)
     if count < 2 or np.ptp(values) < ALIKE:
@@ -195,5 +195,5 @@ def over_seeds_interval(values: np.ndarray, bounds: tuple[float, float] = SHARES
 
 
 def over_seeds_p_value(values: np.ndarray) -> float:
-    """Two-sided p-value of a mean over seeds against zero (Student's t); missing where ``over_seeds_interval`` has no ends."""
+    """Two-sided p-value of a mean over seeds against zero (Student's t); missing where ``over_seeds_interval`` is."""
     return np.nan if len(values) < 2 or np.ptp(values) < ALIKE else float(stats.ttest_1samp(values, 0.0).pvalue)

@@ -1,11 +1,11 @@
-"""Where the uncertainty of a gain comes from, and what it takes to find a smaller one.
+"""Power analysis: the sources of the uncertainty of a gain, and the seeds and samples needed to detect a gain of a given size.
 
-The gain of one arm over another on a problem varies with the training seed (the same for all problems of a run), with the
-problem (the same for all seeds), with both together, and with the samples. The four variances are estimated from a finished
-suite (analysis of variance, as in ``intervals``; that of samples from the samples of each problem). From them follow the error
-of the average gain for any number of seeds and any number of samples of each benchmark, and the power of the suite's own test.
+The gain of one arm over another on a problem varies with the training seed (shared by all problems of a run), with the problem
+(shared by all seeds), with their interaction, and with the samples. These four variances are estimated from a finished suite
+(analysis of variance, as in ``intervals``; the sampling variance from the samples of each problem). They determine the standard
+error of the average gain, and the power of the suite's test, for any number of seeds and of samples per benchmark.
 
-A spread over few seeds is uncertain itself. So every answer is a range: it holds the truth in 90% of suites.
+A variance estimated from few seeds is itself uncertain, so results are ranges that contain the true value in 90% of suites.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from eval.report.statistics.intervals import LEVEL, rest_variance, spread_of
 from eval.report.statistics.scores import Values
 
 POWER = 0.8
-"""Chance with which a gain is to be found, two-sided at 5%."""
+"""Required power of the two-sided test at 5%."""
 RANGE = 0.9
-"""Share of suites in which a range of a spread, and of what follows from it, holds the truth."""
+"""Coverage of the range of the variance over seeds, and of what is derived from it."""
 MOST_SEEDS = 200
-"""Where more would be needed, none is named."""
+"""Maximum number of seeds that is considered."""
 MOST_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variances of the gain of one arm over another (shares squared); arrays are [benchmarks]."""
+    """Variance components of the gain of one arm over another (in squared fractions); arrays are [benchmarks]."""
 
     seed: float
-    """Of the average over benchmarks, from seed to seed."""
+    """Variance over seeds of the gain averaged over benchmarks."""
     seed_low: float
     seed_high: float
-    """Ends of its range."""
+    """Its 90% range."""
     problem: np.ndarray
-    """Of problems' gains, the same in every seed."""
+    """Variance over problems of the gain, common to all seeds."""
     interaction: np.ndarray
-    """Of what seed and problem have together."""
+    """Variance of the interaction of seed and problem."""
     sample: np.ndarray
-    """Of one sample, both arms'."""
+    """Variance of a single sample, summed over both arms."""
     problems: np.ndarray
     samples: np.ndarray
-    """Of each problem and seed."""
+    """Number of samples per problem and seed."""
     seeds: int
 
     def errors(self) -> dict[str, float]:
-        """Standard errors of the average gain from each source, with the seeds, problems and samples at hand."""
+        """Source -> its standard error of the average gain, with the suite's numbers of seeds, problems and samples."""
         of_rest, of_samples = self._rest(self.interaction), self._rest(self.sample / self.samples)
         parts = {
             "seed": self.seed / self.seeds,
@@ -61,14 +61,14 @@ class Components:
         return {source: float(np.sqrt(variance)) for source, variance in parts.items()}
 
     def power(self, gain: float, seeds: int, seed: float | None = None) -> float:
-        """Chance that the suite's test tells ``gain`` (share, on average over benchmarks) from zero with so many seeds.
+        """Power of the suite's test for a true average gain of ``gain`` (fraction) with ``seeds`` seeds.
 
-        The smaller of its two parts' powers (noncentral t): Student's over the seeds' averages, and that of problems and seeds
-        together.
+        The test requires both Student's t over the seeds' averages and the test over problems and seeds to be significant; this
+        is the smaller of their powers (noncentral t).
 
         Args:
-            seeds: two or more.
-            seed: the variance over seeds; None: as measured.
+            seeds: at least two.
+            seed: variance over seeds; None: the measured one.
         """
         seed = self.seed if seed is None else seed
         noise = self._rest(self.interaction + self.sample / self.samples)
@@ -77,62 +77,63 @@ class Components:
         weight = of_seeds**2 / (seeds - 1) + (of_problems + noise / seeds) ** 2 / (self.problems.sum() - len(self.problems))
         freedom, shift = total**2 / weight, gain / np.sqrt(total)
         own = stats.nct.sf(stats.t.ppf((1 + LEVEL) / 2, freedom), freedom, shift)
-        beyond = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * np.sqrt(of_seeds / total)  # problems add no spread to the averages
+        beyond = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * np.sqrt(of_seeds / total)  # the problems are the same for all seeds
         return float(min(own, stats.nct.sf(beyond, seeds - 1, shift)))
 
     def seeds_needed(self, gain: float, seed: float | None = None) -> int | None:
-        """The least number of seeds that finds ``gain`` with 80%; None: more than ``MOST_SEEDS``."""
+        """The smallest number of seeds that detects ``gain`` with 80% power; None if it exceeds ``MOST_SEEDS``."""
         if self.power(gain, MOST_SEEDS, seed) < POWER:
             return None
-        low, high = 1, MOST_SEEDS  # power(low) is too little, power(high) enough
+        low, high = 1, MOST_SEEDS  # invariant of the bisection: power(low) < POWER <= power(high)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.power(gain, middle, seed) >= POWER else (middle, high)
         return high
 
     def with_samples(self, samples: np.ndarray) -> Components:
-        """The same gain measured with other numbers of samples, [benchmarks]."""
+        """The same components with other numbers of samples per problem, [benchmarks]."""
         return replace(self, samples=np.asarray(samples))
 
     def best_samples(self, completions: float) -> np.ndarray:
-        """Samples of each problem of each benchmark that make the average's sampling variance least at ``completions`` a seed.
+        """[benchmarks]: samples per problem that minimize the sampling variance of the average for ``completions`` per seed.
 
-        Neyman's allocation: k of a benchmark in proportion to the standard deviation of a sample over its number of problems.
+        Neyman allocation: k of a benchmark is proportional to the standard deviation of a sample divided by its number of
+        problems.
         """
         weight = np.sqrt(self.sample) / self.problems
         share = completions * weight / (weight @ self.problems) if weight.any() else completions / self.problems.sum()
         return np.clip(np.round(np.broadcast_to(share, weight.shape)), 1, MOST_SAMPLES).astype(int)
 
     def _rest(self, variances: np.ndarray) -> float:
-        """Of the average over benchmarks, from independent problems."""
+        """Variance of the average over benchmarks that results from these per-problem variances."""
         return float((variances / self.problems).sum() / len(self.problems) ** 2)
 
 
 def components(
     values: Values, reference: Values, sampling: tuple[Values, Values], samples: Mapping[str, int], seed: float | None = None
 ) -> Components:
-    """The variances of the gain of one arm over another.
+    """Estimate the variance components of the gain of one arm over another.
 
     Args:
         values, reference: scores (avg@k), benchmark -> [seeds, problems].
-        sampling: of both arms, ``scores.sample_variance`` of each problem.
-        samples: benchmark -> samples of each problem; two or more.
-        seed: variance over seeds of the average gain, where it is assumed and not measured.
+        sampling: for both arms, ``scores.sample_variance`` of each problem.
+        samples: benchmark -> number of samples per problem; at least two.
+        seed: assumed variance over seeds of the average gain; None: estimate it.
 
     Raises:
-        ValueError: the arms cannot be paired; a benchmark has one sample a problem or one problem; there is one seed and no
-            ``seed``.
+        ValueError: the arms cannot be paired; a benchmark has only one problem, or one sample per problem; or there is one
+            training seed and ``seed`` is None.
     """
     tables = [table.to_numpy(float) for table in differences(values, reference).values()]
     counts, drawn = np.array([table.shape[1] for table in tables]), np.array([samples[name] for name in values])
     seeds = len(tables[0])
     if drawn.min() < 2 or counts.min() < 2:
-        raise ValueError("variances of samples and of problems need two samples of a problem and two problems of a benchmark")
+        raise ValueError("every benchmark needs at least two problems, and two samples per problem, to estimate the variances")
     if seeds < 2 and seed is None:
-        raise ValueError("one training seed shows no variance over seeds: assume one")
+        raise ValueError("the variance over seeds cannot be estimated from one training seed; assume one (--seed-sd)")
     sample = np.array([sum(float(arm[name].to_numpy().mean()) for arm in sampling) for name in values])
     of_problems = np.array([table.mean(axis=0).var(ddof=1) for table in tables])
-    if seeds == 1:  # what a problem and a seed have together cannot be told from the problem's own
+    if seeds == 1:  # interaction and problem variance cannot be separated
         problem, interaction = np.maximum(of_problems - sample / drawn, 0), np.zeros(len(tables))
     else:
         rest = np.array([rest_variance(table) for table in tables])
@@ -148,16 +149,16 @@ def components(
 
 
 def variance_range(freedom: float) -> tuple[float, float]:
-    """(low, high): the true variance over an estimate of so many degrees of freedom lies between in 90% of cases."""
+    """(low, high): 90% range of true variance / estimated variance, for an estimate with ``freedom`` degrees of freedom."""
     low, high = (float(freedom / stats.chi2.ppf(q, freedom)) for q in ((1 + RANGE) / 2, (1 - RANGE) / 2))
     return low, high
 
 
 def detectable_gain(values: Values, reference: Values) -> tuple[float, float]:
-    """Between which sizes the least average gain lies that such a suite finds with 80% (shares); missing with one seed.
+    """(low, high): 90% range of the smallest average gain (fraction) that this suite detects with 80% power; NaN with one seed.
 
-    (t of 97.5% + t of 80%) * standard error, of the wider part of the suite's test. The standard error is known by its degrees
-    of freedom alone, so this is a range: with three seeds its ends are 7.6 times apart.
+    (t of 97.5% + t of 80%) * standard error, for the part of the suite's test with the wider interval. It is a range, because
+    the standard error is only an estimate: with three seeds, its ends differ by a factor of 7.6.
 
     Raises:
         ValueError: the two cannot be paired.

@@ -1,4 +1,4 @@
-"""Verdicts on single samples -> the score of each problem under each training seed: avg@k or pass@k."""
+"""Scores (avg@k or pass@k) of each problem under each training seed, from the verdicts on single samples."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pandas as pd
 from scipy import special
 
 AVERAGE = "average"
-"""Name of the unweighted mean over benchmarks."""
+"""Key of the unweighted mean over benchmarks."""
 
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(right answers, samples) of each problem -> its score."""
+"""(number of correct samples, number of samples), both [problems] -> score [problems]."""
 Values = dict[str, pd.DataFrame]
 """Benchmark -> score of each problem, [seeds, problems]."""
 
 
 def avg_at_k(correct: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Share of right answers among a problem's samples: pass@1, estimated from all of them."""
+    """Fraction of a problem's samples that are correct (pass@1 estimated from all samples)."""
     return correct / samples
 
 
 def pass_at_k(correct: np.ndarray, samples: np.ndarray, k: int) -> np.ndarray:
-    """Unbiased estimate of the chance that at least one of k samples is right: 1 - C(n-c, k) / C(n, k) (Chen et al., 2021).
+    """Unbiased estimate of pass@k, 1 - C(n-c, k) / C(n, k), for c correct of n samples (Chen et al., 2021, arXiv 2107.03374).
 
     Raises:
         ValueError: a problem has fewer than k samples.
@@ -34,7 +34,7 @@ def pass_at_k(correct: np.ndarray, samples: np.ndarray, k: int) -> np.ndarray:
 
 
 def sample_variance(correct: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Unbiased variance of a single sample's verdict on a problem: p (1 - p) n / (n - 1); missing with one sample."""
+    """Unbiased variance of a single sample's correctness on a problem: p (1 - p) n / (n - 1); missing with one sample."""
     share = correct / samples
     return share * (1 - share) * samples / np.where(samples > 1, samples - 1, np.nan)
 
@@ -43,10 +43,10 @@ def per_problem(scores: pd.DataFrame, measure: Measure = avg_at_k) -> Values:
     """Benchmark -> score of each problem, [seeds, problems].
 
     Args:
-        scores: one row a sample of one arm: seed, benchmark, problem_id, correct.
+        scores: one row per sample of one arm: seed, benchmark, problem_id, correct.
 
     Raises:
-        ValueError: not every seed has every problem.
+        ValueError: the seeds do not have the same problems.
     """
     counted = scores.groupby(["benchmark", "seed", "problem_id"], dropna=False, sort=True)["correct"].agg(["sum", "count"])
     tables = {}

@@ -1,11 +1,11 @@
-"""What it costs to reach an accuracy, from validation curves of several seeds.
+"""Cost of reaching an accuracy level, from validation curves of several seeds.
 
-The first noisy validation at or above a level comes too early, the more so the more validations there are before it, which
-pulls every ratio of two costs toward 1. So the mean curve over seeds is made monotone first (isotonic regression, pool adjacent
-violators), and crossed between validations (linear). What the seeds leave open is the jackknife's: everything, the level
-included where it comes from the same runs, is computed again without each seed in turn.
+The first noisy validation at or above a level is biased early, the more so the more validations precede it, which biases ratios
+of two costs toward 1. So the mean curve over seeds is first made monotone (isotonic regression, pool adjacent violators); the
+cost is where it crosses the level, interpolated linearly between validations. The interval is a jackknife over seeds: each
+replicate leaves out one seed and recomputes everything, including the level if it is derived from the same runs.
 
-A curve that stays below the level has no cost. Nothing is said of it but that: its last cost is no confidence limit.
+If a curve stays below the level, its cost is unknown (right-censored). Its total cost is not used as a confidence limit.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from eval.report.statistics.intervals import ALIKE, LEVEL
 
 @dataclass(frozen=True)
 class Curves:
-    """Validation curves of one arm, a row a seed; the first column is before training, at cost 0."""
+    """Validation curves of one arm, one row per seed; the first column is before training, at cost 0."""
 
     accuracy: np.ndarray
-    """[seeds, validations], shares."""
+    """[seeds, validations], fractions."""
     costs: dict[str, np.ndarray]
-    """Price -> what each run had spent at each validation, [seeds, validations], rising."""
+    """Measure of cost -> each run's cumulative cost at each validation, [seeds, validations], increasing."""
 
     def without(self, seed: int) -> Curves:
-        """All rows but this one."""
+        """The curves without row ``seed``."""
         rest = np.arange(len(self.accuracy)) != seed
         return Curves(self.accuracy[rest], {price: cost[rest] for price, cost in self.costs.items()})
 
     def one(self, seed: int) -> Curves:
-        """This row alone."""
+        """Only row ``seed``."""
         return Curves(self.accuracy[[seed]], {price: cost[[seed]] for price, cost in self.costs.items()})
 
     @property
@@ -44,7 +44,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A positive number with its 95% interval and p-value against 1, on the scale of logarithms; all missing where unknown."""
+    """A positive number with its 95% interval and p-value against 1, both computed on the log scale; all NaN if unknown."""
 
     value: float
     low: float
@@ -56,16 +56,17 @@ UNKNOWN = Estimate(np.nan, np.nan, np.nan, np.nan)
 
 
 def isotonic(curves: Curves) -> np.ndarray:
-    """[validations]: the non-decreasing curve nearest to the mean over seeds."""
+    """[validations]: the non-decreasing curve closest (least squares) to the mean over seeds."""
     return np.asarray(optimize.isotonic_regression(curves.accuracy.mean(axis=0)).x)
 
 
 def cost_to(curves: Curves, level: float, price: str) -> float:
-    """Mean cost over seeds at which the isotonic mean curve crosses ``level``; NaN where it does not.
+    """Cost (mean over seeds) at which the isotonic mean curve crosses ``level``; NaN if it does not.
 
     Args:
-        level: accuracy (share). A level at or below the accuracy before training is reached at the first validation after it:
-            the model that all arms start from has no cost.
+        level: accuracy (fraction). A level at or below the accuracy before training counts as reached at the first validation
+            during training, because a cost of 0 would have no logarithm.
+        price: measure of cost, a key of ``curves.costs``.
     """
     curve, cost = isotonic(curves), curves.costs[price].mean(axis=0)
     above = np.flatnonzero(curve >= level - ALIKE)
@@ -78,15 +79,16 @@ def cost_to(curves: Curves, level: float, price: str) -> float:
 
 
 def ratio_of_costs(first: Curves, other: Curves, level: Callable[[Curves], float], price: str) -> Estimate:
-    """``first``'s cost to a level over ``other``'s, with the jackknife over seeds (both arms' seed i is left out at once).
+    """``first``'s cost of reaching a level divided by ``other``'s, with a jackknife over seeds (paired: both leave out seed i).
 
     Args:
         first, other: curves of the same seeds.
-        level: the accuracy to reach, from the first arm's curves. A constant, or for instance half of its gain.
+        level: function from the first arm's curves to the accuracy to reach: a constant, or for example half of its gain.
+        price: measure of cost, a key of ``Curves.costs``.
 
     Returns:
-        Above 1: ``other`` is cheaper. Unknown where one of the two does not arrive; without an interval where there is one
-        seed, or one of the two does not arrive without some seed, or all agree.
+        Above 1 if ``other`` is cheaper. Unknown if either does not reach the level; without interval and p-value if there is
+        one seed, if a jackknife replicate does not reach the level, or if all replicates are equal.
 
     Raises:
         ValueError: the two have different numbers of seeds.
@@ -104,10 +106,11 @@ def ratio_of_costs(first: Curves, other: Curves, level: Callable[[Curves], float
 
 
 def mean_cost(curves: Curves, level: Callable[[Curves], float], price: str, of: Curves | None = None) -> Estimate:
-    """``cost_to`` with the jackknife's interval over seeds.
+    """``cost_to`` with a jackknife interval over seeds.
 
     Args:
-        level: as for ``ratio_of_costs``; of the curves ``of``, or of ``curves`` themselves.
+        level: as for ``ratio_of_costs``; applied to the curves ``of`` (default: ``curves``).
+        price: measure of cost, a key of ``Curves.costs``.
     """
     source = of or curves
     value = np.log(cost_to(curves, level(source), price))
@@ -120,7 +123,7 @@ def mean_cost(curves: Curves, level: Callable[[Curves], float], price: str, of: 
 
 
 def _estimate(value: float, left_out: list[float]) -> Estimate:
-    """A logarithm, and what it is without each seed, as an ``Estimate`` (Student's t with seeds - 1 degrees of freedom)."""
+    """``Estimate`` from a logarithm and its jackknife replicates (Student's t with seeds - 1 degrees of freedom)."""
     if np.isnan(value):
         return UNKNOWN
     count = len(left_out)

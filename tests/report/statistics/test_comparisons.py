@@ -158,7 +158,7 @@ def test_holm_lies_between_none_and_bonferroni(p_values):
 
 
 def test_holm_refuses_what_is_no_p_value():
-    with pytest.raises(ValueError, match="within 0 and 1"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         holm(np.array([0.2, 1.2]))
 
 

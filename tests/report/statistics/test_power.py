@@ -129,11 +129,11 @@ def test_the_range_holds_the_gain_that_is_found_with_80_percent(seeds):
     assert np.mean(held) >= 0.9 - 2 * 0.0173
 
 
-def test_variances_that_cannot_be_told_apart_are_refused():
+def test_components_that_cannot_be_estimated_are_an_error():
     one = {"sums": table([[0.5, 0.25]])}
-    with pytest.raises(ValueError, match="no variance over seeds"):
+    with pytest.raises(ValueError, match="variance over seeds cannot be estimated"):
         components(one, zero(one), (one, one), {"sums": 4})
-    with pytest.raises(ValueError, match="two samples"):
+    with pytest.raises(ValueError, match="two samples per problem"):
         components(one, zero(one), (one, one), {"sums": 1}, seed=0.0)
     assert components(one, zero(one), (one, one), {"sums": 4}, seed=0.01).seed_high == 0.01
 
