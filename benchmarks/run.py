@@ -1,7 +1,7 @@
 """Runs all benchmarks of speed and memory: ``python -m benchmarks.run`` (or ``make bench``), in the project's folder.
 
 Writes benchmarks/results/<benchmark>.json with every turn, and after each benchmark the summary of all that have run:
-summary.json, summary.md, summary.png, and the table of docs/performance.md.
+summary.json, summary.md, and the table and figure of docs/performance.md.
 """
 
 from __future__ import annotations

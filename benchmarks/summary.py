@@ -1,4 +1,4 @@
-"""The results of all benchmarks on one page: summary.json, summary.md, summary.png, and the table of docs/performance.md."""
+"""The results of all benchmarks together: summary.json, summary.md, and the table and figure of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -60,15 +60,16 @@ def summarize(folder: Path, benchmarks: Iterable[str], page: Path | None) -> Non
     """Write the summary of the results in ``folder``.
 
     Args:
-        page: the text between its two markers is replaced by the table; None: no page.
+        page: the text between its two markers is replaced by the table, and figures/performance.png next to it is drawn; None:
+            neither.
     """
     results = {name: json.loads(path.read_text()) for name in benchmarks if (path := folder / f"{name}.json").is_file()}
     summary = collect(results)
     write_json(folder / "summary.json", summary)
     table = as_markdown(summary)
     write_text(folder / "summary.md", table)
-    draw(summary, folder / "summary.png")
     if page:
+        draw(summary, page.parent / "figures/performance.png")
         head, rest = page.read_text().split(BEGIN)
         write_text(page, f"{head}{BEGIN}\n\n{table}\n{END}{rest.split(END)[1]}")
 

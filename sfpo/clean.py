@@ -19,10 +19,17 @@ from pathlib import Path
 from sfpo.config import Params, load_params
 from sfpo.jobs import resolve
 from sfpo.schema import ConfigError
-from sfpo.settings import EvaluationSettings, JobSettings, RunSettings, settings_hash
+from sfpo.settings import EvaluationSettings, FilterSettings, JobSettings, RunSettings, settings_hash
 from sfpo.trainer.lock import RunLocked, run_lock
 
-FOLDERS = ("data/*/*/*", "models/*/*", "runs/*/*/*/*/seed*", "evaluations/*/*/base*", "evaluations/*/*/*/*/seed*")
+FOLDERS = (
+    "data/*/*/*",
+    "models/*/*",
+    "runs/*/*/*/*/seed*",
+    "evaluations/*/*/base*",
+    "evaluations/*/*/*/*/seed*",
+    "evaluations/*/*/*/trajectory-*",
+)
 """Folders of jobs whose results are expensive to recompute."""
 
 
@@ -46,7 +53,9 @@ def named(params: Params, root: Path = Path(".")) -> dict[str, JobSettings]:
 def _recorded_mirror(data: Path, otherwise: str | None) -> str | None:
     """The mirror in the prepared settings: ``snakemake --config data_mirror=...`` overrides that of params.yaml."""
     for path in sorted(data.glob("*/*/settings.json")):
-        return json.loads(path.read_text())["data_mirror"]
+        settings = json.loads(path.read_text())
+        if "data_mirror" in settings:
+            return settings["data_mirror"]
     return otherwise
 
 
@@ -59,7 +68,7 @@ def unnamed(params: Params, root: Path = Path(".")) -> Iterator[tuple[Path, str]
             yield folder, "in no suite"
         elif isinstance(settings, RunSettings):
             yield from _other_states(folder, settings)
-        elif isinstance(settings, EvaluationSettings):
+        elif isinstance(settings, (EvaluationSettings, FilterSettings)):
             for state in sorted(folder.glob("state/*")):
                 if state.name != settings_hash(settings)[:12]:
                     yield state, "scores of other settings"

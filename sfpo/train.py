@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     # vLLM fixes the threads of this process when it is imported, so the variable comes before the imports.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    # On a GPU, segments that can grow fit the next micro-batch, whatever its shape. vLLM (0.32.0, device_allocator/cumem.py)
+    # switches this off by itself while it fills the memory that it releases when it sleeps.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     from sfpo.plan.remedies import require_room
     from sfpo.preflight import require_fit
     from sfpo.settings import RunSettings, load_settings

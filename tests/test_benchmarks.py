@@ -74,6 +74,7 @@ def test_the_page_gets_the_table_between_its_markers(tmp_path):
     result = {"figures": {"grpo_step_speedup_vs_trl": one, "grpo_step_seconds": one}, "sides": {}, "minutes": 2.0, **made_by}
     (tmp_path / "grpo_step.json").write_text(json.dumps(result))
     page = tmp_path / "page.md"
+    (tmp_path / "figures").mkdir()
     for before in (f"head\n{BEGIN}\nold\n{END}\ntail\n", page):
         page.write_text(before if isinstance(before, str) else before.read_text())
         summarize(tmp_path, BENCHMARKS, page)
@@ -81,7 +82,7 @@ def test_the_page_gets_the_table_between_its_markers(tmp_path):
         assert text.startswith("head\n") and text.endswith("tail\n") and "old" not in text
         assert text.count("| GRPO step, SmolLM2-135M: TRL's time / ours | 3.46 | 3 to 4 | at least 3: met |") == 1
     assert json.loads((tmp_path / "summary.json").read_text())["grpo_step_speedup_vs_trl"] == 3.456
-    assert (tmp_path / "summary.png").is_file()
+    assert (tmp_path / "figures/performance.png").is_file()
 
 
 def test_results_of_different_commits_are_told_as_such(tmp_path):

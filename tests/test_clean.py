@@ -97,7 +97,7 @@ def test_what_a_deleted_suite_or_a_renamed_arm_has_left_is_listed(raw, listed):
         "models/controls/tiny-qwen2",
         "evaluations/controls/tiny-qwen2/base",
     } < found.keys()
-    assert len(found) == 7 + 1 + 20 + 1 + 20  # data, model, runs, untrained model, evaluations
+    assert len(found) == 7 + 1 + 20 + 1 + 20 + 1  # data, model, runs, untrained model, evaluations, recorded step
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,29 @@ def test_one_job_for_every_product_of_the_tiny_suite(raw, resolve):
     assert list(dict.fromkeys(tops)) == ["data", "models", "runs", "evaluations", "results"]  # inputs first
 
 
+def test_a_difficulty_filter_is_one_job_for_the_runs_of_a_model_on_a_data_set(raw, resolve, changed):
+    filtered = "data/tiny/filtered/tiny-qwen2+arithmetic"
+    stale = changed(raw, setting("suites.tiny.difficulty", {"samples": 4}))
+    assert filtered in stale and f"runs/tiny/{OF_DATA}/grpo/seed0" in stale
+    # Data sets, models and the untrained model's scores are those of before.
+    assert not [one for one in stale if one.startswith(("data/tiny/train", "data/tiny/benchmarks", "models")) or "base" in one]
+    raw["suites"]["tiny"]["difficulty"] = {"samples": 4}
+    raw["suites"]["tiny"]["overrides"] = [
+        {"datasets": ["arithmetic"], "max_completion_tokens": 32},
+        {"arms": ["sfpo"], "rule": {"alpha": 0.5}},
+    ]
+    found = resolve(raw)
+    own = found[f"{filtered}/settings.json"]
+    assert own.limits.max_completion_tokens == 32 and own.inputs() == ["models/tiny/tiny-qwen2", "data/tiny/train/arithmetic"]
+    runs = [one for one in found.values() if isinstance(one, RunSettings)]
+    assert {run.data_path for run in runs} == {filtered} and {run.recipe.data for run in runs} == {settings_hash(own)}
+    order = list(found)
+    assert order.index("models/tiny/tiny-qwen2/settings.json") < order.index(f"{filtered}/settings.json")
+    stale = changed(raw, setting("suites.tiny.difficulty.samples", 8))
+    assert {f"runs/tiny/{OF_DATA}/{arm}/seed{seed}" for arm in ("grpo", "sfpo") for seed in (0, 1, 2)} <= stale
+    assert not changed(raw, setting("suites.tiny.execution.engine.kv_cache_gib", 0.25))
+
+
 def test_a_setting_of_one_arm_decides_its_runs_and_what_is_made_of_them(raw, resolve, changed):
     stale = changed(raw, setting("arms.sfpo.alpha", 0.7))
     assert {folder for folder in stale if not folder.startswith("results/")} == {

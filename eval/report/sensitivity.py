@@ -45,13 +45,13 @@ def accuracies(validation: pd.DataFrame, metrics: pd.DataFrame, settings: Report
 
     Args:
         validation: model, dataset, arm (a name of ``at_rate``), seed, step (0 = before training), accuracy (fraction),
-            rollouts, backward_passes.
+            rollouts, backward_passes; diverged (True in the later lines of a run that diverged), if any run did.
         metrics: as for ``own_prices``.
 
     Returns:
         One row per model, dataset, arm, scale (multiple of the suite's learning rate), seed and measure: budget (the smallest
         total cost of any run; for 'price' in units of one pass), rho (median over runs), accuracy (percent), base (percent:
-        mean before training).
+        mean before training), diverged.
     """
     return pd.DataFrame(_runs(validation, own_prices(metrics), settings))
 
@@ -67,11 +67,12 @@ def _runs(validation: pd.DataFrame, prices: pd.DataFrame, settings: ReportSettin
             for scale in settings.learning_rate_scales:
                 for seed in settings.seeds:
                     run = rows_of(runs, arm=at_rate(arm, scale), seed=seed).sort_values("step")
+                    diverged = "diverged" in run and bool(run["diverged"].eq(True).any())
                     for measure in MEASURES:
                         curve = (run[measure].to_numpy(float), run["accuracy"].to_numpy(float))
                         found = {"budget": budgets[measure], "accuracy": 100 * mean_before(*curve, budgets[measure])}
                         of_run = {**group, "arm": arm, "scale": scale, "seed": seed, "measure": measure}
-                        yield {**of_run, "rho": rho, "base": base, **found}
+                        yield {**of_run, "rho": rho, "base": base, "diverged": diverged, **found}
 
 
 def over_scales(found: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +83,7 @@ def over_scales(found: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         model, dataset, measure, arm, scale, budget, base, accuracy with _low and _high (percent), below_base (number of seeds
-        that ended below the untrained model), n_seeds.
+        that ended below the untrained model), diverged (number of seeds), n_seeds.
     """
     rows = []
     for keys, runs in found.groupby([*GROUP, "measure", "arm", "scale"], sort=False):
@@ -90,9 +91,8 @@ def over_scales(found: pd.DataFrame) -> pd.DataFrame:
         ends = over_seeds_interval(runs["accuracy"].to_numpy(float), (0.0, 100.0))
         of_rate = {f"accuracy{end}": value for end, value in zip(ENDS, ends, strict=True)}
         below = int((runs["accuracy"] < runs["base"]).sum())
-        rows.append(
-            {**known, **runs.iloc[0][["budget", "base"]].to_dict(), **of_rate, "below_base": below, "n_seeds": len(runs)}
-        )
+        counts = {"below_base": below, "diverged": int(runs["diverged"].sum()), "n_seeds": len(runs)}
+        rows.append({**known, **runs.iloc[0][["budget", "base"]].to_dict(), **of_rate, **counts})
     return pd.DataFrame(rows)
 
 

@@ -19,6 +19,7 @@ from sfpo.settings import ReportSettings
 
 TITLES = {"rollouts": "Equal rollouts", "backward_passes": "Equal passes", "price": "Equal cost"}
 BASE_LINE: Properties = {"color": BASE_COLOR, "linestyle": (0, (4, 2)), "linewidth": 1}
+CROSS: Properties = {"color": "k", "marker": "x", "markersize": 9, "linestyle": "", "zorder": 4}
 DODGE = 0.035
 """Sideways shift between the intervals of two arms at the same rate, in decades of the x axis."""
 
@@ -64,7 +65,8 @@ def _suite_rate(metrics: pd.DataFrame, settings: ReportSettings) -> float:
 
 
 def _curve(axes: Axes, curve: pd.DataFrame, look: Look, place: float) -> None:
-    """Draw the mean at each rate with its interval; hollow if most seeds ended below the untrained model."""
+    """Draw the mean at each rate with its interval; hollow if most seeds ended below the untrained model, crossed if any
+    diverged."""
     x = curve["learning_rate"] * 10 ** (DODGE * place)
     axes.plot(x, curve["accuracy"], color=look.color, linestyle=look.line, label=look.title, linewidth=1)
     axes.vlines(x, curve["accuracy_low"], curve["accuracy_high"], color=look.color, linewidth=0.8, alpha=0.6)
@@ -72,6 +74,8 @@ def _curve(axes: Axes, curve: pd.DataFrame, look: Look, place: float) -> None:
         one = curve[(curve["below_base"] > curve["n_seeds"] / 2) == fails]
         at = one["learning_rate"] * 10 ** (DODGE * place)
         axes.plot(at, one["accuracy"], color=look.color, marker=look.marker, markerfacecolor=face, linestyle="", zorder=3)
+    lost = curve["diverged"] > 0
+    axes.plot(x[lost], curve["accuracy"][lost], **CROSS)
 
 
 def _rates(axes: Axes, suite_rate: float, settings: ReportSettings) -> None:
@@ -88,6 +92,8 @@ def _handles(look: dict[str, Look], found: pd.DataFrame) -> list[Line2D]:
     if (found["below_base"] > found["n_seeds"] / 2).any():
         hollow: Properties = {"color": "0.3", "marker": "o", "markerfacecolor": "w", "linestyle": ""}
         handles.append(Line2D([], [], **hollow, label="Fell below the base"))
+    if found["diverged"].any():
+        handles.append(Line2D([], [], **CROSS, label="Some seeds diverged"))
     return handles
 
 
@@ -131,7 +137,7 @@ def sensitivity_table(validation: pd.DataFrame, metrics: pd.DataFrame, settings:
             (name, _cells(rows_of(rows, arm=arm), arm == next(iter(settings.arms)))) for arm, name in settings.arms.items()
         ]
         blocks.append(Block(title, lines, len(lines)))
-    notes = [*missing_note(settings), *_notes(settings, validation, metrics)]
+    notes = [*missing_note(settings), *_notes(settings, validation, metrics), *_diverged(settings, runs)]
     return Table(frame, markdown(caption, heads, blocks, notes), latex(caption, heads, blocks, notes, settings.item))
 
 
@@ -142,6 +148,15 @@ def _cells(rows: pd.DataFrame, is_first: bool) -> list[Cell | str]:
         cells += [row["scales"], Cell.of(row, "accuracy")]
         cells.append("-" if is_first else Cell.of(row, "gain", signed=True, bold=is_significant(row["gain_p_holm"])))
     return cells
+
+
+def _diverged(settings: ReportSettings, runs: pd.DataFrame) -> list[str]:
+    """A note that names the rates at which runs diverged."""
+    lost = runs[runs["diverged"]].drop_duplicates([*GROUP, "arm", "scale", "seed"])
+    counts = lost.groupby(["arm", "scale"], sort=False).size()
+    named = [f"{settings.arms[arm]} at x {scale:g}: {count}" for (arm, scale), count in counts.items()]
+    words = "Runs that diverged (NaN or inf), with accuracy 0 from then on: "
+    return [words + "; ".join(named)] if named else []
 
 
 def _notes(settings: ReportSettings, validation: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:

@@ -66,7 +66,7 @@ def policy_loss(
     if objective.ratio == "sequence":
         log_ratio = _completion_mean(log_ratio, lengths)
     ratio = log_ratio.exp()
-    advantage = advantages.repeat_interleave(lengths)
+    advantage = advantages.repeat_interleave(lengths, output_size=len(ratio))  # a size that is given is not waited for
     lower, upper = objective.clip
     unclipped = ratio * advantage
     clipped = ratio.clamp(1.0 - lower, 1.0 + upper) * advantage
@@ -93,6 +93,6 @@ def _sampler_correction(old_logprobs: Tensor, sampler_logprobs: Tensor | None, c
 
 def _completion_mean(values: Tensor, lengths: Tensor) -> Tensor:
     """[N] -> [N]: the mean over the completion of each token."""
-    owner = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths)
+    owner = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths, output_size=len(values))
     sums = torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, owner, values)
     return (sums / lengths)[owner]

@@ -95,7 +95,7 @@ def gradient_norm(parameters: Iterable[Tensor]) -> float:
     Raises:
         ValueError: a weight has no gradient.
     """
-    return _number(torch.nn.utils.get_total_norm([_gradient(parameter) for parameter in parameters]))
+    return _whole(torch.nn.utils.get_total_norm([_gradient(parameter) for parameter in parameters])).item()
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -104,13 +104,14 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def clip_gradients_(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Clip the global norm (L2) of all gradients to ``max_norm``, in place; returns the norm before clipping."""
-    return _number(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+def clip_gradients_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """Clip the global norm (L2) of all gradients to ``max_norm``, in place; returns the norm before clipping, a tensor without
+    dimensions, so that the host need not wait for it."""
+    return _whole(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
 
 
-def _number(norm: Tensor) -> float:
-    return (norm.full_tensor() if _sharded(norm) else norm).item()
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if _sharded(norm) else norm
 
 
 def optimizer_snapshot(policy: object) -> dict[str, Any]:

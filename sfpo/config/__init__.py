@@ -1,7 +1,7 @@
 """The schema of params.yaml: every key with its meaning and allowed values, one module per section.
 
 ``load_params`` reads params.yaml into a frozen, validated ``Params``; ``sfpo.jobs`` resolves that into one small settings file
-per job (sfpo/settings.py). An unknown key or an invalid value raises ``ConfigError``, which names the key, the value and what
+per job (sfpo/settings/). An unknown key or an invalid value raises ``ConfigError``, which names the key, the value and what
 is allowed. These modules do not import torch, so that they load fast.
 """
 
@@ -12,7 +12,7 @@ from sfpo.config.methods import Arm, DynamicSampling, Objective, OverlongPenalty
 from sfpo.config.models import HubModel, LocalModel, Model, ModelLimits, PackageModel, PretrainedModel, ScratchModel, WarmUp
 from sfpo.config.names import Count, GraderName, Instruction, Name
 from sfpo.config.params import Params, load_params
-from sfpo.config.recipe import Lora, Optimizer, Packing, Reward, Sampler, Sampling, Train, Validation
+from sfpo.config.recipe import Difficulty, Lora, Optimizer, Packing, Reward, Sampler, Sampling, Train, Validation
 from sfpo.config.suites import CheckpointChoice, Evaluate, Item, Override, Suite
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointChoice",
     "Count",
     "Dataset",
+    "Difficulty",
     "DynamicSampling",
     "Engine",
     "Evaluate",

@@ -80,6 +80,33 @@ class Lora(Schema):
     docs/models.md, LoRA)."""
 
 
+class Difficulty(Schema):
+    """Filter of the training rows by the starting policy's pass rate: rows that it always or never solves give no gradient."""
+
+    samples: Annotated[Count, Field(ge=2)] = 8
+    """Completions per training row."""
+    correct: tuple[Whole, Whole] | None = None
+    """Rows with at least and at most this many correct completions are kept. None: 1 to ``samples`` - 1."""
+    rows: Count | None = None
+    """Number of rows to score, drawn at random; the others are not trained on. None: all."""
+    sampling: Sampling = Sampling()
+    """Sampling parameters of the completions."""
+    seed: Whole = 0
+    """Seed of the draw of rows and of the completions."""
+
+    @model_validator(mode="after")
+    def _some_rows_can_be_kept(self) -> Difficulty:
+        low, high = self.kept
+        if not low <= high <= self.samples:
+            raise ValueError(f"correct [{low}, {high}]: must be increasing, and at most samples {self.samples}")
+        return self
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Smallest and largest number of correct completions of the rows that are kept."""
+        return self.correct or (1, self.samples - 1)
+
+
 Packing = Literal["auto", "groups", "padded", "sequences"]
 
 
@@ -112,6 +139,9 @@ class Train(Schema):
     """Largest difference between the log-probs of policy and sampler, in nats per token, averaged over a step; the run stops if
     it is exceeded, since its rollouts are off-policy. None: no limit. auto: 0.02 if both compute in float32, else 0.2; no limit
     with top_p < 1, where the sampler's log-probs are renormalized over the nucleus."""
+    on_divergence: Literal["error", "zero"] = "error"
+    """What a run does when its log-probs become NaN or inf, or ``max_skipped_updates`` mini-batches in a row give no finite
+    gradient. error: it fails. zero: it ends, and has accuracy 0 in all later validations (for sweeps over learning rates)."""
     lora: Lora | None = None
     """Train LoRA adapters only: gradients, Adam moments and snapshots are those of the adapters, and the frozen weights are
     kept in ``policy_dtype``. None: full fine-tuning."""

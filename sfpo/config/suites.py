@@ -10,7 +10,7 @@ from sfpo.config.changes import changed
 from sfpo.config.execution import Execution
 from sfpo.config.methods import Arm
 from sfpo.config.names import Count, Instruction, Name, Names, Whole
-from sfpo.config.recipe import Sampler, Sampling, Train
+from sfpo.config.recipe import Difficulty, Sampler, Sampling, Train
 from sfpo.schema import Schema
 
 CheckpointChoice = Literal["best", "last", "best_on_benchmarks", "best_on_other_folds"]
@@ -140,6 +140,8 @@ class Suite(Schema):
     """Different settings for some of the runs. Later overrides take precedence."""
     instruction: Instruction
     """User turn of the prompts, in training and evaluation; {problem} is replaced by the problem."""
+    difficulty: Difficulty | None = None
+    """Filter of the training rows by the starting policy's pass rate. None: train on all rows."""
     train: Train
     evaluate: Evaluate
     sampler: Sampler = Sampler()

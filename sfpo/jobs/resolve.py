@@ -13,6 +13,7 @@ from sfpo.config import (
     Benchmark,
     CheckpointChoice,
     Dataset,
+    Difficulty,
     GeneratedRows,
     LocalModel,
     Params,
@@ -29,6 +30,7 @@ from sfpo.settings import (
     BenchmarkSettings,
     DatasetSettings,
     EvaluationSettings,
+    FilterSettings,
     JobSettings,
     ModelSettings,
     PageSettings,
@@ -78,6 +80,9 @@ class _Resolver:
             yield self._problems(name), _benchmark(name, params.benchmarks[name], params.data_mirror)
         for name in models:
             yield self._model_folder(name), self._model(name)
+        if self.suite.difficulty:
+            for model, dataset in dict.fromkeys((run.model, run.dataset) for run in runs(self.items)):
+                yield self._training_data(model, dataset), self._filter(model, dataset, self.suite.difficulty)
         for run in runs(self.items):
             yield f"runs/{run.path}", self._run(run)
         for folder, run in self._untrained().items():
@@ -99,6 +104,10 @@ class _Resolver:
 
     def _data(self, name: str) -> str:
         return f"data/{self.params.suite}/train/{name}"
+
+    def _training_data(self, model: str, dataset: str) -> str:
+        """The folder of the rows that a model is trained on."""
+        return f"data/{self.params.suite}/filtered/{model}+{dataset}" if self.suite.difficulty else self._data(dataset)
 
     def _problems(self, name: str) -> str:
         return f"data/{self.params.suite}/benchmarks/{name}"
@@ -133,6 +142,23 @@ class _Resolver:
             contents=_local_files(Path(model.path)) if isinstance(model, LocalModel) else {},
         )
 
+    def _filter(self, model: str, dataset: str, difficulty: Difficulty) -> FilterSettings:
+        """One filter for the runs of all arms, with the overrides that apply to every arm."""
+        concerning = overrides_of(self.params, model, dataset, None)
+        folder = self._training_data(model, dataset)
+        return FilterSettings(
+            model_path=f"{self._model_folder(model)}/checkpoint",
+            model=self.identities[self._model_folder(model)],
+            data_path=self._data(dataset),
+            data=self.identities[self._data(dataset)],
+            grader=self.params.datasets[dataset].grader,
+            limits=limits_of(self.params, model, concerning),
+            instruction=instruction_of(self.params, concerning),
+            difficulty=difficulty,
+            sampler=self.suite.sampler,
+            engine=overridden(self.suite.execution, concerning, "execution", folder).engine,
+        )
+
     def _run(self, run: RunId) -> RunSettings:
         params, (name, scale) = self.params, self.params.scaled_arms.get(run.arm, (run.arm, 1.0))
         arm, concerning = params.arms[name].at(scale), overrides_of(params, run.model, run.dataset, run.arm)
@@ -141,7 +167,7 @@ class _Resolver:
         complete = checked_rule(arm.rule, rule, f"{where}: rule" if rule != arm.rule_settings else f"arms.{name}")
         recipe = Recipe(
             model=self.identities[self._model_folder(run.model)],
-            data=self.identities[self._data(run.dataset)],
+            data=self.identities[self._training_data(run.model, run.dataset)],
             grader=params.datasets[run.dataset].grader,
             limits=limits_of(params, run.model, concerning),
             instruction=instruction_of(params, concerning),
@@ -155,7 +181,7 @@ class _Resolver:
         return RunSettings(
             run=run,
             model_path=f"{self._model_folder(run.model)}/checkpoint",
-            data_path=self._data(run.dataset),
+            data_path=self._training_data(run.model, run.dataset),
             recipe=recipe,
             execution=overridden(self.suite.execution, concerning, "execution", where),
         )

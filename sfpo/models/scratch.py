@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from sfpo.config import ScratchModel
 from sfpo.schema import ConfigError
 from sfpo.seeding import seed_of
+from sfpo.transformers_internals import PRETOKENIZE_REGEX
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 

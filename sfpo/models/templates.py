@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _get_template_variables
 
 from sfpo.data.prompts import chat_text
 from sfpo.manifest import write_json
 from sfpo.schema import ConfigError
+from sfpo.transformers_internals import template_variables
 
 GIVEN = {"messages", "add_generation_prompt", "continue_final_message", "strftime_now", "raise_exception"}
 """Variables that are always passed to templates."""
@@ -23,7 +23,7 @@ QUESTION, ANSWER = "A Question: {0} <1 & \\boxed{x}?", "An Answer"
 def reads(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """The variables that the chat template reads, other than the conversation and the tokenizer's special tokens."""
     tokens = {*tokenizer.special_tokens_map, *tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
-    return set(_get_template_variables(tokenizer.get_chat_template())) - GIVEN - tokens
+    return set(template_variables(tokenizer.get_chat_template())) - GIVEN - tokens
 
 
 def fix_options(folder: Path, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any], where: str) -> None:

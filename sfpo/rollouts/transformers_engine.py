@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
     AttentionInterface,
-    AttentionMaskInterface,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -22,12 +21,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     TopPLogitsWarper,
 )
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 from transformers.utils.logging import disable_progress_bar
 
 from sfpo.config import Engine, ModelLimits, Sampler, Sampling
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
+from sfpo.transformers_internals import AttentionMaskInterface, sdpa_attention_forward, sdpa_mask
 from sfpo.types import Completion
 
 ELSEWHERE = ("sliding_window", "position_ids", "cache_position", "use_cache", "output_attentions", "output_router_logits")

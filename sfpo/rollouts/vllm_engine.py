@@ -37,6 +37,8 @@ from sfpo.ranks import Ranks
 from sfpo.rollouts.engine import EngineFailure, Finished, Request, stop_token_ids
 from sfpo.types import Completion
 
+TESTED = "0.32.0"
+"""Release of vLLM that the tests run with; tests/test_internals.py names the internals of it that are used here."""
 APART = "_sfpo_set_apart"
 BATCHED_TOKENS = 8192
 """Maximum number of tokens per forward pass of the engine. On a CPU it is at least a whole context, since prompts are not split

@@ -1,24 +1,24 @@
-"""Attention over packed groups: the completions of a group stand in one row with one copy of their prompt.
+"""Attention over packed groups (sfpo/trainer/masks.py): each completion of a row sees its prompt and itself.
 
-A completion sees its prompt and itself, nothing else. Which of these keys a query sees is the model's own mask function
-(causal, sliding window, chunks), evaluated on positions within a sequence: transformers asks for a mask by the name of the
-attention, and passes what it gets on to every layer. So the mask carries the layout of the row, and a model that builds its
-masks by other means is refused here. Scores run group by group and completion by completion.
+On a GPU a layer is one call of torch's variable-length attention (FlashAttention), without masks in memory, where that kernel
+computes what the model asks for: causal attention or a sliding window, in two bytes. All else is computed group by group and
+completion by completion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.attention.varlen
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedConfig
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers import AttentionInterface
+
+from sfpo.trainer.masks import GroupMask, Varlen, group_mask
+from sfpo.transformers_internals import AttentionMaskInterface
 
 ATTENTION = "packed_groups"
 """Name under which transformers finds ``packed_attention`` and its mask."""
@@ -29,94 +29,8 @@ CHANGES_NOTHING = {"position_ids", "cache_position", "use_cache", "return_dict"}
 """Arguments that some models pass on to attention, and that no attention of transformers computes with."""
 
 
-@dataclass(frozen=True)
-class PromptGroup:
-    """A prompt and some of its completions, one after the other in the row."""
-
-    prompt: int
-    """Tokens of the prompt."""
-    completions: list[int]
-    """Tokens of each completion."""
-
-    @property
-    def shared(self) -> bool:
-        """Several completions share the prompt. A prompt with its only completion is one plain sequence."""
-        return len(self.completions) > 1
-
-    def segments(self) -> list[int]:
-        """Tokens of what attention takes one by one."""
-        return [self.prompt, *self.completions] if self.shared else [self.prompt + self.completions[0]]
-
-
-@dataclass(frozen=True)
-class GroupMask:
-    """Stands where transformers passes an attention mask on: the layout of a row, and what its queries see."""
-
-    groups: Sequence[PromptGroup]
-    masks: list[list[Tensor | None]]
-    """For each segment of each group: [queries, keys] bool, True where a query sees a key; None: causal, as many queries as
-    keys. The keys of a completion are its prompt's and its own."""
-
-
-_groups: ContextVar[Sequence[PromptGroup] | None] = ContextVar("groups", default=None)
-
-
-@contextmanager
-def packed(groups: Sequence[PromptGroup]) -> Iterator[None]:
-    """While it is open, the model's forward pass takes a row of these groups."""
-    token = _groups.set(groups)
-    try:
-        yield
-    finally:
-        _groups.reset(token)
-
-
-def group_mask(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    mask_function: Callable,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    attention_mask: Tensor | None = None,
-    allow_is_causal_skip: bool = True,
-    allow_is_bidirectional_skip: bool = False,
-    local_size: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    config: PreTrainedConfig | None = None,
-    use_vmap: bool = False,
-    device: torch.device | str = "cpu",
-) -> GroupMask:
-    """A mask function of transformers (the arguments are those of ``transformers.masking_utils.sdpa_mask``).
-
-    Outside ``packed``, rows are plain sequences.
-
-    Raises:
-        ValueError: there are other tokens than those of the row (padding, a cache), or heads differ in what they see.
-    """
-    groups = _groups.get() or [PromptGroup(q_length, [0])]
-    tokens = sum(sum(group.segments()) for group in groups)
-    if (q_length, kv_length) != (tokens, tokens) or (attention_mask is not None and not attention_mask.all()):
-        raise ValueError(f"packed attention takes {tokens} tokens and no padding, not {q_length} queries and {kv_length} keys")
-    longest = max(group.prompt + max(group.completions) for group in groups)
-    mask = sdpa_mask(
-        1, longest, longest, mask_function=mask_function, allow_is_causal_skip=False, use_vmap=use_vmap, device=device
-    )
-    visible = cast(Tensor, mask)  # None only where it may be skipped
-    if visible.shape[1] != 1:
-        raise ValueError("packed attention has one mask for all heads, and this model has one for each")
-    visible = visible[0, 0]
-    is_causal = torch.equal(visible, torch.ones_like(visible).tril())
-    return GroupMask(groups, [_masks(group, visible, is_causal) for group in groups])
-
-
-def _masks(group: PromptGroup, visible: Tensor, is_causal: bool) -> list[Tensor | None]:
-    first = group.segments()[0]
-    of_first = None if is_causal else visible[:first, :first]
-    if not group.shared:
-        return [of_first]
-    ends = [group.prompt + completion for completion in group.completions]
-    return [of_first, *(visible[group.prompt : end, :end].contiguous() for end in ends)]
+WIDEST_HEAD = 192
+"""Of the variable-length kernel: its backward pass takes wider heads on some GPUs alone."""
 
 
 def packed_attention(
@@ -149,6 +63,8 @@ def packed_attention(
         raise ValueError(f"packed attention does not know what {type(module).__name__} asks for by {', '.join(named)}")
     if not isinstance(attention_mask, GroupMask):
         raise ValueError(f"{type(module).__name__} does not pass on the mask that transformers made for packed attention")
+    if fits_varlen(query, value, attention_mask, softcap, s_aux):
+        return varlen_attention(query, key, value, attention_mask, scaling, _compute_type(value)), None
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
@@ -164,6 +80,53 @@ def packed_attention(
             keys, values = torch.cat([prompt_key, own_key], 2), torch.cat([prompt_value, own_value], 2)
             outputs.append(_attend(own_query, keys, values, mask, scaling, softcap, s_aux))
     return torch.cat([output.transpose(1, 2) for output in outputs], 1), None
+
+
+def fits_varlen(query: Tensor, value: Tensor, mask: GroupMask, softcap: float | None, sinks: Tensor | None) -> bool:
+    """Whether the variable-length kernel of this torch and GPU computes what ``packed_attention`` is asked for."""
+    if not query.is_cuda or mask.varlen is None or mask.window is None or softcap is not None or sinks is not None:
+        return False
+    width, takes = query.shape[-1], inspect.signature(torch.nn.attention.varlen.varlen_attn).parameters
+    return (
+        _compute_type(value) in (torch.bfloat16, torch.float16)
+        and width == value.shape[-1] <= WIDEST_HEAD
+        and width % 8 == 0
+        and {"scale", "window_size", "enable_gqa"} <= takes.keys()
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _compute_type(value: Tensor) -> torch.dtype:
+    kind = value.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+
+
+def varlen_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: GroupMask,
+    scaling: float | None,
+    compute: torch.dtype,
+    kernel: Callable[..., Any] = torch.nn.attention.varlen.varlen_attn,
+) -> Tensor:
+    """One call for all segments of a row; shapes as ``packed_attention``.
+
+    Args:
+        compute: data type of the products.
+        kernel: takes the arguments of ``torch.nn.attention.varlen.varlen_attn``.
+    """
+    row, window = cast(Varlen, mask.varlen), cast(int, mask.window)
+    of_queries, of_keys, of_values = (one.squeeze(0).transpose(0, 1) for one in (query, key, value))
+    # A prompt's keys are taken once for each of its completions; their gradients are added up in at least four bytes.
+    keys, values = (
+        one.to(torch.promote_types(one.dtype, torch.float32)).index_select(0, row.keys).to(compute)
+        for one in (of_keys, of_values)
+    )
+    queries, ends = of_queries.to(compute).contiguous(), (row.cu_seq_q, row.cu_seq_k, row.max_q, row.max_k)
+    window_size = (-1, 0) if window >= row.max_k else (window - 1, 0)  # keys before a query's own, and after
+    shared = query.shape[1] != key.shape[1]
+    return kernel(queries, keys, values, *ends, scale=scaling, window_size=window_size, enable_gqa=shared).unsqueeze(0)
 
 
 def _attend(

@@ -32,7 +32,7 @@ from sfpo.trainer.collector import Collector, Judge, Rollouts
 from sfpo.trainer.lock import run_lock
 from sfpo.trainer.metrics import peak_memory_mb
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
-from sfpo.trainer.records import completion_records, step_record, validation_record
+from sfpo.trainer.records import completion_records, diverged_record, step_record, validation_record
 from sfpo.trainer.run_store import Progress, RunStore
 from sfpo.trainer.sampler_check import SamplerGapTooLarge, allowed_gap, check_sampler, require_gap
 from sfpo.types import OldPolicy, Prompt, RolloutGroup, TrainBatch
@@ -133,12 +133,32 @@ class TrainingJob:
         name, hidden = f"{run.arm} seed {run.seed}", not self.ranks.first
         with tqdm(total=train.steps, initial=progress.step, desc=name, unit="step", disable=hidden) as bar:
             for step in range(progress.step + 1, train.steps + 1):
-                record = self._step_and_save(step)
+                try:
+                    record = self._step_and_save(step)
+                except NonFiniteUpdates as fault:
+                    if train.on_divergence == "error" or not progress.step:
+                        raise
+                    return self._end_diverged(step, fault)
                 rate = progress.tokens / progress.clock.total
                 bar.set_postfix_str(f"reward {record['reward']:.3f}, accuracy {record['accuracy']:.1%}, {rate:.0f} tok/s")
                 bar.update()
         if train.steps % train.validation.every:  # not part of the saved state: a longer run does not validate at this step
             self._validate(train.steps)
+
+    def _end_diverged(self, step: int, fault: NonFiniteUpdates) -> None:
+        """Validations that are left have accuracy 0, and the policy is exported as it is."""
+        train, progress = self.recipe.train, self.progress
+        log.warning("step %d: %s. The run ends here, with accuracy 0 from now on (train.on_divergence)", step, fault)
+        progress.diverged_at = step
+        if progress.best_step is None:
+            progress.best_step, progress.best_accuracy = step, 0.0
+            self.store.export_best(self.policy, step)
+        for later in sorted({*range(train.validation.every, train.steps, train.validation.every), train.steps}):
+            if later >= step:
+                self.store.log_validation(diverged_record(progress, later))
+        for kept in train.exported_steps:
+            if kept >= step:
+                self.store.export_kept(self.policy, kept)
 
     def stop(self) -> None:
         """Save and exit after the current step."""
@@ -149,6 +169,7 @@ class TrainingJob:
         progress = self.progress
         return {
             "trigger_fired_at": self.rule.trigger_fired_at,
+            "diverged_at": progress.diverged_at,
             "best_step": progress.best_step,
             "best_validation_accuracy": progress.best_accuracy,
             "rollouts": progress.rollouts,

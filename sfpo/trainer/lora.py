@@ -21,13 +21,12 @@ from peft.tuners import lora
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.pytorch_utils import Conv1D
 
 from sfpo.config import Lora
 from sfpo.schema import ConfigError
 from sfpo.seeding import seed_of
 from sfpo.trainer.published_names import Entries
+from sfpo.transformers_internals import Conv1D, GradientCheckpointingLayer
 
 ADAPTER = "default"
 """peft's name of the only adapter."""

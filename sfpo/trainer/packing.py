@@ -1,7 +1,7 @@
 """Micro-batches: which completions go through the model together, and how they are laid out.
 
 ``groups``: all tokens in one row without padding, a prompt once for all its completions: prompt, its completions, the next
-prompt, ... A completion sees its prompt and itself (sfpo.trainer.attention), and positions count on from the prompt's end for
+prompt, ... A completion sees its prompt and itself (sfpo.trainer.masks), and positions count on from the prompt's end for
 each. ``padded``: one row for each prompt + completion, filled up on the right: a causal model's numbers do not depend on
 what comes after. ``sequences``: one prompt + completion at a time. Log-probs and gradients are those of one forward pass for
 each prompt + completion, if the model computes a layout right: sfpo/trainer/canary.py finds out.
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import accumulate, chain
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sfpo.trainer.attention import PromptGroup
+from sfpo.trainer.masks import PromptGroup, Varlen, key_places
 
 Layout = Literal["groups", "padded", "sequences"]
 
@@ -35,6 +35,8 @@ class MicroBatch:
     """[1, t]; None: the model's own, 0 to t - 1."""
     groups: list[PromptGroup] | None
     """What stands in the row; None: each row is one prompt + completion, and padding."""
+    varlen: Varlen | None
+    """The same for the variable-length kernel of a GPU."""
     positions: Tensor
     """[n]: indices into the r * t positions whose output predicts a completion token."""
     targets: Tensor
@@ -75,8 +77,15 @@ def micro_batches(
         else:
             cuts.append(_cut_rows(share, lengths, max_tokens if layout == "padded" else 0, alone))
     lay_out = _pack if layout == "groups" else _pad
+    starts = _starts(completion_ids)
     for place in range(max(map(len, cuts))):
-        yield lay_out(cuts[rank][place] if place < len(cuts[rank]) else [], prompt_ids, completion_ids, device)
+        yield lay_out(cuts[rank][place] if place < len(cuts[rank]) else [], prompt_ids, completion_ids, starts, device)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, which may still be copying it: the host does not wait."""
+    pinned = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if pinned else tensor.to(device)
 
 
 def balanced_partition(tokens: Sequence[int], shares: int) -> list[list[int]]:
@@ -135,9 +144,12 @@ def _cut_rows(rows: Sequence[int], lengths: Sequence[int], max_tokens: int, alon
 
 
 def _pack(
-    rows: list[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], device: torch.device
+    rows: list[int],
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    starts: list[int],
+    device: torch.device,
 ) -> MicroBatch:
-    first_token = _starts(completion_ids)
     input_ids: list[int] = []
     position_ids: list[int] = []
     positions: list[int] = []
@@ -162,23 +174,27 @@ def _pack(
         input_ids += completion
         position_ids += range(len(prompt), len(prompt) + len(completion))
         targets += completion
-        tokens += range(first_token[row], first_token[row] + len(completion))
-    as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
-    return MicroBatch(
-        rows=rows,
-        input_ids=as_tensor([input_ids]),
-        position_ids=as_tensor([position_ids]),
-        groups=groups,
-        positions=as_tensor(positions),
-        targets=as_tensor(targets),
-        tokens=as_tensor(tokens),
-    )
+        tokens += range(starts[row], starts[row] + len(completion))
+    ids, places, *others = _integers(device, input_ids, position_ids, positions, targets, tokens)
+    return MicroBatch(rows, ids[None], places[None], groups, varlen(groups, device) if device.type == "cuda" else None, *others)
+
+
+def varlen(groups: Sequence[PromptGroup], device: torch.device) -> Varlen:
+    """A row of these groups as the arguments of the variable-length kernel."""
+    queries, keys = [size for group in groups for size in group.segments()], key_places(groups)
+    sizes = [len(places) for places in keys]
+    ends = ([0, *accumulate(of_segments)] for of_segments in (queries, sizes))
+    places, cu_seq_q, cu_seq_k = _integers(device, list(chain.from_iterable(keys)), *ends)
+    return Varlen(places, cu_seq_q.to(torch.int32), cu_seq_k.to(torch.int32), max(queries), max(sizes))
 
 
 def _pad(
-    rows: list[int], prompt_ids: Sequence[list[int]], completion_ids: Sequence[list[int]], device: torch.device
+    rows: list[int],
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    starts: list[int],
+    device: torch.device,
 ) -> MicroBatch:
-    first_token = _starts(completion_ids)
     sequences = [prompt_ids[row] + completion_ids[row] for row in rows] or [[0]]
     width = max(map(len, sequences))
     positions: list[int] = []
@@ -188,17 +204,16 @@ def _pad(
         start = place * width + len(prompt_ids[row]) - 1
         positions += range(start, start + len(completion_ids[row]))
         targets += completion_ids[row]
-        tokens += range(first_token[row], first_token[row] + len(completion_ids[row]))
-    as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
-    return MicroBatch(
-        rows=rows,
-        input_ids=as_tensor([sequence + [0] * (width - len(sequence)) for sequence in sequences]),
-        position_ids=None,
-        groups=None,
-        positions=as_tensor(positions),
-        targets=as_tensor(targets),
-        tokens=as_tensor(tokens),
-    )
+        tokens += range(starts[row], starts[row] + len(completion_ids[row]))
+    input_ids = chain.from_iterable(sequence + [0] * (width - len(sequence)) for sequence in sequences)
+    ids, *others = _integers(device, list(input_ids), positions, targets, tokens)
+    return MicroBatch(rows, ids.view(-1, width), None, None, None, *others)
+
+
+def _integers(device: torch.device, *lists: list[int]) -> Sequence[Tensor]:
+    """Each list as a tensor: one copy to the device for all."""
+    together = torch.tensor(list(chain.from_iterable(lists)), dtype=torch.long)
+    return to_device(together, device).split([len(one) for one in lists])
 
 
 def _starts(completion_ids: Sequence[list[int]]) -> list[int]:

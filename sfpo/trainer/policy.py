@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,14 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
-from sfpo.algorithms.objectives import policy_loss, token_weights
-from sfpo.algorithms.update_rules import Update
+from sfpo.algorithms.objectives import policy_loss
+from sfpo.algorithms.update_rules.base import Update, UpdateMetrics
 from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Execution, Objective, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
 from sfpo.trainer.lora import add_adapters, merged
+from sfpo.trainer.mini_batch import FirstPass, MiniBatch, on_device
 from sfpo.trainer.packing import MicroBatch, micro_batches
 from sfpo.trainer.published_names import published, stored_once
 from sfpo.trainer.scorer import Scorer
@@ -34,28 +36,6 @@ from sfpo.types import OldPolicy, TrainBatch
 
 class NonFiniteUpdates(RuntimeError):
     """Too many mini-batches in a row had a loss or gradient that is not finite."""
-
-
-class FirstPass:
-    """Old log-probs and entropies as a mini-batch's own forward pass finds them, before anything has moved.
-
-    Args:
-        rows: the completions that the pass takes anyway; ``other_rows`` are left for a pass without gradient.
-    """
-
-    def __init__(self, mini: TrainBatch, rows: list[int], device: torch.device) -> None:
-        taken = set(rows)
-        self.other_rows = [row for row in range(len(mini)) if row not in taken]
-        self.logprobs, self.entropy = (torch.zeros(sum(mini.lengths), device=device) for _ in range(2))
-
-    def take(self, micro: MicroBatch, logprobs: Tensor, entropy: Tensor) -> None:
-        """Keep the numbers of one micro-batch."""
-        self.logprobs[micro.tokens] = logprobs.detach().to(self.logprobs.dtype)
-        self.entropy[micro.tokens] = entropy.detach().to(self.entropy.dtype)
-
-    def found(self, ranks: Ranks) -> OldPolicy:
-        """All numbers of all ranks, once every completion has been taken."""
-        return OldPolicy(ranks.sum_(self.logprobs), ranks.sum_(self.entropy).mean().item())
 
 
 class Policy:
@@ -91,6 +71,8 @@ class Policy:
         if execution.offload_to_host and ranks.mesh is None:
             raise ValueError("execution.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
         self.device = torch.device("cuda" if self.on_gpu() else "cpu")
+        # It plans anew for each shape, and no two micro-batches have the same; torch prefers it on a Hopper GPU and newer ones.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.ranks = ranks
         try:
             self.model = AutoModelForCausalLM.from_pretrained(
@@ -116,6 +98,8 @@ class Policy:
         self.train, self.execution = train, execution
         self.max_completion_tokens = max_completion_tokens
         self.skipped_in_a_row = 0
+        self._prepared: tuple[tuple[Any, ...], list[MiniBatch]] | None = None
+        """The last batch's own lists and tensors, and its mini-batches on the device."""
         settings = train.optimizer
         self.learning_rate = settings.learning_rate * learning_rate_scale
         self.optimizer = torch.optim.AdamW(
@@ -239,69 +223,79 @@ class Policy:
         Raises:
             NonFiniteUpdates: ``max_skipped_updates`` mini-batches in a row were skipped.
         """
-        updates = [self._descend_mini_batch(mini, observe) for mini in self.mini_batches(batch)]
+        old = None if batch.old is None else OldPolicy(batch.old.logprobs.to(self.device), batch.old.entropy)
+        updates = []
+        for mini in self._on_device(batch):
+            of_mini = None if old is None else OldPolicy(old.logprobs[mini.place], old.entropy)
+            updates.append(self._descend_mini_batch(mini, of_mini, observe))
         passes = [update.metrics for update in updates]
         means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
         totals = {"skipped": sum(metrics["skipped"] for metrics in passes)}
         largest = {"ratio_max": max(metrics["ratio_max"] for metrics in passes)}
         return Update({**means, **totals, **largest}, batch.old or updates[0].old)  # a batch without is one mini-batch
 
-    def _descend_mini_batch(self, mini: TrainBatch, observe: Callable[[], None] | None) -> Update:
-        lengths = torch.tensor(mini.lengths, device=self.device)
-        weights = token_weights(self.objective.aggregation, lengths, self.max_completion_tokens).to(self.model.dtype)
-        advantages = mini.advantages.to(self.device)
-        loss_sum, ratios, clipped = 0.0, [], []
-        rows = self._rows_that_teach(mini)
-        first, old = FirstPass(mini, rows, self.device), mini.old
-        for micro in self._micro_batches(mini.prompt_ids, mini.completion_ids, rows):
-            logprobs, entropy = self.scorer(micro, with_entropy=old is None or self.objective.entropy_coefficient > 0.0)
+    def _on_device(self, batch: TrainBatch) -> list[MiniBatch]:
+        """The batch's mini-batches, made once for all passes over it: they differ in its old log-probs alone, if at all."""
+        made_of = (batch.prompt_ids, batch.completion_ids, batch.advantages, batch.sampler_logprobs)
+        if self._prepared is None or any(one is not other for one, other in zip(self._prepared[0], made_of, strict=True)):
+            self._prepared = None  # one batch at a time
+            parts, most = self.mini_batches(batch), self.max_completion_tokens
+            made = on_device(parts, self.objective, most, self._micro_batches, self.device, self.model.dtype)
+            self._prepared = made_of, made
+        return self._prepared[1]
+
+    def _descend_mini_batch(self, mini: MiniBatch, old: OldPolicy | None, observe: Callable[[], None] | None) -> Update:
+        """The host waits for the device once, before the optimizer step, which depends on what the device has found."""
+        first, with_entropy = FirstPass(mini, self.device), old is None or self.objective.entropy_coefficient > 0.0
+        loss_sum, ratios, clipped = torch.zeros((), dtype=torch.float64, device=self.device), [], []
+        for part in mini.parts:
+            logprobs, entropy = self.scorer(part.micro, with_entropy)
             if old is None:
-                first.take(micro, logprobs, entropy)
+                first.take(part.micro, logprobs, entropy)
             loss, statistics = policy_loss(
                 self.objective,
                 logprobs,
-                logprobs.detach() if old is None else old.logprobs[micro.tokens],
+                logprobs.detach() if old is None else old.logprobs[part.micro.tokens],
                 entropy,
-                advantages[micro.rows],
-                lengths[micro.rows],
-                weights[micro.tokens],
-                None if mini.sampler_logprobs is None else mini.sampler_logprobs[micro.tokens.cpu()].to(self.device),
+                part.advantages,
+                part.lengths,
+                part.weights,
+                part.sampler_logprobs,
             )
             loss.backward()
-            loss_sum += loss.item()
+            loss_sum += loss.detach()
             ratios.append(statistics["ratio"])
             clipped.append(statistics["clipped"])
+        mean_entropy = torch.zeros_like(loss_sum)
         if old is None:
-            for scores in self._scores(mini.prompt_ids, mini.completion_ids, first.other_rows):
+            for scores in self._scores(mini.batch.prompt_ids, mini.batch.completion_ids, first.other_rows):
                 first.take(*scores)
-            old = first.found(self.ranks)
-        if not rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
+            mean_entropy = first.share(self.ranks)
+        if not mini.rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
             for parameter in self.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         if observe:
             observe()
-        grad_norm = clip_gradients_(self.parameters(), self.train.optimizer.max_grad_norm)
-        metrics = self._over_all_ranks(loss_sum, ratios, clipped)
+        norm = clip_gradients_(self.parameters(), self.train.optimizer.max_grad_norm)
+        found = torch.cat([self._of_all_ranks(loss_sum, ratios, clipped), norm.double()[None], mean_entropy.double()[None]])
+        *of_ranks, grad_norm, entropy_mean = found.tolist()
+        metrics = _metrics(of_ranks, mini.tokens)
         finite = math.isfinite(metrics["loss"]) and math.isfinite(grad_norm)
         if finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._count_skipped(not finite)
-        return Update({**metrics, "grad_norm": grad_norm, "skipped": int(not finite)}, old)
+        return Update(
+            {**metrics, "grad_norm": grad_norm, "skipped": int(not finite)}, old or OldPolicy(first.logprobs, entropy_mean)
+        )
 
-    def _over_all_ranks(self, loss_sum: float, ratios: list[Tensor], clipped: list[Tensor]) -> dict[str, float]:
-        """Loss and ratios of the whole mini-batch; ratios are 1 where no completion has a gradient."""
-        ratio, binds = (torch.cat(values) if values else torch.empty(0) for values in (ratios, clipped))
-        largest = ratio.max().item() if len(ratio) else -math.inf
-        every = self.ranks.gather((loss_sum, len(ratio), ratio.sum().item(), binds.sum().item(), largest))
-        losses, tokens, sums, bound, tops = zip(*every, strict=True)
-        found = sum(tokens) > 0
-        return {
-            "loss": sum(losses),
-            "ratio_mean": sum(sums) / sum(tokens) if found else 1.0,
-            "ratio_max": max(tops) if found else 1.0,
-            "clip_fraction": sum(bound) / sum(tokens) if found else 0.0,
-        }
+    def _of_all_ranks(self, loss_sum: Tensor, ratios: list[Tensor], clipped: list[Tensor]) -> Tensor:
+        """[4 x ranks] float64, rank by rank: loss, sum of the ratios, tokens at which clipping binds, largest ratio."""
+        ratio, binds = (torch.cat(values) if values else loss_sum.new_zeros(0) for values in (ratios, clipped))
+        largest = torch.cat([ratio, ratio.new_full((1,), -math.inf)]).max()
+        table = loss_sum.new_zeros(self.ranks.size, 4)
+        table[self.ranks.rank] = torch.stack([one.double() for one in (loss_sum, ratio.sum(), binds.sum(), largest)])
+        return self.ranks.sum_(table).flatten()
 
     def _count_skipped(self, skipped: bool) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
@@ -311,9 +305,18 @@ class Policy:
                 f"(max_skipped_updates = {self.execution.max_skipped_updates})"
             )
 
-    def _rows_that_teach(self, mini: TrainBatch) -> list[int]:
-        """The completions with a gradient. Where the advantage is 0 the clipped loss has none, and it takes a KL or entropy
-        term to give one. Leaving them out changes no gradient: the denominators stay the mini-batch's."""
-        if self.objective.kl_coefficient or self.objective.entropy_coefficient:
-            return list(range(len(mini)))
-        return mini.advantages.nonzero().flatten().tolist()
+
+def _metrics(of_ranks: list[float], tokens: int) -> UpdateMetrics:
+    """Loss and ratios of a whole mini-batch; ratios are 1 where no completion has a gradient.
+
+    Args:
+        of_ranks: the four numbers of each rank, as of ``_of_all_ranks``.
+        tokens: of the completions with a gradient, on all ranks.
+    """
+    loss, ratio, bound = (sum(of_ranks[place::4]) for place in range(3))
+    return {
+        "loss": loss,
+        "ratio_mean": ratio / tokens if tokens else 1.0,
+        "ratio_max": max(of_ranks[3::4]) if tokens else 1.0,
+        "clip_fraction": bound / tokens if tokens else 0.0,
+    }

@@ -14,12 +14,8 @@ from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    dot_natural_key,
-    rename_source_key,
-)
+
+from sfpo.transformers_internals import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 Entries = Mapping[str, Callable[[], Tensor]]
 """Name in the model -> function that returns the tensor."""

@@ -71,6 +71,21 @@ def validation_record(progress: Progress, step: int, groups: list[RolloutGroup])
     }
 
 
+def diverged_record(progress: Progress, step: int) -> dict[str, Any]:
+    """Validation of a run that diverged before ``step``: accuracy 0, at the cost that the run would have had with further steps
+    like those before."""
+    factor = step / progress.step
+    return {
+        "step": step,
+        "accuracy": 0.0,
+        "pass_at_k": 0.0,
+        "rollouts": round(progress.rollouts * factor),
+        "backward_passes": progress.backward_passes * factor,
+        "seconds": round(progress.clock.total * factor, 3),
+        "diverged": True,
+    }
+
+
 def completion_records(step: int, groups: list[RolloutGroup], prompts: int, scale_by_std: bool) -> Iterator[dict[str, Any]]:
     """The lines of completions.jsonl: the first ``prompts`` groups with all their completions, one line per group.
 

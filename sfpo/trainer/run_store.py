@@ -57,6 +57,8 @@ class Progress:
     best_step: int | None = None
     """Step of the best validation so far; the untrained policy does not count."""
     best_accuracy: float = -1.0
+    diverged_at: int | None = None
+    """Step that made log-probs or gradients non-finite; no later step was taken."""
     clock: PhaseClock = field(default_factory=PhaseClock)
 
     def count(self, step: int, drawn: list[RolloutGroup], backward_passes: float) -> None:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from sfpo.algorithms.logprobs import token_logprobs, token_logprobs_through
 from sfpo.ranks import Ranks
-from sfpo.trainer.attention import packed
+from sfpo.trainer.masks import packed
 from sfpo.trainer.packing import MicroBatch
+from sfpo.transformers_internals import GradientCheckpointingLayer
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Scorer(nn.Module):
             return self._last_hidden(given)
         # All positions are there: said outright, or transformers would cut the row where positions start anew.
         given |= {"position_ids": micro.position_ids, "attention_mask": torch.ones_like(micro.input_ids)}
-        with packed(micro.groups):
+        with packed(micro.groups, micro.varlen):
             return self._last_hidden(given)
 
     def _last_hidden(self, given: dict[str, Any]) -> Tensor:

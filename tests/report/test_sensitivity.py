@@ -38,6 +38,14 @@ def runs(seeds=SEEDS):
     return pd.DataFrame(validation), pd.DataFrame(metrics)
 
 
+def with_a_diverged_run():
+    """GRPO, seed 2, diverges at the highest rate after step 40."""
+    validation, metrics = runs()
+    lost = (validation["arm"] == at_rate("grpo", 10.0)) & (validation["seed"] == 2) & (validation["step"] > 40)
+    validation.loc[lost, "accuracy"] = 0.0
+    return validation.assign(diverged=lost.map({True: True, False: None})), metrics
+
+
 def settings(seeds=SEEDS):
     changes = {"item": "sensitivity", "shows": "sensitivity", "learning_rate_scales": SCALES}
     return report_settings(seeds=seeds).model_copy(update=changes)
@@ -116,6 +124,18 @@ def test_the_table_has_each_arm_at_its_own_rate():
     assert "rates: 3e-06, 3e-05, 0.0003" in table.markdown.lower() and "SFPO 3,600 passes" in table.markdown  # 9 x 400
     alone = sensitivity_table(*runs((0,)), settings((0,)))
     assert "One training seed" in alone.markdown and "SFPO" not in alone.markdown
+
+
+def test_a_run_that_diverged_counts_and_is_marked():
+    figure, data = sensitivity_figure(*with_a_diverged_run(), settings())
+    grpo = one(data, measure="rollouts", arm="grpo", scale=10.0)
+    assert grpo["accuracy"] == pytest.approx((54 + 55 + 0) / 3) and grpo["diverged"] == 1
+    assert data["diverged"].sum() == 3  # at each of the three equal budgets
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert len(crosses) == 1 and "Some seeds diverged" in [text.get_text() for text in figure.legends[0].get_texts()]
+    table = sensitivity_table(*with_a_diverged_run(), settings())
+    assert "diverged (NaN or inf), with accuracy 0 from then on: GRPO at x 10: 1" in table.markdown
+    assert "diverged" not in sensitivity_table(*runs(), settings()).markdown
 
 
 def test_the_figure_draws_a_curve_an_arm_and_marks_what_fell():

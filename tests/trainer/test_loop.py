@@ -228,6 +228,22 @@ def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_p
     assert len(batch["completion_ids"]) == 16
 
 
+def test_a_diverged_run_can_be_a_result(settings, tmp_path):
+    changes = {"optimizer__learning_rate": 1e38, "on_divergence": "zero", "steps": 5}
+    process = start(tmp_path, changed(settings, **{f"recipe__train__{key}": value for key, value in changes.items()}))
+    finish(process, tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["diverged_at"], summary["steps"]) == (2, 1)  # the second step finds what the first has done
+    assert [line["step"] for line in untimed(tmp_path)] == [1]
+    # 4 prompts x 4 completions a step; the validations left are those of steps 2, 4 and 5.
+    left = [line for line in untimed(tmp_path, "validation") if line["step"]]
+    assert [(line["step"], line["accuracy"], line["rollouts"]) for line in left] == [(2, 0, 32), (4, 0, 64), (5, 0, 80)]
+    assert all(line["diverged"] for line in left)
+    assert {path.name for path in (tmp_path / "exports").iterdir()} == {"step_3"} and (
+        tmp_path / "best/manifest.json"
+    ).is_file()
+
+
 def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(settings, tmp_path, data):
     lengths = pd.read_parquet(data / "train.parquet").problem.str.len()
     assert lengths.nunique() == 1  # two-digit sums: all prompts are as long, so a limit leaves all or none

@@ -10,6 +10,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.config import Execution
+from sfpo.trainer.mini_batch import rows_with_gradient
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import NonFiniteUpdates, Policy
 from sfpo.types import OldPolicy, TrainBatch
@@ -138,13 +139,27 @@ def test_leaving_out_completions_without_advantage_changes_no_gradient(make_poli
     some, all_of_them = make_policy(), make_policy(every_row)
     batch = dataclasses.replace(make_batch(some), advantages=torch.tensor(advantages))
     mini = next(batch.mini_batches(2))
-    assert some._rows_that_teach(mini) == rows and all_of_them._rows_that_teach(mini) == [0, 1, 2, 3]
+    assert rows_with_gradient(some.objective, mini) == rows and rows_with_gradient(every_row, mini) == [0, 1, 2, 3]
     for policy in (some, all_of_them):
         policy.descend(make_batch(policy))  # moments that go on moving the weights, also where the next gradient is 0
     losses = [policy.descend(batch).metrics["loss"] for policy in (some, all_of_them)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
     for one, other in zip(some.parameters(), all_of_them.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_the_passes_of_a_step_share_their_micro_batches(make_policy):
+    policy = make_policy()
+    batch = make_batch(policy)
+    cut, calls = policy._micro_batches, []
+    policy._micro_batches = lambda *arguments: calls.append(arguments[2]) or cut(*arguments)
+    make_update_rule("sfpo", num_fast_steps=2).step(policy, batch)
+    assert calls == [[0, 1], [0, 1]]  # three passes over two mini-batches of two rows
+    make_update_rule("gxpo").step(policy, batch)  # its three passes are over one mini-batch after the other
+    assert len(calls) == 4
+    # Another batch of the same completions: the first has no gradient now.
+    policy.descend(dataclasses.replace(batch, advantages=torch.tensor([0.0, 1.0, 1.0, -1.0])))
+    assert calls[4:] == [[1], [0, 1]]
 
 
 def test_the_learning_rate_scale_multiplies_every_rate(checkpoint, params):

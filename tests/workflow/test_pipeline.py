@@ -55,6 +55,17 @@ def test_a_fresh_clone_has_nothing_to_do_and_reruns_what_a_change_makes_stale(cl
     assert planned(clone) == {"train_run": 1, "evaluate_run": 1, **REPORT}  # the recorded step continues SFPO's run
 
 
+def test_a_difficulty_filter_comes_between_model_and_training(clone):
+    with changing(clone) as params:
+        params["suites"]["tiny"]["difficulty"] = {"samples": 2, "correct": [0, 1], "rows": 20}
+    assert planned(clone) == {"filter_dataset": 1, "train_run": 2, "evaluate_run": 2, "record_step": 1, **REPORT}
+    run(clone, "snakemake", "--cores", "2", "runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/summary.json")
+    report = json.loads((clone / "data/tiny/filtered/tiny-qwen2+arithmetic/report.json").read_text())
+    summary = json.loads((clone / "runs/tiny/tiny-qwen2/arithmetic/grpo/seed0/summary.json").read_text())
+    assert report["scored"] == 20 and summary["prompts"] == report["kept"]
+    assert planned(clone) == {"train_run": 1, "evaluate_run": 2, "record_step": 1, **REPORT}
+
+
 def test_two_processes_a_job_end_in_the_same_table(built, clone):
     with changing(clone) as params:
         params["suites"]["tiny"]["execution"]["resources"]["processes"] = 2

@@ -70,8 +70,43 @@ rule prepare_model:
         "exec env {params.python} -m workflow.gpus {params.gpu} {sys.executable} -m sfpo.models.prepare {params.settings} > {log} 2>&1"
 
 
+FILTERS = [str(Path(path).parent) for path, one in SETTINGS.items() if isinstance(one, FilterSettings)]
+FILTERED = f"data/{SUITE}/filtered/{{model}}+{{dataset}}"
+
+
+# Samples like an evaluation, and needs what an evaluation needs.
+rule filter_dataset:
+    input:
+        changed(FILTERED),
+        data=made_from(FILTERED, rules.prepare_dataset.output.train, rules.prepare_dataset.output.validation),
+        model=made_from(FILTERED, rules.prepare_model.output[0]),
+    output:
+        train=f"{FILTERED}/train.parquet",
+        validation=f"{FILTERED}/validation.parquet",
+        report=f"{FILTERED}/report.json",
+    params:
+        settings=settings_of(FILTERED),
+        gpu=EXECUTION.evaluation_gpu,
+        python=python(EXECUTION.evaluation.threads),
+        ranks=EXECUTION.engine.tensor_parallel,
+        threads_of_a_rank=max(1, EXECUTION.evaluation.threads // EXECUTION.engine.tensor_parallel),
+    log:
+        f"logs/{SUITE}/prepare/filter-{{model}}+{{dataset}}.log",
+    benchmark:
+        f"logs/{SUITE}/prepare/filter-{{model}}+{{dataset}}.benchmark.tsv"
+    threads: EXECUTION.evaluation.threads
+    resources:
+        gpu=min(EXECUTION.engine.tensor_parallel, RESOURCES.requested_gpus),
+        mem_mb=EXECUTION.evaluation.mem_mb,
+        runtime=EXECUTION.evaluation.runtime,
+    shell:
+        "exec env {params.python} -m workflow.gpus {params.gpu} {sys.executable} -m workflow.launch {params.ranks} "
+        "sfpo.difficulty {params.settings} --threads {params.threads_of_a_rank} > {log} 2>&1"
+
+
 rule prepare:
     input:
         expand(rules.prepare_dataset.output, dataset=jobs.datasets(PARAMS)),
+        [f"{folder}/{name}" for folder in FILTERS for name in ("train.parquet", "validation.parquet", "report.json")],
         expand(rules.prepare_benchmark.output, benchmark=jobs.union(item.benchmarks for item in SCORED)),
         expand(rules.prepare_model.output, model=jobs.union(item.models for item in ITEMS)),

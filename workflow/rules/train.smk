@@ -4,10 +4,16 @@
 RUN_FOLDER = f"runs/{SUITE}/{RUN}"
 
 
+def training_rows(wildcards):
+    """The data set, or what the suite's difficulty filter keeps of it."""
+    folder = SETTINGS[f"{RUN_FOLDER.format(**wildcards)}/settings.json"].data_path
+    return made_from(RUN_FOLDER, f"{folder}/train.parquet", f"{folder}/validation.parquet")(wildcards)
+
+
 rule train_run:
     input:
         changed(RUN_FOLDER),
-        data=made_from(RUN_FOLDER, rules.prepare_dataset.output.train, rules.prepare_dataset.output.validation),
+        data=training_rows,
         model=made_from(RUN_FOLDER, rules.prepare_model.output[0]),
     output:
         summary=f"{RUN_FOLDER}/summary.json",

@@ -1,0 +1,39 @@
+"""What this project uses of transformers beyond its documented interface. Other modules import it from here.
+
+Private attributes of models that are read in place: ``_keys_to_ignore_on_save``, ``all_tied_weights_keys`` and
+``_weight_conversions`` (trainer/published_names.py), ``_can_set_attn_implementation`` (trainer/canary.py),
+``AutoModel._model_mapping`` (rollouts/vllm_engine.py). tests/test_internals.py checks all of them.
+"""
+
+import transformers
+
+TESTED = "5.19"
+"""Release of transformers that the tests run with."""
+
+try:
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.modeling_layers import GradientCheckpointingLayer
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+    from transformers.pytorch_utils import Conv1D
+    from transformers.utils.chat_template_utils import _get_template_variables as template_variables
+except ImportError as error:
+    raise ImportError(
+        f"{error}. transformers {transformers.__version__} has changed an internal that sfpo uses; it is tested with {TESTED}"
+    ) from error
+
+__all__ = [
+    "PRETOKENIZE_REGEX",
+    "TESTED",
+    "AttentionMaskInterface",
+    "Conv1D",
+    "GradientCheckpointingLayer",
+    "WeightConverter",
+    "WeightRenaming",
+    "dot_natural_key",
+    "rename_source_key",
+    "sdpa_attention_forward",
+    "sdpa_mask",
+    "template_variables",
+]
