@@ -7,8 +7,9 @@ functions: its number of threads, which ``cores`` gives, must be set before.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,10 @@ class Ranks:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What the first rank makes, on every rank."""
+        return cast(T, self.gather(make() if self.first else None)[0])
 
     def gather_tensors(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
         """The one-dimensional CPU tensors of all ranks, of whatever lengths, in rank order, on every rank."""
