@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM
 
 from sfpo.algorithms.objectives import policy_loss
 from sfpo.algorithms.update_rules.base import Update, UpdateMetrics
@@ -26,6 +25,7 @@ from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Execution, Objective, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
+from sfpo.trainer.loading import from_first, load_model
 from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.mini_batch import FirstPass, MiniBatch, on_device
 from sfpo.trainer.packing import MicroBatch, micro_batches
@@ -75,25 +75,26 @@ class Policy:
         torch.backends.cuda.enable_cudnn_sdp(False)
         self.ranks = ranks
         try:
-            self.model = AutoModelForCausalLM.from_pretrained(
-                checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
+            self.model = load_model(checkpoint, ranks)
         except (ImportError, KeyError, ValueError) as fault:
             raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
         if ranks.mesh is None:
             nn.Module.to(self.model, self.device)  # PreTrainedModel.to has lost its types
         started = time.perf_counter()
-        choice = choose(self.model, train.packing, seed)
+        choice = ranks.of_first(lambda: choose(self.model, train.packing, seed))
         chosen = time.perf_counter()
         self.layout = choice.layout
+        if choice.attention:
+            self.model.set_attn_implementation(choice.attention)
         compute = getattr(torch, train.policy_dtype)
         if train.lora:
             add_adapters(self.model, train.lora, compute, seed)
-        self.scorer = Scorer(self.model, compute, train.sampling.temperature)
+        self.scorer = Scorer(self.model, compute, train.sampling.temperature, ranks)
         if execution.gradient_checkpointing:
             self.scorer.checkpoint_layers()
         if ranks.mesh is not None:  # layer by layer onto the device
-            self.scorer.shard(ranks, execution.offload_to_host and self.device.type == "cuda")
+            offload = execution.offload_to_host and self.device.type == "cuda"
+            self.scorer.shard(ranks, offload, from_first(ranks, self.device))
         self.objective = objective
         self.train, self.execution = train, execution
         self.max_completion_tokens = max_completion_tokens
@@ -110,6 +111,10 @@ class Policy:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        # As AdamW's first step makes them, but before a job has cost anything: what it takes is taken.
+        for parameter in self.parameters():
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
         proven = time.perf_counter()
         gap = prove(choice.found, *self._scores_and_gradients(choice.found), compute, self.model)
         seconds = time.perf_counter() - proven + chosen - started
@@ -145,14 +150,9 @@ class Policy:
         """This rank's shards of what is trained and of AdamW's moments, by name: what is written there goes on from there."""
         tensors = {}
         for name, parameter in self.model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            moments = self.optimizer.state[parameter]
-            if not moments:  # as AdamW's first step makes them
-                moments["step"] = torch.zeros((), device=parameter.device)
-                moments |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            tensors[f"weight.{name}"] = parameter.detach()
-            tensors |= {f"{key}.{name}": value for key, value in moments.items()}
+            if parameter.requires_grad:
+                tensors[f"weight.{name}"] = parameter.detach()
+                tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         return tensors
 
     def set_learning_rate(self, step: int) -> float:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from sfpo.algorithms.logprobs import token_logprobs, token_logprobs_through
-from sfpo.ranks import Ranks
+from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.masks import packed
 from sfpo.trainer.packing import MicroBatch
 from sfpo.transformers_internals import GradientCheckpointingLayer
@@ -32,8 +32,8 @@ from sfpo.transformers_internals import GradientCheckpointingLayer
 class Head:
     """What a model does with its last hidden states."""
 
-    body: nn.Module
-    """The part of the model whose output it reads."""
+    body: str
+    """Name of the part of the model whose output it reads."""
     wrapped: Callable[[Tensor], Any]
     """Makes an output of the body of last hidden states [1, n, width]."""
     vocabulary: int
@@ -48,19 +48,20 @@ class Scorer(nn.Module):
     Args:
         compute: data type of the model's forward pass.
         temperature: of the distribution that completions are drawn from.
+        ranks: the processes that hold the model together, of which the first alone has weights until they are sharded.
 
     Raises:
         ValueError: the model does not make one row of logits for each position.
     """
 
-    def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float) -> None:
+    def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float, ranks: Ranks = SINGLE_PROCESS) -> None:
         super().__init__()
         self.model, self.compute, self.temperature = model.eval(), compute, temperature
         accepted = inspect.signature(model.forward).parameters
         self.takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
         self.without_cache = {"use_cache": False} if self.takes_any or "use_cache" in accepted else {}
         self._stateful = [module for module in model.modules() if "dynamic" in _rope_types(module)]
-        self.head = self._find_head()
+        self.head = ranks.of_first(self._find_head)
 
     def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
@@ -84,17 +85,22 @@ class Scorer(nn.Module):
             if isinstance(module, GradientCheckpointingLayer):
                 module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
 
-    def shard(self, ranks: Ranks, offload: bool) -> None:
+    def shard(self, ranks: Ranks, offload: bool, prepare: Callable[[nn.Module], None] = lambda module: None) -> None:
         """Keep this rank's part of each weight; a layer is whole while it computes.
 
         Layers are gathered in the data type that they compute in. The embeddings stay float32, and with them the residual
         stream, as under autocast alone.
+
+        Args:
+            prepare: called with each layer, and at last the model, before its weights are cut.
         """
         placed = CPUOffloadPolicy() if offload else OffloadPolicy()
         in_layers = MixedPrecisionPolicy(self.compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
+                prepare(module)
                 fully_shard(module, mesh=ranks.mesh, mp_policy=in_layers, offload_policy=placed)
+        prepare(self.model)
         fully_shard(self, mesh=ranks.mesh, offload_policy=placed)
         for module in self.modules():
             if isinstance(module, FSDPModule):  # token weights hold the whole denominator: gradients add up
@@ -129,20 +135,21 @@ class Scorer(nn.Module):
 
     def _last_hidden(self, given: dict[str, Any]) -> Tensor:
         found: list[Tensor] = []
-        compute = self.head.body.forward
+        body = self.model.get_submodule(self.head.body)
+        compute = body.forward
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             output = compute(*args, **kwargs)
             found.append(_hidden_of(output))
             return self.head.wrapped(found[-1][:, :1])  # the head need not run on all of it
 
-        with _forward(self.head.body, observed):
+        with _forward(body, observed):
             self.model(**given)
         return found[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """[n, width] -> [n, vocabulary], by the model's forward pass with ``hidden`` in the place of the body's output."""
-        with _forward(self.head.body, lambda *_, **__: self.head.wrapped(hidden[None])):
+        with _forward(self.model.get_submodule(self.head.body), lambda *_, **__: self.head.wrapped(hidden[None])):
             tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
             return self.model(input_ids=tokens, **self.without_cache)[0][0]
 
@@ -175,9 +182,9 @@ class Scorer(nn.Module):
         return all(gradient is None for gradient in gradients)
 
 
-def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) -> tuple[nn.Module, Any]:
-    """The part of the model that holds most of its modules, of those that the model's forward pass calls itself; and its
-    output."""
+def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) -> tuple[str, Any]:
+    """The part of the model that holds most of its modules, of those that the model's forward pass calls itself: its name, and
+    its output."""
     called: list[tuple[nn.Module, Any]] = []
     inside: list[nn.Module] = []
 
@@ -196,7 +203,8 @@ def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) 
     finally:
         for hook in hooks:
             hook.remove()
-    return max(called, key=lambda call: sum(1 for _ in call[0].modules()))
+    body, output = max(called, key=lambda call: sum(1 for _ in call[0].modules()))
+    return next(name for name, module in model.named_modules() if module is body), output
 
 
 @contextlib.contextmanager
@@ -219,14 +227,24 @@ def _hidden_of(output: Any) -> Tensor:
 
 
 def _wrapper(output: Any) -> Callable[[Tensor], Any]:
-    """Makes an output of that kind of last hidden states alone."""
+    """Makes an output of that kind of last hidden states alone. (Functions by name: ranks send each other what they found.)"""
     if isinstance(output, ModelOutput):
-        kind, name = type(output), next(iter(output))
-        return lambda hidden: kind(**{name: hidden})
+        return partial(_model_output, type(output), next(iter(output)))
     if isinstance(output, tuple):
-        others = (None,) * (len(output) - 1)
-        return lambda hidden: (hidden, *others)
-    return lambda hidden: hidden
+        return partial(_tuple, len(output))
+    return _itself
+
+
+def _model_output(kind: type[ModelOutput], name: str, hidden: Tensor) -> ModelOutput:
+    return kind(**{name: hidden})
+
+
+def _tuple(length: int, hidden: Tensor) -> tuple[Tensor | None, ...]:
+    return (hidden, *(None,) * (length - 1))
+
+
+def _itself(hidden: Tensor) -> Tensor:
+    return hidden
 
 
 def _rope_types(module: nn.Module) -> list[str]:
