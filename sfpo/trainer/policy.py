@@ -96,7 +96,7 @@ class Policy:
             self.model = AutoModelForCausalLM.from_pretrained(
                 checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
-        except (ImportError, KeyError, ValueError) as fault:
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError) as fault:
             raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
         if ranks.mesh is None:
             nn.Module.to(self.model, self.device)  # PreTrainedModel.to has lost its types
