@@ -35,7 +35,7 @@ BYTES = {"float32": 4, "bfloat16": 2}
 OUTSIDE = {"context": 0.6e9, "NCCL": 1.0e9, "CUDA graphs": 1.0e9}
 """Bytes on each GPU that no tensor of the trainer accounts for: estimates until gpu-check has measured them on one (its line on
 memory, "outside the allocator")."""
-THROUGH_HEAD = 6
+THROUGH_HEAD = 5
 """Floats a logit where the output layer is more than a product."""
 PARTS = (
     "weights",
