@@ -76,17 +76,17 @@ class Policy:
         self.ranks = ranks
         try:
             self.model = load_model(checkpoint, ranks)
-        except (ImportError, KeyError, ValueError) as fault:
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError) as fault:
             raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
         if ranks.mesh is None:
             nn.Module.to(self.model, self.device)  # PreTrainedModel.to has lost its types
         started = time.perf_counter()
-        choice = ranks.of_first(lambda: choose(self.model, train.packing, seed))
+        compute = getattr(torch, train.policy_dtype)
+        choice = ranks.of_first(lambda: choose(self.model, train.packing, seed, compute))
         chosen = time.perf_counter()
         self.layout = choice.layout
         if choice.attention:
             self.model.set_attn_implementation(choice.attention)
-        compute = getattr(torch, train.policy_dtype)
         if train.lora:
             add_adapters(self.model, train.lora, compute, seed)
         self.scorer = Scorer(self.model, compute, train.sampling.temperature, ranks)
@@ -116,7 +116,8 @@ class Policy:
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
         proven = time.perf_counter()
-        gap = prove(choice.found, *self._scores_and_gradients(choice.found), compute, self.model)
+        changed = compute != torch.float32 or train.lora or execution.gradient_checkpointing or ranks.mesh is not None
+        gap = prove(choice.found, *self._scores_and_gradients(choice.found), self.model) if changed else choice.gap
         seconds = time.perf_counter() - proven + chosen - started
         self.canary = {**choice.report(), "as_trained": asdict(gap), "seconds": round(seconds, 3)}
         """For summary.json: how log-probs are computed, and how far they were from the plain model's."""
@@ -190,11 +191,13 @@ class Policy:
     def _scores_and_gradients(self, sequences: Sequences) -> tuple[Tensor, dict[str, Tensor]]:
         """Log-probs [N] at temperature 1, and the gradients of their weighted sum, as the plain model's were computed."""
         temperature, self.scorer.temperature = self.scorer.temperature, 1.0
-        logprobs, _ = self.score(sequences.prompts, sequences.completions)
+        logprobs = torch.zeros(sum(map(len, sequences.completions)), device=self.device)
         weights = loss_weights(len(logprobs)).to(logprobs)
         for micro in self._micro_batches(sequences.prompts, sequences.completions, None):
             of_tokens, _ = self.scorer(micro, with_entropy=False)
+            logprobs[micro.tokens] = of_tokens.detach().to(logprobs.dtype)
             (weights[micro.tokens] * of_tokens).sum().backward()
+        logprobs = self.ranks.sum_(logprobs)
         self.scorer.temperature = temperature
         gradients = {
             name: self._whole(parameter.grad)
