@@ -111,10 +111,11 @@ class TrainingJob:
             "versions": versions(),
             "hardware": hardware(),
         }  # read now: the checkout may change
-        self.progress: Progress = store.continue_from(self.policy, self.rule)
         engine = execution.engine.for_at_most(recipe.most_sequences(ranks.size // execution.engine.tensor_parallel))
         self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, engine, ranks)
         self.canary = self.policy.canary | {"sampler": check_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}
+        # After the checks, so that a resumed run reports the same numbers of them: those of its starting policy.
+        self.progress: Progress = store.continue_from(self.policy, self.rule)
         self.collector = Collector(self.engine, grader, recipe, execution.engine.tensor_parallel, self.progress.clock, ranks)
         self.prompts, self.excluded = self._prompts("train.parquet")
         self.validation_prompts = self._prompts("validation.parquet")[0][: recipe.train.validation.prompts]

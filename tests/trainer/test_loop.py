@@ -56,8 +56,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     assert records[-1]["rollouts"] == 64 and all(record["sampler_gap_max"] < 1e-3 for record in records)
     validation = [json.loads(line) for line in (whole / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in validation] == [0, 2, 4]
-    summary = json.loads((whole / "summary.json").read_text())
+    summary, resumed = (json.loads((folder / "summary.json").read_text()) for folder in (whole, killed))
     assert summary["steps"] == 4 and summary["best_step"] in (2, 4)
+    for one in (summary["canary"], resumed["canary"], summary["canary"]["sampler"], resumed["canary"]["sampler"]):
+        one.pop("seconds")
+    assert summary["canary"] == resumed["canary"]  # of the starting policy, in every process of the run
     assert summary["trigger_fired_at"] == (4 if records[3]["trigger_fired"] else None) and summary["versions"]["torch"]
     assert list((whole / "tensorboard").glob("events*"))
 
