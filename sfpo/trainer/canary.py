@@ -1,9 +1,9 @@
-"""Before a job costs anything: are the policy's numbers those of the plain model?
+"""Checks before a job starts that the policy computes the same numbers as the plain model.
 
-A few random sequences go through the model as transformers computes it, one at a time, and through the layouts of
-sfpo/trainer/packing.py. The fastest layout that gives the same log-probs and the same gradient is taken; a model for which
-none does is refused. After adapters, shards and data type are in place the same sequences go through the policy once more.
-At last the engine, loaded with weights that have been moved, samples a few tokens, of which the policy must say the same.
+A few random sequences are computed by the unmodified model in transformers, one at a time, and in the layouts of
+sfpo/trainer/packing.py. The fastest layout with the same log-probs and gradients is selected; a model for which none is correct
+is rejected. The check is repeated on the policy with its adapters, shards and data type. Finally, the engine is loaded with
+perturbed weights and samples a few tokens, whose log-probs must match the policy's (sfpo/trainer/sampler_check.py).
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from sfpo.trainer.packing import Layout, micro_batches
 from sfpo.trainer.scorer import Scorer
 
 LOGPROB_TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 0.25}
-"""Of the mean error of log-probs in nats, by compute type; the largest may be eight times that. (SmolLM2-135M: 7e-6, 0.07.)"""
+"""Compute type -> allowed mean error of log-probs in nats; the maximum may be eight times that. (SmolLM2-135M: 7e-6, 0.07.)"""
 GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.7}
-"""Of the error of a parameter's gradient, relative to its norm. (4e-5 and 0.3; a missing gradient, or a doubled one: 1.)"""
+"""Compute type -> allowed error of a parameter's gradient, relative to its norm. (SmolLM2-135M: 4e-5, 0.3. A missing or doubled
+gradient has an error of 1.)"""
 COMPARED = 2**16
-"""Gradients of parameters up to this number of entries are compared: the norms of every layer, so that all that flows back is
-seen, and of a small model all. They cost no memory to speak of."""
+"""Gradients are compared for parameters with at most this number of entries, to save memory: the norms of every layer, which
+depend on the whole backward pass, and in small models all parameters."""
 LONGEST = 160
-"""Tokens of a sequence, at most: a window that is longer is not crossed."""
+"""Maximum length of the test sequences; longer attention windows are not tested."""
 WAYS: dict[Packing, list[tuple[Layout, str]]] = {
     "groups": [("groups", ATTENTION)],
     "padded": [("padded", "sdpa"), ("padded", "eager")],
@@ -44,43 +45,43 @@ WAYS["auto"] = [way for ways in list(WAYS.values()) for way in ways]
 
 
 class UnsupportedModel(ConfigError):
-    """The policy's numbers would not be those of the model."""
+    """The policy would not compute the same log-probs or gradients as the model."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far numbers are from the plain model's."""
+    """Differences from the plain model."""
 
     logprob_mean: float
     """Nats."""
     logprob_max: float
     gradient: float
-    """The largest of all compared parameters: |difference| / |gradient|."""
+    """|difference| / |gradient|, maximum over the compared parameters."""
 
     def within(self, dtype: torch.dtype) -> bool:
-        """It is what rounding can do. (A number that is not finite is not.)"""
+        """Whether rounding can explain the differences; False if any is not finite."""
         nats = LOGPROB_TOLERANCE[dtype]
         return self.logprob_mean <= nats and self.logprob_max <= 8 * nats and self.gradient <= GRADIENT_TOLERANCE[dtype]
 
     def __str__(self) -> str:
-        nats = f"{self.logprob_mean:.2g} nats in the mean and {self.logprob_max:.2g} at most"
+        nats = f"{self.logprob_mean:.2g} nats on average and at most {self.logprob_max:.2g}"
         return f"log-probs differ by {nats}, gradients by {self.gradient:.2g} of their norm"
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Completions, each with its prompt, and what the plain model says of them."""
+    """Test sequences (prompts and completions) with the plain model's log-probs and gradients."""
 
     prompts: list[list[int]]
     completions: list[list[int]]
     logprobs: Tensor
-    """[N], of all completion tokens end to end."""
+    """[N], all completion tokens concatenated."""
     gradients: dict[str, Tensor]
-    """Of ``loss_weights`` x log-probs, by parameter."""
+    """Parameter -> gradient of the sum of ``loss_weights`` x log-probs."""
 
 
 def loss_weights(total: int) -> Tensor:
-    """[N]: what each token's log-prob is multiplied by for the gradient that is compared."""
+    """[N]: weights of the log-probs in the test loss whose gradients are compared."""
     return torch.linspace(-1.0, 1.0, total)
 
 
@@ -90,11 +91,11 @@ class Choice:
 
     layout: Layout
     attention: str | None
-    """By transformers' name of it; None: the model's own, which cannot be set."""
+    """transformers' name of the attention function; None: the model's own, which cannot be changed."""
     gap: Gap
     found: Sequences
     passed_over: list[str]
-    """Faster ways that did not give the model's numbers, and why."""
+    """Faster alternatives that were incorrect for this model, and why."""
 
     def report(self) -> dict[str, Any]:
         """For summary.json."""
@@ -102,48 +103,49 @@ class Choice:
 
 
 def choose(model: PreTrainedModel, packing: Packing, seed: int) -> Choice:
-    """The fastest way to compute the model's log-probs and gradients, of those that ``packing`` allows.
+    """Select the fastest layout and attention allowed by ``packing`` that computes the model's log-probs and gradients
+    correctly.
 
-    The model is left attending by it.
+    The selected attention function is left set on the model.
 
     Args:
-        model: as it was loaded, in float32.
+        model: the model as loaded, in float32.
 
     Raises:
-        UnsupportedModel: no way gives the plain model's numbers.
+        UnsupportedModel: no alternative is correct.
     """
     with _undisturbed():
         try:
             _attend_by(model, "eager")
             scorer = Scorer(model, torch.float32, temperature=1.0)
             found = _plain(model, scorer, seed)
-        except Exception as fault:  # it is the model's own code, and may raise anything
-            raise _refusal(model, f"it does not compute log-probs of plain sequences of tokens: {_named(fault)}") from fault
+        except Exception as fault:  # a model's own code can raise anything
+            raise _refusal(model, f"it cannot compute log-probs of plain token sequences: {_named(fault)}") from fault
         faults = []
         for layout, asked in WAYS[packing]:
             attention: str | None = asked
             try:
                 attention = _attend_by(model, asked)
                 gap = _gap(found, *_by_layout(model, scorer, layout, found))
-            except Exception as fault:  # likewise
+            except Exception as fault:  # as above
                 faults.append(f"{layout} ({attention} attention): {_named(fault)}")
                 continue
             if gap.within(torch.float32):
                 return Choice(layout, attention, gap, found, faults)
             faults.append(f"{layout} ({attention} attention): {gap}")
-    remedy = "" if packing == "auto" else f"; train.packing = {packing!r}: 'auto' tries all that there are"
-    raise _refusal(model, "\n  ".join(["no packing gives the plain model's numbers:", *faults]) + remedy)
+    remedy = "" if packing == "auto" else f"; train.packing = {packing!r} (try 'auto', which tests all of them)"
+    raise _refusal(model, "\n  ".join(["no packing matches the plain model's log-probs and gradients:", *faults]) + remedy)
 
 
 def prove(found: Sequences, logprobs: Tensor, gradients: dict[str, Tensor], dtype: torch.dtype, model: PreTrainedModel) -> Gap:
-    """Compare what the policy says of the same sequences after adapters, shards and data type are in place.
+    """Compare the policy, with its adapters, shards and data type, with the plain model on the same sequences.
 
     Args:
-        gradients: of as many of the compared parameters as are trained.
-        dtype: compute type of the policy.
+        gradients: gradients of those compared parameters that are trained.
+        dtype: compute data type of the policy.
 
     Raises:
-        UnsupportedModel: they are not the plain model's.
+        UnsupportedModel: the differences are larger than rounding can explain.
     """
     gap = _gap(found, logprobs, gradients)
     if not gap.within(dtype):
@@ -153,8 +155,8 @@ def prove(found: Sequences, logprobs: Tensor, gradients: dict[str, Tensor], dtyp
 
 @contextmanager
 def moved(parameters: list[Tensor]) -> Iterator[None]:
-    """While it is open, every eighth row of each parameter (of this rank's shard) is another; then all are what they were, to
-    the bit."""
+    """Context in which every eighth row of each parameter (of this rank's shard) is perturbed; afterwards all are restored
+    exactly."""
     rows = [_whole_or_shard(parameter)[::8] for parameter in parameters]
     saved = [row.clone() for row in rows]
     try:
@@ -172,7 +174,7 @@ def _whole_or_shard(parameter: Tensor) -> Tensor:
 
 
 def _plain(model: PreTrainedModel, scorer: Scorer, seed: int) -> Sequences:
-    """One sequence at a time by the model's own forward pass."""
+    """Log-probs and gradients by the model's own forward pass, one sequence at a time."""
     device = next(model.parameters()).device
     prompts, completions = _random_sequences(model, scorer, seed)
     parameters = _compared(model)
@@ -202,8 +204,7 @@ def _require_causal(model: PreTrainedModel, scorer: Scorer, tokens: list[int], d
 
 
 def _random_sequences(model: PreTrainedModel, scorer: Scorer, seed: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Two prompts with two completions each, longer than the model's windows and the lengths of its rotary embeddings where
-    these are short."""
+    """Two prompts with two completions each, longer than the model's attention windows and rotary lengths, up to LONGEST."""
     draw = rng("canary", seed)
     vocabulary = min(len(model.get_input_embeddings().get_parameter("weight")), scorer.head.vocabulary)
     lengths = [length for length in _windows(model) if length + 8 <= LONGEST]
@@ -218,7 +219,7 @@ def _random_sequences(model: PreTrainedModel, scorer: Scorer, seed: int) -> tupl
 
 
 def _windows(model: PreTrainedModel) -> Iterator[int]:
-    """Lengths from which on attention, or rotary embeddings, are others."""
+    """Lengths from which attention or rotary embeddings behave differently."""
     for key, value in model.config.to_dict().items():
         if isinstance(value, int) and not isinstance(value, bool) and ("window" in key or "chunk_size" in key):
             yield value
@@ -254,16 +255,16 @@ def _gap(found: Sequences, logprobs: Tensor, gradients: dict[str, Tensor]) -> Ga
         return Gap(errors.mean().item(), errors.max().item(), 0.0)
     norms = torch.stack([found.gradients[name].norm() for name in gradients])
     differences = torch.stack([(gradient - found.gradients[name]).norm() for name, gradient in gradients.items()])
-    # A gradient that is nothing beside the others is rounding alone.
+    # A gradient that is tiny compared with the others consists only of rounding errors.
     relative = differences / norms.clamp_min(1e-3 * norms.max().item() + 1e-12)
     return Gap(errors.mean().item(), errors.max().item(), relative.max().item())
 
 
 def _attend_by(model: PreTrainedModel, attention: str) -> str | None:
-    """Let the model attend by this function of transformers; returns what it attends by, None where that cannot be set."""
+    """Set the model's attention function by transformers' name; returns the name in use, or None if it cannot be set."""
     if not model._can_set_attn_implementation():
         if attention == ATTENTION:
-            raise ValueError("its attention is not set by name, so that it cannot take rows of groups")
+            raise ValueError("its attention function cannot be replaced, so it cannot compute packed groups")
         return None
     model.set_attn_implementation(attention)
     return attention
@@ -275,11 +276,11 @@ def _named(fault: Exception) -> str:
 
 
 def _refusal(model: PreTrainedModel, why: str) -> UnsupportedModel:
-    return UnsupportedModel(f"{type(model).__name__}: {why}\n(docs/models.md lists the families that were tried)")
+    return UnsupportedModel(f"{type(model).__name__}: {why}\n(docs/models.md lists the tested model families)")
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Random numbers go on as if nothing had been drawn in between."""
+    """Context that restores the state of the random number generators afterwards."""
     with torch.random.fork_rng():
         yield

@@ -39,7 +39,7 @@ def test_a_fault_of_packed_groups_is_seen_and_padded_rows_are_taken(monkeypatch)
     model = model_of(Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=9, layer_types=["sliding_attention"] * 2))
     choice = choose(model, "auto", seed=0)
     assert choice.layout == "padded" and "groups (packed_groups attention): log-probs differ by" in choice.passed_over[0]
-    with pytest.raises(UnsupportedModel, match=r"Qwen2ForCausalLM: no packing gives(.|\n)*train.packing = 'groups'"):
+    with pytest.raises(UnsupportedModel, match=r"Qwen2ForCausalLM: no packing matches(.|\n)*train.packing = 'groups'"):
         choose(model, "groups", seed=0)
 
 
