@@ -215,8 +215,8 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def untimed(path: Path) -> list[str]:
-    """The file's records without values that differ between equal runs: seconds and memory at any depth, and the versions,
-    which include the commit."""
+    """The file's records without values that differ between equal runs: seconds and memory at any depth, and the versions (with
+    the commit)."""
     left_out = ("seconds", "peak_memory_mb", "versions")
 
     def kept(record: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,15 @@ MLA = {"head_dim": 64, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_hea
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 32},
     "qwen2": {"use_sliding_window": False},
-    "falcon": {"new_decoder_architecture": True},
+    "falcon": {"new_decoder_architecture": True, "ffn_hidden_size": 512},
+    "gptj": {"rotary_dim": 16},
+    "codegen": {"rotary_dim": 16},
+    "mamba2": {"num_heads": 4, "head_dim": 64},
+    "jamba": {"expert_layer_offset": 0, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "cwm": {"bos_token_id": 0},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "llama4_text": {"num_experts_per_tok": 1},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2},
     "lfm2": {"block_auto_adjust_ff_dim": False, "layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "olmo3": {"layer_types": ["sliding_attention", "full_attention"] * 2},
@@ -173,8 +181,10 @@ def record_error(result: dict[str, Any], key: str) -> Iterator[None]:
         causes: list[BaseException] = [fault]
         while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
             causes.append(cause)
-        text = str(causes[-1]).strip().splitlines() or [""]
-        result[key] = f"{type(causes[-1]).__name__}: {text[0][:200]}"
+        text = str(causes[-1]).strip().splitlines() or [traceback.extract_tb(causes[-1].__traceback__)[-1].line or ""]
+        # pydantic's first line counts the errors, its second line names the field or what is wrong.
+        told = " ".join(line.strip() for line in text[: 3 if "validation error" in text[0] else 1])
+        result[key] = f"{type(causes[-1]).__name__}: {told[:300]}"
 
 
 def one(family: str, library: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ratio of planned to measured memory of an update, for three model sizes in float32 on a CPU.
+"""Ratio of planned to measured memory of an update in float32 on a CPU: three sizes of Qwen2, and five other families.
 
 Each measurement runs in a new process, with updates on two completely full micro-batches. It is the kernel's high-water mark of
 the resident set, minus what was resident before the policy was created (after an update of a small policy, so that libraries
@@ -34,7 +34,7 @@ PROMPT_TOKENS = 32
 
 @dataclass(frozen=True)
 class Size:
-    """A Qwen2 model with random weights, and its micro-batch: one prompt with ``group`` completions of equal length."""
+    """A model with random weights, and its micro-batch: one prompt with ``group`` completions of equal length."""
 
     config: dict[str, Any]
     group: int
@@ -76,6 +76,20 @@ SIZES = {
     "19M": _size(384, 1024, 8, (6, 2), 16_000, True, (8, 124)),
     "100M": _size(768, 2048, 12, (12, 4), 16_000, False, (4, 120)),
 }
+MEDIUM = {key: value for key, value in SIZES["19M"].config.items() if key != "model_type"}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma2": {"head_dim": 64, "sliding_window": 64, "query_pre_attn_scalar": 64},
+    "granite": {"logits_scaling": 8.0, "residual_multiplier": 0.22, "attention_multiplier": 0.0156},
+    "olmo2": {},
+    "phi3": {"sliding_window": 64, "pad_token_id": 0},
+    "qwen2_moe": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512}
+    | {"shared_expert_intermediate_size": 512},
+}
+"""model_type -> settings of its configuration beside those of the 19M Qwen2."""
+SIZES |= {
+    family: Size({**MEDIUM, **special, "model_type": family}, SIZES["19M"].group, SIZES["19M"].completion_tokens)
+    for family, special in FAMILIES.items()
+}
 WARM_UP = _size(32, 64, 1, (2, 2), 64, True, (2, 8))
 SFPO_ONCE = {"num_fast_steps": 1}
 ARMS: dict[str, tuple[str, dict[str, Any], Lora | None]] = {
@@ -105,7 +119,8 @@ def peak(turns: Turns, size: str, arm: str, checkpointing: bool) -> None:
         step(policy, one, made)
     copies = made.weight_copies(on_gpu=False)
     execution = one.execution(checkpointing)
-    job = Job(shape_of(one.config, size), policy.train, execution, Sampler(), one.limits, copies, "cpu")
+    shape = shape_of(policy.model.config.to_dict(), size)
+    job = Job(shape, policy.train, execution, Sampler(), one.limits, copies, "cpu")
     planned = max(total(parts) for parts in training(job).values()) / 2**20
     turns.report({"seconds": 0.0, "measured_mib": peak_memory_mb() - before, "planned_mib": planned})
 

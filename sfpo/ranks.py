@@ -7,8 +7,9 @@ functions: its number of threads, which ``cores`` gives, must be set before.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,21 +45,28 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def gather_tensors(self, tensor: Tensor) -> list[Tensor]:
-        """The one-dimensional tensors of all ranks, of whatever lengths, in rank order, on every rank."""
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What the first rank makes, on every rank."""
+        return cast(T, self.gather(make() if self.first else None)[0])
+
+    def gather_tensors(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+        """The one-dimensional CPU tensors of all ranks, of whatever lengths, in rank order, on every rank."""
         if self.mesh is None:
-            return [tensor]
+            return [tensors]
         import torch
         import torch.distributed as dist
 
-        length = torch.tensor([len(tensor)], device=tensor.device)
-        lengths = [torch.empty_like(length) for _ in range(self.size)]
-        dist.all_gather(lengths, length)
-        sizes = [int(one) for one in torch.cat(lengths).tolist()]
-        padded = torch.cat([tensor, tensor.new_zeros(max(sizes) - len(tensor))])
-        tensors = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(tensors, padded)
-        return [one[:size] for one, size in zip(tensors, sizes, strict=True)]
+        own = torch.tensor([len(tensor) for tensor in tensors])
+        every = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(every, own)
+        lengths = torch.stack(every)
+        gathered = []
+        for tensor, of_ranks, most in zip(tensors, lengths.T.tolist(), lengths.amax(0).tolist(), strict=True):
+            padded = torch.cat([tensor, tensor.new_zeros(most - len(tensor))])
+            parts = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(parts, padded)
+            gathered.append([part[:length] for part, length in zip(parts, of_ranks, strict=True)])
+        return list(zip(*gathered, strict=True))
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum the tensor over all ranks, in place (all-reduce); bitwise equal on every rank."""

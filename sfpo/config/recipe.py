@@ -137,8 +137,8 @@ class Train(Schema):
     starts, the log-probs of a layout are compared with those of the plain model. auto: the first layout that agrees."""
     max_sampler_gap: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
     """Largest difference between the log-probs of policy and sampler, in nats per token, averaged over a step; the run stops if
-    it is exceeded, since its rollouts are off-policy. None: no limit. auto: 0.02 if both compute in float32, else 0.2; no limit
-    with top_p < 1, where the sampler's log-probs are renormalized over the nucleus."""
+    it is exceeded, since its rollouts are off-policy. None: no limit. auto: 0.005 if both compute in float32, else 0.2; no
+    limit with top_p < 1, where the sampler's log-probs are renormalized over the nucleus."""
     on_divergence: Literal["error", "zero"] = "error"
     """What a run does when its log-probs become NaN or inf, or ``max_skipped_updates`` mini-batches in a row give no finite
     gradient. error: it fails. zero: it ends, and has accuracy 0 in all later validations (for sweeps over learning rates)."""

@@ -11,25 +11,32 @@ per rank; so is the engine, or a rank's share of one. The largest phase determin
     embeddings   all gradients, and a second copy of the embeddings' gradient before it is accumulated
     generation   weights and moments; the engine's weights and KV cache
 
-The tensors that autograd saves per layer are counted one by one (``kept_by_layer``); a test compares this with autograd. On a
-GPU, the CUDA context, NCCL buffers, and the CUDA graphs of a sleeping engine are added (``OUTSIDE``). Not included:
-fragmentation of the allocator, and the workspace and graphs of an awake engine, which come out of its own share.
+What autograd keeps of a layer is what the model keeps when it runs without values (sfpo/plan/activations.py) and what the
+policy's attention keeps of the layout of a row (``kept_by``); a test compares it with what autograd keeps.
+Beside these, on a GPU: its context, NCCL's buffers, and the CUDA graphs that a sleeping engine keeps (``OUTSIDE``). Not
+counted: the allocator's fragments, and an awake engine's workspace and graphs, for which it takes from its own share.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sfpo.algorithms.logprobs import LOGITS_AT_ONCE
 from sfpo.config import Execution, Lora, ModelLimits, Sampler, Train
-from sfpo.plan.shapes import Shape
+from sfpo.plan.shapes import Part, Shape
+
+if TYPE_CHECKING:
+    from sfpo.plan.activations import Attention, Kept, Trace
 
 FLOAT = 4
 BYTES = {"float32": 4, "bfloat16": 2}
 OUTSIDE = {"context": 0.6e9, "NCCL": 1.0e9, "CUDA graphs": 1.0e9}
 """Bytes per GPU outside the trainer's tensors. These are estimates, to be replaced by the measurement of gpu-check (its line on
 memory, "outside the allocator")."""
+THROUGH_HEAD = 5
+"""Floats a logit where the output layer is more than a product."""
 PARTS = (
     "weights",
     "gradients",
@@ -67,9 +74,8 @@ class Job:
 
     @property
     def trained(self) -> int:
-        """Number of trained weights (with gradients, moments and snapshots)."""
-        root = 0 if self.train.lora else self.shape.root_parameters
-        return self.shape.num_hidden_layers * trained_by_layer(self.shape, self.train.lora) + root
+        """Number of weights that have gradients, moments and snapshots."""
+        return sum(trained_of(part, self.train.lora) for part in (self.shape.root, *self.shape.layers))
 
     @property
     def weight_bytes(self) -> float:
@@ -77,9 +83,20 @@ class Job:
         shape, lora = self.shape, self.train.lora
         if lora is None:
             return float(FLOAT * shape.parameters)
-        frozen = shape.num_hidden_layers * shape.linear_parameters * BYTES[self.train.policy_dtype]
-        others = shape.parameters - shape.num_hidden_layers * shape.linear_parameters
-        return float(frozen + FLOAT * (others + self.trained))
+        frozen = sum(layer.linear_parameters + layer.expert_parameters for layer in shape.layers)
+        return float(frozen * BYTES[self.train.policy_dtype] + FLOAT * (shape.parameters - frozen + self.trained))
+
+    @property
+    def trace(self) -> Trace:
+        """What autograd keeps of the model's forward pass."""
+        return self.shape.trace(self.train.policy_dtype, adapters=self.train.lora is not None)
+
+    @property
+    def in_groups(self) -> bool:
+        """Rows are packed groups: the recipe says so, or every layer asks for attention by name, as ``auto`` requires."""
+        if self.train.packing != "auto":
+            return self.train.packing == "groups"
+        return all(layer.attention for layer in self.trace.layers if layer.width)
 
     @property
     def offloaded(self) -> bool:
@@ -105,8 +122,7 @@ class Packed:
 
     @property
     def shared(self) -> list[tuple[int, list[int]]]:
-        """Groups of several completions with a shared prompt, for which attention is computed per segment
-        (sfpo.trainer.packing)."""
+        """Groups of several completions: attention takes each by itself, with a mask (sfpo.trainer.packing)."""
         return [group for group in self.groups if len(group[1]) > 1]
 
     @property
@@ -115,16 +131,35 @@ class Packed:
         return sum(prompt + length for prompt, completions in self.shared for length in completions)
 
     @property
-    def mask_entries(self) -> int:
+    def completion_entries(self) -> int:
+        """Queries x keys of these completions."""
         return sum(length * (prompt + length) for prompt, completions in self.shared for length in completions)
 
+    @property
+    def first_entries(self) -> int:
+        """Queries x keys of all other segments: shared prompts, and prompts with their only completion."""
+        return sum((prompt if len(completions) > 1 else prompt + completions[0]) ** 2 for prompt, completions in self.groups)
 
-def filled(train: Train, micro_batch_tokens: int, limits: ModelLimits, ranks: int = 1) -> Packed:
-    """The largest micro-batch: full-length prompts and completions up to ``micro_batch_tokens`` (the last completion is cut to
-    fit) or to the rank's mini-batch. One prompt with one completion is always included."""
-    prompt, longest = limits.max_prompt_tokens, limits.max_completion_tokens
-    rows = max(1, train.mini_batch_prompts * train.completions_per_prompt // ranks)
-    left = max(micro_batch_tokens, prompt + longest)
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(prompt + max(completions) for prompt, completions in self.groups)
+
+    @property
+    def pairs(self) -> int:
+        """Squares of the lengths of all sequences."""
+        return sum((prompt + length) ** 2 for prompt, completions in self.groups for length in completions)
+
+
+def filled(job: Job) -> Packed:
+    """The micro-batch of full-length prompts and completions that fills ``micro_batch_tokens``, as far as a mini-batch's rows
+    reach; in packed groups, its last completion as long as still fits. One completion with its prompt always fits."""
+    train, prompt, longest = job.train, job.limits.max_prompt_tokens, job.limits.max_completion_tokens
+    rows = max(1, train.mini_batch_prompts * train.completions_per_prompt // job.ranks)
+    left = max(job.execution.micro_batch_tokens, prompt + longest)
+    if not job.in_groups:
+        taken = 1 if train.packing == "sequences" else min(rows, left // (prompt + longest))
+        return Packed([(prompt, [longest])] * taken, is_whole=taken == rows)
     groups: list[tuple[int, list[int]]] = []
     while rows and left > prompt:
         left -= prompt
@@ -136,31 +171,41 @@ def filled(train: Train, micro_batch_tokens: int, limits: ModelLimits, ranks: in
     return Packed(groups, is_whole=rows == 0)
 
 
-def kept_by_layer(shape: Shape, packed: Packed, dtype: str, lora: Lora | None = None) -> float:
-    """Bytes that autograd saves in the forward pass of one layer.
-
-    Per token in float32: 6 hidden vectors (for each of the two norms: input, normalized input, and that times the weight),
-    queries, keys and values of all heads, the attention output before and after its reshape, gate, SiLU(gate), up, and their
-    product. Under bfloat16 autocast the residual stream stays float32, and each matrix product saves its own bfloat16 input (3
-    for queries, keys and values; 2 for gate and up). With adapters, frozen norms do not save the normalized input, and each
-    adapter saves its inner product (counted for every matrix, adapted or not).
-    """
-    tokens, width, heads = packed.tokens, shape.hidden_size, shape.attention_width
+def kept_by(kept: Kept, part: Part, packed: Packed, dtype: str, lora: Lora | None) -> float:
+    """Bytes that autograd keeps of a part's forward pass: what the model itself keeps, attention, and the adapters' own: an
+    inner product of each, and of experts the merged matrices, which peft makes for every pass."""
     size = BYTES[dtype]
-    norms = (2 if lora else 4) * width * FLOAT + 2 * FLOAT  # plus one root mean square per token and norm
-    inputs = 2 * width * size if dtype == "float32" else 5 * width * size
-    attention = 5 * heads * size + shape.num_attention_heads * FLOAT  # plus one log-sum-exp per head and query
-    mlp = 4 * shape.intermediate_size * size
-    inner = len(shape.matrices) * lora.rank * size if lora else 0
-    kept = tokens * (norms + inputs + attention + mlp + inner)
-    if shape.qk_norm:
-        of_heads, normed = shape.num_attention_heads + shape.num_key_value_heads, heads + shape.key_width
-        kept += tokens * (normed * (FLOAT if lora else FLOAT + size) + of_heads * FLOAT)
-    kept += packed.mask_entries * size  # as an additive mask in the data type of the logits
-    if dtype == "float32":
-        return kept + 2 * packed.masked_keys * heads * size
-    # Queries and keys are cast to bfloat16 after the split, so saved segments do not keep the whole tensor alive.
-    return kept + (2 * packed.masked_keys - sum(sum(lengths) for _, lengths in packed.shared)) * heads * size
+    attention = sum(kept_by_attention(one, packed, dtype) for one in kept.attention)
+    inner = merged = 0.0
+    if lora and kept.width:
+        inner = packed.tokens * lora.rank * size * sum(matrix.experts is None for matrix in part.matrices)
+        merged = float(part.expert_parameters * size)
+    return packed.tokens * kept.per_token + packed.pairs * kept.per_pair + attention + inner + merged
+
+
+def kept_by_attention(asked: Attention, packed: Packed, dtype: str) -> float:
+    """Of the policy's own attention (sfpo.trainer.attention), without the input of the product that follows.
+
+    A token keeps queries, keys and values as wide as all heads. torch's kernel keeps its output and a logarithm a head and
+    query too, and masks as what they add to the scores: those of completions and, where a window is shorter than a sequence,
+    all. With a soft cap or sinks the scores themselves are kept: after the softmax in float32, after the cap, and as what they
+    are multiplied with; and masks as they are. Completions keep copies of the keys and values that they share.
+    """
+    size, heads = BYTES[dtype], asked.heads
+    widths = 2 * asked.key_dim + asked.value_dim
+    every = packed.completion_entries + packed.first_entries
+    if asked.softcap or asked.sinks:
+        of_scores = FLOAT + asked.softcap * size + (dtype == "bfloat16") * size
+        kept = packed.tokens * heads * widths * size + heads * every * of_scores + every
+    else:
+        windowed = asked.window is not None and asked.window < packed.longest
+        masked = every if windowed else packed.completion_entries
+        kept = packed.tokens * heads * ((widths + asked.value_dim) * size + FLOAT) + masked * size
+    copies = packed.masked_keys * (asked.key_dim + asked.value_dim)
+    if dtype == "bfloat16":
+        # Queries and keys are cast after the split, so that no segment of them is kept with the whole.
+        copies -= sum(sum(lengths) for _, lengths in packed.shared) * asked.key_dim
+    return kept + copies * heads * size
 
 
 def phases(job: Job, device_memory: float) -> dict[str, Parts]:
@@ -175,12 +220,9 @@ def phases(job: Job, device_memory: float) -> dict[str, Parts]:
     return {**training(job), "generation": awake | engine}
 
 
-def trained_by_layer(shape: Shape, lora: Lora | None) -> int:
-    """Number of trained weights of one layer: all, or with adapters A [rank, inputs] and B [outputs, rank] of each matrix."""
-    if lora is None:
-        return shape.layer_parameters
-    chosen = [sizes for name, sizes in shape.matrices.items() if lora.matrices is None or name in lora.matrices]
-    return lora.rank * sum(map(sum, chosen))
+def trained_of(part: Part, lora: Lora | None) -> int:
+    """Number of a part's weights that are trained: all, or its adapters'."""
+    return part.adapter_parameters(lora.rank, lora.matrices) if lora else part.parameters
 
 
 def _held(job: Job) -> Parts:
@@ -199,26 +241,29 @@ def _outside(job: Job, *only: str) -> float:
 
 
 def training(job: Job) -> dict[str, Parts]:
-    """Training phase -> memory by component on one device, from the second step on (the first allocates the AdamW moments)."""
-    shape, train, ranks = job.shape, job.train, job.ranks
-    packed = filled(train, job.execution.micro_batch_tokens, job.limits, ranks)
-    size, tokens, width = BYTES[train.policy_dtype], packed.tokens, shape.hidden_size
-    layers, held = shape.num_hidden_layers, _held(job)
+    """Phase -> what the trainer takes on one device, from the second step on (the first makes the optimizer's moments)."""
+    shape, train, ranks, trace = job.shape, job.train, job.ranks, job.trace
+    packed = filled(job)
+    dtype, lora, size, tokens = train.policy_dtype, train.lora, BYTES[train.policy_dtype], packed.tokens
+    held, width = _held(job), trace.outside.width
     sharded = 0.0 if job.offloaded else FLOAT * job.trained / ranks
-    before = 0.0 if packed.is_whole else sharded  # gradients accumulated by earlier micro-batches
-    embedding = 0 if train.lora else FLOAT * shape.embedding_parameters  # no gradient if it is frozen
-    pending = embedding if shape.tied else 0  # the output layer's gradient is kept until the input embedding's is added
+    before = 0.0 if packed.is_whole else sharded  # gradients of the micro-batches before
+    head = 0 if lora else FLOAT * shape.head_parameters  # of a frozen one there is no gradient
+    embedding = 0 if lora else FLOAT * shape.embedding_parameters
+    pending = head if shape.tied else 0  # the output layer's gradient waits for the input's
 
-    kept = kept_by_layer(shape, packed, train.policy_dtype, train.lora)
-    outside = packed.mask_entries + tokens * (width * 2 + 1) * FLOAT + 2 * tokens * shape.head_dim * FLOAT  # norm, angles
+    # Layers of one kind keep the same.
+    kinds = Counter(zip(trace.layers, shape.layers, strict=True))
+    kept = {kind: kept_by(*kind, packed, dtype, lora) for kind in kinds}
+    outside = kept_by(trace.outside, shape.root, packed, dtype, lora) + packed.completion_entries  # and the masks, as they are
+    largest = max(kept.values(), default=0.0)
     if job.execution.gradient_checkpointing:
-        all_layers, in_forward, in_backward = float(layers * tokens * width * FLOAT), kept, kept
+        all_layers = float(sum(layer.width for layer in trace.layers) * tokens * FLOAT)
+        in_forward = in_backward = largest
     else:
-        all_layers, in_forward, in_backward = layers * kept, 0.0, 0.0
+        all_layers, in_forward, in_backward = sum(kept[kind] * count for kind, count in kinds.items()), 0.0, 0.0
     copies = _copies(job)
     predictions = packed.completion_tokens
-    hidden = predictions * width * size
-    of_mlp = 2 * tokens * shape.intermediate_size * size + tokens * width * FLOAT  # of up, gate and input
     return {
         "forward": {
             **held,
@@ -228,16 +273,16 @@ def training(job: Job) -> dict[str, Parts]:
         },
         "log-probs": {
             **held,
-            "gradients": before + embedding,
+            "gradients": before + head,
             "compute copies": copies["log-probs"],
-            "activations": all_layers + outside + hidden,
+            "activations": all_layers + outside + predictions * width * size,
             "log-prob chunks": _slices(job, predictions) + predictions * width * (FLOAT + size),
         },
         "backward": {
             **held,
             "gradients": before + pending + copies["layer gradients"],
             "compute copies": copies["backward"],
-            "activations": all_layers + in_backward + outside + of_mlp,
+            "activations": all_layers + in_backward + outside + tokens * _in_backward(job),
         },
         "embeddings": {
             **held,
@@ -245,6 +290,18 @@ def training(job: Job) -> dict[str, Parts]:
             "compute copies": copies["root"],
         },
     }
+
+
+def _in_backward(job: Job) -> float:
+    """Bytes of a token's gradients inside of a layer, of the layer with most: of a multilayer perceptron's up and gate (over
+    all experts that it is sent to), each as wide as what the way down takes, and of the layer's input."""
+    most = 0.0
+    for kept, layer in zip(job.trace.layers, job.shape.layers, strict=True):
+        down = max((one.inputs for one in layer.matrices if one.experts is None), default=0)
+        of_experts = max((min(one.inputs, one.outputs) for one in layer.matrices if one.experts), default=0)
+        inner = max(down, kept.active_experts * of_experts)
+        most = max(most, 2.0 * inner * BYTES[job.train.policy_dtype] + kept.width * FLOAT)
+    return most
 
 
 def _copies(job: Job) -> dict[str, float]:
@@ -258,29 +315,36 @@ def _copies(job: Job) -> dict[str, float]:
     shape, train = job.shape, job.train
     size = BYTES[train.policy_dtype]
     nothing = {"root": 0.0, "layer gradients": 0.0, "root gradients": 0.0}
+    trained = [trained_of(layer, train.lora) for layer in shape.layers]
     if job.ranks > 1:
-        root, trained = float(FLOAT * shape.root_parameters), trained_by_layer(shape, train.lora)
-        layer = shape.layer_parameters + (trained if train.lora else 0)
+        root = float(FLOAT * shape.root.parameters)
+        adapters = trained if train.lora else [0] * len(trained)
+        layer = max((one.parameters + more for one, more in zip(shape.layers, adapters, strict=True)), default=0)
         two_layers = root + 2 * layer * size
         in_layers = {"forward": two_layers, "log-probs": root, "backward": two_layers}
-        of_root = 0.0 if train.lora else root
-        return {**in_layers, "root": root, "layer gradients": trained * (size + FLOAT), "root gradients": of_root}
+        of_root = FLOAT * trained_of(shape.root, train.lora)
+        gradients = max(trained, default=0) * (size + FLOAT)
+        return {**in_layers, "root": root, "layer gradients": gradients, "root gradients": of_root}
     if train.policy_dtype == "float32":
         return {"forward": 0.0, "log-probs": 0.0, "backward": 0.0, **nothing}
-    of_layer = float((trained_by_layer(shape, train.lora) if train.lora else shape.linear_parameters) * size)
-    every = of_layer * shape.num_hidden_layers
-    after = (
-        {"log-probs": 0.0, "backward": of_layer}
-        if job.execution.gradient_checkpointing
-        else {"log-probs": every, "backward": every}
-    )
-    return {"forward": every, **after, **nothing}
+    of_layers = [size * copied for copied in (trained if train.lora else [layer.linear_parameters for layer in shape.layers])]
+    every = float(sum(of_layers))
+    if job.execution.gradient_checkpointing:
+        return {"forward": every, "log-probs": 0.0, "backward": float(max(of_layers, default=0)), **nothing}
+    return {"forward": every, "log-probs": every, "backward": every, **nothing}
 
 
 def _slices(job: Job, predictions: int) -> float:
-    """Bytes of the logits of one slice of the vocabulary (sfpo.algorithms.logprobs): float32 for this slice and the previous
-    one, a third copy if the entropy is computed, and under bfloat16 also the products themselves."""
-    columns = min(job.shape.vocab_size, max(1, LOGITS_AT_ONCE[job.device] // predictions))
+    """Bytes of the logits of one slice (sfpo.algorithms.logprobs).
+
+    Of the vocabulary, where the output layer is a product: float32 of this slice and of the one before, with the entropy once
+    more; and in bfloat16, as the product makes them, of both. Otherwise of positions, with the entropy always: what autograd
+    keeps of a slice's logits, scaled, as log-probs, as probabilities, and two gradients.
+    """
+    at_once, vocabulary = LOGITS_AT_ONCE[job.device], job.shape.vocab_size
+    if not job.trace.is_product:
+        return min(predictions, max(1, 8 * at_once // vocabulary)) * vocabulary * THROUGH_HEAD * FLOAT
+    columns = min(vocabulary, max(1, at_once // predictions))
     floats = (3 if job.entropy_in_update else 2) * FLOAT
     cast = 2 * BYTES["bfloat16"] if job.train.policy_dtype == "bfloat16" else 0
     return predictions * columns * (floats + cast)
@@ -305,8 +369,9 @@ def one_sequence(job: Job) -> float:
     """Bytes of the KV cache on one rank for a prompt and completion of full length. Key heads are not split: if an engine has
     more ranks than the model has key heads, vLLM puts one on each rank."""
     tokens = job.limits.max_prompt_tokens + job.limits.max_completion_tokens
-    widest = max(job.shape.head_dim, job.shape.key_width / job.execution.engine.tensor_parallel)
-    return 2 * tokens * job.shape.num_hidden_layers * widest * BYTES[job.sampler.dtype]
+    heads = [one for part in (job.trace.outside, *job.trace.layers) for one in part.attention]
+    widths = [max(1.0, one.key_heads / job.execution.engine.tensor_parallel) * (one.key_dim + one.value_dim) for one in heads]
+    return tokens * sum(widths) * BYTES[job.sampler.dtype]
 
 
 def total(parts: Parts) -> float:

@@ -1,81 +1,96 @@
-"""The shape of a model: what its memory follows from, without its weights.
+"""The shape of a model: what its memory follows from, read from the model itself, built without memory for its weights.
 
-Known are decoders of one kind, of which Qwen2, Qwen3 and Llama are: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+Nothing here knows a kind of model by name: transformers builds it from its config.json, and its modules and parameters are
+counted. What a forward pass keeps and asks of attention is found by running it (sfpo/plan/activations.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sfpo.config import HubModel, LocalModel, Model, PackageModel
 from sfpo.schema import ConfigError
 
-KINDS = ("llama", "qwen2", "qwen3")
-"""Values of ``model_type`` in config.json."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sfpo.plan.activations import Trace
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A linear layer's matrix, or those of a layer's experts."""
+
+    name: str
+    """Of the module or, for experts, of the parameter: the last part."""
+    inputs: int
+    outputs: int
+    experts: int | None = None
+    """How many of this size there are in one parameter; None: it is a linear layer's."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer, or all that is outside of layers."""
+
+    parameters: int
+    linear_parameters: int
+    """Of linear layers, biases included."""
+    expert_parameters: int
+    matrices: tuple[Matrix, ...]
+    """The output layer's is not among them."""
+
+    def adapter_parameters(self, rank: int, matrices: list[str] | None) -> int:
+        """A [rank, width in] and B [width out, rank] of each matrix that is named; None: of all."""
+        chosen = [matrix for matrix in self.matrices if matrices is None or matrix.name in matrices]
+        return rank * sum((matrix.experts or 1) * (matrix.inputs + matrix.outputs) for matrix in chosen)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder, under the names of config.json."""
+    """Sizes of a causal language model."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
+    kind: str
+    """Class of the model."""
+    layers: tuple[Part, ...]
+    """What is checkpointed and sharded by itself."""
+    root: Part
+    """Everything else: embeddings, the output layer, the last norm."""
     vocab_size: int
+    """Rows of the output layer."""
+    embedding_parameters: int
+    """Of the input embeddings."""
+    head_parameters: int
+    """Of the output layer, whether or not it is the input embeddings."""
     tied: bool
     """Input and output embeddings are one matrix."""
-    biases: int
-    """Bias weights of one layer."""
-    qk_norm: bool
-    """Queries and keys are normalized, head by head (Qwen3)."""
-
-    @property
-    def attention_width(self) -> int:
-        """Of all query heads side by side."""
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def key_width(self) -> int:
-        """Of all key heads side by side; values are as wide."""
-        return self.num_key_value_heads * self.head_dim
-
-    @property
-    def matrices(self) -> dict[str, tuple[int, int]]:
-        """Name of each of a layer's matrices -> width of what goes in, of what comes out."""
-        width, inner, heads, keys = self.hidden_size, self.intermediate_size, self.attention_width, self.key_width
-        attention = {"q_proj": (width, heads), "k_proj": (width, keys), "v_proj": (width, keys), "o_proj": (heads, width)}
-        return {**attention, "gate_proj": (width, inner), "up_proj": (width, inner), "down_proj": (inner, width)}
-
-    @property
-    def linear_parameters(self) -> int:
-        """Of one layer's matrix products, biases included."""
-        return sum(before * after for before, after in self.matrices.values()) + self.biases
-
-    @property
-    def layer_parameters(self) -> int:
-        """Of one layer, its norms included."""
-        return self.linear_parameters + 2 * self.hidden_size + self.qk_norm * 2 * self.head_dim
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Of one embedding matrix."""
-        return self.vocab_size * self.hidden_size
-
-    @property
-    def root_parameters(self) -> int:
-        """Outside the layers: input and output embeddings, last norm."""
-        return self.embedding_parameters * (1 if self.tied else 2) + self.hidden_size
+    config: str
+    """The config.json, as JSON."""
 
     @property
     def parameters(self) -> int:
-        return self.num_hidden_layers * self.layer_parameters + self.root_parameters
+        return self.root.parameters + sum(layer.parameters for layer in self.layers)
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that a token meets: of each layer's experts as many as it is sent to."""
+        active = self.parameters
+        for layer, kept in zip(self.layers, self.trace("float32", adapters=False).layers, strict=True):
+            experts = max((matrix.experts or 0 for matrix in layer.matrices), default=0)
+            if experts and kept.active_experts:
+                active -= layer.expert_parameters * (experts - kept.active_experts) // experts
+        return active
+
+    def trace(self, dtype: str, adapters: bool) -> Trace:
+        """What autograd keeps of its forward pass (see ``sfpo.plan.activations.trace``)."""
+        from sfpo.plan.activations import trace
+
+        return trace(self.config, dtype, adapters)
 
 
 # From litgpt's table (github.com/Lightning-AI/litgpt/blob/0006c973aa7d6ace293e2a5fedaf1f8f804f960c/litgpt/config.py), which
@@ -153,37 +168,75 @@ def shape_of_model(model: Model) -> Shape:
     if isinstance(model, PackageModel):
         raise ConfigError(f"file = '{model.file}': a GGUF file tells its shape once it is prepared; prepare the model first")
     sizes = model.model_dump(include={"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
-    config = {**sizes, "model_type": model.architecture, "vocab_size": model.vocabulary_size, "tie_word_embeddings": True}
-    return shape_of(config, model.architecture)
+    config = {**sizes, "num_key_value_heads": model.num_attention_heads, "tie_word_embeddings": True}
+    return shape_of({**config, "model_type": model.architecture, "vocab_size": model.vocabulary_size}, model.architecture)
 
 
 def shape_of(config: Mapping[str, Any], where: str) -> Shape:
     """From the content of a config.json.
 
     Raises:
-        ConfigError: a kind of model that is not known here; names ``where``.
+        ConfigError: transformers makes no model of it, or its forward pass cannot be followed without values; names ``where``.
     """
     kind = config.get("model_type")
-    if kind not in KINDS:
-        raise ConfigError(f"{where}: model_type = {kind!r}: shapes are known of {', '.join(KINDS)} alone")
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    head_dim = config.get("head_dim") or hidden // heads
-    key_heads = config.get("num_key_value_heads") or heads
-    queries_keys_values = (heads + 2 * key_heads) * head_dim
-    biases = queries_keys_values if kind == "qwen2" else 0
-    if config.get("attention_bias"):
-        biases = queries_keys_values + hidden
-    if config.get("mlp_bias"):
-        biases += 2 * config["intermediate_size"] + hidden
-    return Shape(
-        hidden_size=hidden,
-        intermediate_size=config["intermediate_size"],
-        num_hidden_layers=config["num_hidden_layers"],
-        num_attention_heads=heads,
-        num_key_value_heads=key_heads,
-        head_dim=head_dim,
-        vocab_size=config["vocab_size"],
-        tied=bool(config.get("tie_word_embeddings")),
-        biases=biases,
-        qk_norm=kind == "qwen3",
-    )
+    try:
+        return _shape(json.dumps(config, sort_keys=True))
+    except Exception as fault:  # it is the model's own code, and may raise anything
+        told = f"{type(fault).__name__}: {(str(fault).strip().splitlines() or [''])[0]}"
+        raise ConfigError(
+            f"{where}: model_type = {kind!r}: its memory is not planned, since transformers does not build it or does not "
+            f"run it on tensors without values: {told}"
+        ) from fault
+
+
+@lru_cache(maxsize=64)
+def _shape(config: str) -> Shape:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from sfpo.plan.activations import build, layers_of
+
+    with FakeTensorMode():
+        model = build(json.loads(config))
+        embeddings, head = model.get_input_embeddings().get_parameter("weight"), model.get_output_embeddings()
+        layers = list(layers_of(model).values())
+        in_layers = {module for layer in layers for module in layer.modules()}
+        outside = [named for named in model.named_modules() if named[1] not in in_layers]
+        counted: set[int] = set()  # what several modules share is counted where it comes first
+        root = _part(outside, head, counted)
+        parts = tuple(_part(layer.named_modules(), head, counted) for layer in layers)
+        weight = None if head is None else head.get_parameter("weight")
+        shape = Shape(
+            kind=type(model).__name__,
+            layers=parts,
+            root=root,
+            vocab_size=model.config.get_text_config().vocab_size if weight is None else len(weight),
+            embedding_parameters=embeddings.numel(),
+            head_parameters=0 if weight is None else weight.numel(),
+            tied=weight is embeddings,
+            config=config,
+        )
+    shape.trace("float32", adapters=False)
+    return shape
+
+
+def _part(modules: Iterable[tuple[str, nn.Module]], head: nn.Module | None, counted: set[int]) -> Part:
+    """What these modules hold themselves. ``counted``: ids of parameters that other parts hold; these are added to it."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    matrices: list[Matrix] = []
+    every = linear = experts = 0
+    for path, module in modules:
+        own = {name: weight for name, weight in module.named_parameters(recurse=False) if id(weight) not in counted}
+        counted |= {id(weight) for weight in own.values()}
+        size = sum(weight.numel() for weight in own.values())
+        every += size
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and own:
+            linear += size
+            outputs, inputs = module.weight.shape if isinstance(module, nn.Linear) else module.weight.shape[::-1]
+            matrices.append(Matrix(path.rpartition(".")[2], inputs, outputs))
+        elif not isinstance(module, nn.modules.conv._ConvNd):
+            of_experts = {name: weight for name, weight in own.items() if weight.ndim == 3}
+            experts += sum(weight.numel() for weight in of_experts.values())
+            matrices += [Matrix(name, weight.shape[1], weight.shape[2], len(weight)) for name, weight in of_experts.items()]
+    return Part(every, linear, experts, tuple(matrices))

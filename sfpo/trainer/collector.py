@@ -15,6 +15,7 @@ from sfpo.rewards.math_answer import Grade, reward_of
 from sfpo.rollouts.engine import Request, RolloutEngine
 from sfpo.seeding import rng, seed_of
 from sfpo.settings import Recipe
+from sfpo.trainer.batching import gather_graded
 from sfpo.trainer.metrics import PhaseClock
 from sfpo.trainer.packing import balanced_partition
 from sfpo.types import Completion, Prompt, RolloutGroup
@@ -160,7 +161,7 @@ class Collector:
         graded = list(zip(completions, grading.grades(), strict=True)) if places else []
         size = len(graded) // max(1, len(places))
         own = {place: graded[start * size : (start + 1) * size] for start, place in enumerate(places)}
-        everyones = {place: group for part in self.ranks.gather(own) for place, group in part.items()}
+        everyones = gather_graded(self.ranks, own)
         self.timed_out += sum(grade.timed_out for group in everyones.values() for _, grade in group)
         return [self._group(prompt, everyones[place]) for place, prompt in enumerate(prompts)]
 

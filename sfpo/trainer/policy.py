@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM
 
 from sfpo.algorithms.objectives import policy_loss
 from sfpo.algorithms.update_rules.base import Update, UpdateMetrics
@@ -26,6 +25,7 @@ from sfpo.algorithms.weights import clip_gradients_
 from sfpo.config import Execution, Objective, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
+from sfpo.trainer.loading import from_first, load_model
 from sfpo.trainer.lora import add_adapters, merged
 from sfpo.trainer.mini_batch import FirstPass, MiniBatch, on_device
 from sfpo.trainer.packing import MicroBatch, micro_batches
@@ -75,25 +75,26 @@ class Policy:
         torch.backends.cuda.enable_cudnn_sdp(False)
         self.ranks = ranks
         try:
-            self.model = AutoModelForCausalLM.from_pretrained(
-                checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
-        except (ImportError, KeyError, ValueError) as fault:
+            self.model = load_model(checkpoint, ranks)
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError) as fault:
             raise UnsupportedModel(f"{checkpoint}: transformers cannot load it as a causal language model: {fault}") from fault
         if ranks.mesh is None:
             nn.Module.to(self.model, self.device)  # PreTrainedModel.to is untyped
         started = time.perf_counter()
-        choice = choose(self.model, train.packing, seed)
+        compute = getattr(torch, train.policy_dtype)
+        choice = ranks.of_first(lambda: choose(self.model, train.packing, seed, compute))
         chosen = time.perf_counter()
         self.layout = choice.layout
-        compute = getattr(torch, train.policy_dtype)
+        if choice.attention:
+            self.model.set_attn_implementation(choice.attention)
         if train.lora:
             add_adapters(self.model, train.lora, compute, seed)
-        self.scorer = Scorer(self.model, compute, train.sampling.temperature)
+        self.scorer = Scorer(self.model, compute, train.sampling.temperature, ranks)
         if execution.gradient_checkpointing:
             self.scorer.checkpoint_layers()
         if ranks.mesh is not None:  # moves the model to the device layer by layer
-            self.scorer.shard(ranks, execution.offload_to_host and self.device.type == "cuda")
+            offload = execution.offload_to_host and self.device.type == "cuda"
+            self.scorer.shard(ranks, offload, from_first(ranks, self.device))
         self.objective = objective
         self.train, self.execution = train, execution
         self.max_completion_tokens = max_completion_tokens
@@ -110,8 +111,13 @@ class Policy:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        # Allocate the moments like AdamW's first step, but now, so that a lack of memory shows before the job starts.
+        for parameter in self.parameters():
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
         proven = time.perf_counter()
-        gap = prove(choice.found, *self._scores_and_gradients(choice.found), compute, self.model)
+        changed = compute != torch.float32 or train.lora or execution.gradient_checkpointing or ranks.mesh is not None
+        gap = prove(choice.found, *self._scores_and_gradients(choice.found), self.model) if changed else choice.gap
         seconds = time.perf_counter() - proven + chosen - started
         self.canary = {**choice.report(), "as_trained": asdict(gap), "seconds": round(seconds, 3)}
         """For summary.json: the layout in use, and the difference of its log-probs from the plain model's."""
@@ -146,14 +152,9 @@ class Policy:
         restores a saved state."""
         tensors = {}
         for name, parameter in self.model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            moments = self.optimizer.state[parameter]
-            if not moments:  # create them like AdamW's first step
-                moments["step"] = torch.zeros((), device=parameter.device)
-                moments |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            tensors[f"weight.{name}"] = parameter.detach()
-            tensors |= {f"{key}.{name}": value for key, value in moments.items()}
+            if parameter.requires_grad:
+                tensors[f"weight.{name}"] = parameter.detach()
+                tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         return tensors
 
     def set_learning_rate(self, step: int) -> float:
@@ -191,11 +192,13 @@ class Policy:
     def _scores_and_gradients(self, sequences: Sequences) -> tuple[Tensor, dict[str, Tensor]]:
         """Log-probs [N] at temperature 1, and the gradients of their weighted sum, as the plain model's were computed."""
         temperature, self.scorer.temperature = self.scorer.temperature, 1.0
-        logprobs, _ = self.score(sequences.prompts, sequences.completions)
+        logprobs = torch.zeros(sum(map(len, sequences.completions)), device=self.device)
         weights = loss_weights(len(logprobs)).to(logprobs)
         for micro in self._micro_batches(sequences.prompts, sequences.completions, None):
             of_tokens, _ = self.scorer(micro, with_entropy=False)
+            logprobs[micro.tokens] = of_tokens.detach().to(logprobs.dtype)
             (weights[micro.tokens] * of_tokens).sum().backward()
+        logprobs = self.ranks.sum_(logprobs)
         self.scorer.temperature = temperature
         gradients = {
             name: self._whole(parameter.grad)

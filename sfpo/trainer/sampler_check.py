@@ -28,7 +28,7 @@ def allowed_gap(train: Train, sampler: Sampler) -> float | None:
         return train.max_sampler_gap
     if train.sampling.top_p < 1.0:  # the engine's log-probs are renormalized over the nucleus, so they differ
         return None
-    return 0.02 if sampler.dtype == train.policy_dtype == "float32" else 0.2
+    return 0.005 if sampler.dtype == train.policy_dtype == "float32" else 0.2
 
 
 def require_gap(policy_logprobs: Tensor, sampler_logprobs: Tensor, allowed: float | None, when: str) -> SamplerGap:

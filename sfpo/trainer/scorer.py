@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from sfpo.algorithms.logprobs import token_logprobs, token_logprobs_through
-from sfpo.ranks import Ranks
+from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.masks import packed
 from sfpo.trainer.packing import MicroBatch
 from sfpo.transformers_internals import GradientCheckpointingLayer
@@ -33,8 +33,8 @@ from sfpo.transformers_internals import GradientCheckpointingLayer
 class Head:
     """The output layer: how a model computes logits from its last hidden states."""
 
-    body: nn.Module
-    """The submodule that returns the last hidden states."""
+    body: str
+    """Name of the submodule that returns the last hidden states."""
     wrapped: Callable[[Tensor], Any]
     """Wraps hidden states [1, n, width] in the body's type of output."""
     vocabulary: int
@@ -49,19 +49,20 @@ class Scorer(nn.Module):
     Args:
         compute: data type of the model's forward pass.
         temperature: sampling temperature of the completions.
+        ranks: the processes that share the model; until it is sharded, only the first has its weights.
 
     Raises:
         ValueError: the model does not return one row of logits per position.
     """
 
-    def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float) -> None:
+    def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float, ranks: Ranks = SINGLE_PROCESS) -> None:
         super().__init__()
         self.model, self.compute, self.temperature = model.eval(), compute, temperature
         accepted = inspect.signature(model.forward).parameters
         self.takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
         self.without_cache = {"use_cache": False} if self.takes_any or "use_cache" in accepted else {}
         self._stateful = [module for module in model.modules() if "dynamic" in _rope_types(module)]
-        self.head = self._find_head()
+        self.head = ranks.of_first(self._find_head)
 
     def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]). The output layer is computed only at positions that predict completion tokens."""
@@ -85,17 +86,22 @@ class Scorer(nn.Module):
             if isinstance(module, GradientCheckpointingLayer):
                 module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
 
-    def shard(self, ranks: Ranks, offload: bool) -> None:
+    def shard(self, ranks: Ranks, offload: bool, prepare: Callable[[nn.Module], None] = lambda module: None) -> None:
         """Shard the weights over the ranks (FSDP2); a layer is gathered while it computes.
 
         Layers are gathered in their compute data type. The embeddings, and thus the residual stream, stay float32, as under
         autocast on a single rank.
+
+        Args:
+            prepare: called with each layer, and finally the model, before its weights are sharded.
         """
         placed = CPUOffloadPolicy() if offload else OffloadPolicy()
         in_layers = MixedPrecisionPolicy(self.compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
+                prepare(module)
                 fully_shard(module, mesh=ranks.mesh, mp_policy=in_layers, offload_policy=placed)
+        prepare(self.model)
         fully_shard(self, mesh=ranks.mesh, offload_policy=placed)
         for module in self.modules():
             if isinstance(module, FSDPModule):  # sum, not mean: token weights already contain the whole denominator
@@ -130,20 +136,21 @@ class Scorer(nn.Module):
 
     def _last_hidden(self, given: dict[str, Any]) -> Tensor:
         found: list[Tensor] = []
-        compute = self.head.body.forward
+        body = self.model.get_submodule(self.head.body)
+        compute = body.forward
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             output = compute(*args, **kwargs)
             found.append(_hidden_of(output))
             return self.head.wrapped(found[-1][:, :1])  # run the head on only one position
 
-        with _forward(self.head.body, observed):
+        with _forward(body, observed):
             self.model(**given)
         return found[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """[n, width] -> [n, vocabulary]: call the model's forward with ``hidden`` in place of the body's output."""
-        with _forward(self.head.body, lambda *_, **__: self.head.wrapped(hidden[None])):
+        with _forward(self.model.get_submodule(self.head.body), lambda *_, **__: self.head.wrapped(hidden[None])):
             tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
             return self.model(input_ids=tokens, **self.without_cache)[0][0]
 
@@ -176,8 +183,9 @@ class Scorer(nn.Module):
         return all(gradient is None for gradient in gradients)
 
 
-def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) -> tuple[nn.Module, Any]:
-    """(body, its output): of the submodules that the model's forward calls directly, the one with the most modules."""
+def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) -> tuple[str, Any]:
+    """(name of the body, its output): of the submodules that the model's forward calls directly, the one with the most
+    modules."""
     called: list[tuple[nn.Module, Any]] = []
     inside: list[nn.Module] = []
 
@@ -196,7 +204,8 @@ def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) 
     finally:
         for hook in hooks:
             hook.remove()
-    return max(called, key=lambda call: sum(1 for _ in call[0].modules()))
+    body, output = max(called, key=lambda call: sum(1 for _ in call[0].modules()))
+    return next(name for name, module in model.named_modules() if module is body), output
 
 
 @contextlib.contextmanager
@@ -219,14 +228,24 @@ def _hidden_of(output: Any) -> Tensor:
 
 
 def _wrapper(output: Any) -> Callable[[Tensor], Any]:
-    """A function that wraps last hidden states in the same type of output."""
+    """A function that wraps last hidden states in the same type of output. (Module-level functions, since ranks exchange it.)"""
     if isinstance(output, ModelOutput):
-        kind, name = type(output), next(iter(output))
-        return lambda hidden: kind(**{name: hidden})
+        return partial(_model_output, type(output), next(iter(output)))
     if isinstance(output, tuple):
-        others = (None,) * (len(output) - 1)
-        return lambda hidden: (hidden, *others)
-    return lambda hidden: hidden
+        return partial(_tuple, len(output))
+    return _itself
+
+
+def _model_output(kind: type[ModelOutput], name: str, hidden: Tensor) -> ModelOutput:
+    return kind(**{name: hidden})
+
+
+def _tuple(length: int, hidden: Tensor) -> tuple[Tensor | None, ...]:
+    return (hidden, *(None,) * (length - 1))
+
+
+def _itself(hidden: Tensor) -> Tensor:
+    return hidden
 
 
 def _rope_types(module: nn.Module) -> list[str]:

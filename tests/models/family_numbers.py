@@ -1,5 +1,5 @@
 """The policy's numbers for a tiny model of each family: ``python -m tests.models.family_numbers`` writes the table of
-docs/models.md and benchmarks/results/families.json, or with names of families shows theirs."""
+docs/models.md and benchmarks/results/families.json, or with names of families their lines."""
 
 from __future__ import annotations
 
@@ -10,35 +10,50 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors.torch import save_file
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from benchmarks.families import FAR
 from sfpo.config import load_params
 from sfpo.seeding import rng
 from sfpo.trainer.canary import UnsupportedModel
 from sfpo.trainer.policy import Policy
-from tests.models.tiny_families import FAMILIES, VOCABULARY, tiny_model
+from tests.models.tiny_families import FAMILIES, SPECIAL, VOCABULARY, tiny_config, tiny_model
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "benchmarks" / "results" / "families.json"
 PAGE = PROJECT / "docs" / "models.md"
+OF_ENGINES = {"engine", "start_gap", "moved_by", "engine_gap", "export_gap"}
+"""Found by benchmarks/families.py."""
 BEGIN, END = "<!-- families: made by `make families` -->\n", "<!-- end of families -->\n"
 
+SEES_LATER_TOKENS = "ValueError: a token's log-prob depends on the tokens after it"
+DRAFT = "a draft model for speculative decoding, which uses the keys and values of its target model"
+SPEECH = "has a text encoder and several audio token streams; transformers builds no causal language model of its config.json"
 NOT_TRAINED = {
-    "blt": "a byte-level model whose patches are cut by a second model",
-    "cpmant": "attends to the prompt in both directions",
-    "gemma3n": "needs the package timm, which is not installed (gemma3n_text is supported)",
-    "gemma4_assistant": "a draft model for speculative decoding, which uses the keys and values of its target model",
-    "gemma4_unified_assistant": "a draft model for speculative decoding, which uses the keys and values of its target model",
-    "musicgen": "has a text encoder and several audio token streams",
-    "musicgen_melody": "has a text encoder and several audio token streams",
-    "prophetnet": "predicts several tokens at a time, from more than the last hidden state",
-    "reformer": "supports gradients only in training mode, with dropout in its attention",
-    "xlnet": "is not a left-to-right model",
+    "cpmant": ("attends to the prompt in both directions", SEES_LATER_TOKENS),
+    "gemma3n": (
+        "needs the package timm, which is not installed (gemma3n_text is supported)",
+        "TimmWrapperModel requires the timm library but it was not found",
+    ),
+    "gemma4_assistant": (DRAFT, "ValueError: inputs_embeds and shared_kv_states cannot be None"),
+    "gemma4_unified_assistant": (DRAFT, "ValueError: inputs_embeds and shared_kv_states cannot be None"),
+    "musicgen": (SPEECH, "'MusicgenConfig' object has no attribute 'dropout'"),
+    "musicgen_melody": (SPEECH, "'MusicgenMelodyConfig' object has no attribute 'dropout'"),
+    "prophetnet": (
+        "predicts several tokens at a time, from more than the last hidden state",
+        "IndexError: tuple index out of range",
+    ),
+    "reformer": (
+        "supports gradients only in training mode, with dropout in its attention",
+        "AssertionError: If you want to train `ReformerModel` and its variations, make sure to use `model.train()`",
+    ),
+    "xlnet": ("is not a left-to-right model", SEES_LATER_TOKENS),
 }
-"""Why a family is refused."""
-NOT_BUILT = {"gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"}
-"""Of these, what transformers does not build here from a configuration of its own."""
+"""Why a family is refused, and what the refusal says."""
+NOT_BUILT = {"gemma3n", "musicgen", "musicgen_melody"}
+"""Of these, what transformers does not build here: what is tried is a folder with the configuration."""
 
 
 def measure(family: str, folder: Path, packing: str = "auto", **execution: Any) -> dict[str, Any]:
@@ -80,6 +95,10 @@ def measure(family: str, folder: Path, packing: str = "auto", **execution: Any) 
 
 def save_tiny(family: str, folder: Path) -> None:
     """Write a tiny random model as its makers publish it: with the configuration of the whole family."""
+    if family in NOT_BUILT:
+        tiny_config(CONFIG_MAPPING[family], SPECIAL.get(family, {})).save_pretrained(folder)
+        save_file({}, folder / "model.safetensors", {"format": "pt"})
+        return
     model = tiny_model(family)
     model.save_pretrained(folder)
     model.published_config.save_pretrained(folder)
@@ -119,34 +138,67 @@ def _largest_difference(ours: PreTrainedModel, plain: PreTrainedModel) -> float:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown, a family a line."""
-    lines = ["| family | packing | attention | largest error: log-probs (nats) | gradients |", "|---|---|---|---|---|"]
-    for family, found in results.items():
+    lines = [
+        "| family | packing | attention | largest error: log-probs (nats) | gradients | vLLM |",
+        "|---|---|---|---|---|---|",
+    ]
+    for family, found in sorted(results.items()):
         if "refused" in found:
-            lines.append(f"| {family} | refused: {found['refused']} | | | |")
+            lines.append(f"| {family} | refused: {found['refused']} ({found['message']}) | | | | |")
         else:
             errors = f"{found['logprob_error']:.0e} | {found['gradient_error']:.0e}"
-            lines.append(f"| {family} | {found['packing']} | {found['attention'] or 'its own'} | {errors} |")
+            lines.append(f"| {family} | {found['packing']} | {found['attention'] or 'its own'} | {errors} | {in_vllm(found)} |")
     return "\n".join(lines) + "\n"
+
+
+def in_vllm(found: dict[str, Any]) -> str:
+    """What `python -m benchmarks.families` found, for a cell."""
+    if "engine" not in found:
+        return "not tried"
+    if found["engine"] != "started":
+        return f"does not start: {_cell(found['engine'])}"
+    gaps = {"before": found.get("start_gap"), "after a sync": found["engine_gap"], "export": found["export_gap"]}
+    for when, gap in gaps.items():
+        if isinstance(gap, str):
+            return f"refused: {_cell(gap)}" if gap.startswith("StaleWeights") else f"fails: {_cell(gap)}"
+        if gap is not None and not gap < FAR:
+            return f"wrong: {gap:.0e} {'before any sync' if when == 'before' else when}"
+    return f"right: {max(gap for gap in gaps.values() if gap is not None):.0e}"
+
+
+def _cell(message: str) -> str:
+    return message.replace("|", "/")[:120].strip()
 
 
 def main(families: list[str]) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    results: dict[str, dict[str, Any]] = {}
+    results = json.loads(RESULTS.read_text())
+    failed = []
     for family in families or FAMILIES:
+        engine = {key: value for key, value in results.get(family, {}).items() if key in OF_ENGINES}
         with tempfile.TemporaryDirectory() as folder:
             try:
-                results[family] = measure(family, Path(folder))
+                found = measure(family, Path(folder))
             except Exception as fault:  # one family does not stop the others
-                refusal = isinstance(fault, UnsupportedModel) or family in NOT_TRAINED
-                results[family] = {"refused" if refusal else "fails": NOT_TRAINED.get(family, str(fault))}
-        print(family, json.dumps(results[family]), flush=True)
-    if failed := [family for family, found in results.items() if "fails" in found]:
+                reason, message = NOT_TRAINED.get(family, ("", ""))
+                if not isinstance(fault, UnsupportedModel) or message not in str(fault) or not reason:
+                    failed.append(family)
+                    print(family, f"{type(fault).__name__}: {fault}", flush=True)
+                    continue
+                found = {"refused": reason, "message": message}
+        results[family] = {**found, **engine}
+        print(family, json.dumps(found), flush=True)
+    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    write_page(results)
+    if failed:
         raise SystemExit(f"neither right nor refused: {', '.join(failed)}")
-    if not families:
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + table(results) + END + rest.partition(END)[2])
+
+
+def write_page(results: dict[str, dict[str, Any]]) -> None:
+    """The table of docs/models.md."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + table(results) + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

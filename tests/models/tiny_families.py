@@ -7,6 +7,7 @@ caps make themselves felt.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ NAMES = {
     0.2: "initializer_range",
 }
 SIZES: dict[str, float] = {name: size for size, names in NAMES.items() for name in names.split()}
+NO_DEFAULT = ("gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody")
+"""model_type whose configuration is nothing without its parts."""
 ALSO_IF_UNSET = ("head_dim", "num_key_value_heads", "num_experts_per_tok", "n_routed_experts", "pad_token_id")
 
 MLA = {"head_dim": 4, "num_key_value_heads": 4, "n_group": 1, "topk_group": 1}
@@ -48,12 +51,31 @@ PART_ROTATES = {"rotary_dim": 4}
 WINDOWS = ["sliding_attention", "full_attention"] * 2
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+BYTES = {**SMALL, "num_key_value_heads": 4, "vocab_size": VOCABULARY}
+DRAFTED = {"model_type": "gemma4_text", **SMALL, "vocab_size": VOCABULARY, "pad_token_id": 0}
+DRAFTED |= {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+SPOKEN = {
+    "text_encoder": {"model_type": "t5", "d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2},
+    "audio_encoder": {"model_type": "encodec"},
+    "decoder": {**SMALL, "ffn_dim": 48, "vocab_size": VOCABULARY, "num_codebooks": 4},
+}
+
 SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(["axk1", "axk2", "deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_linear"], MLA),
     **dict.fromkeys(["longcat_flash", "minicpm3", "youtu"], MLA),
     **dict.fromkeys(["deepseek_v32", "glm_moe_dsa"], INDEXED),
     **dict.fromkeys(["granite", "granitemoe", "granitemoeshared", "granite_swa", "granitemoe_swa"], SCALED),
     **dict.fromkeys(["codegen", "gptj"], PART_ROTATES),
+    **{family: {"text_config": DRAFTED} for family in ("gemma4_assistant", "gemma4_unified_assistant")},
+    **dict.fromkeys(["musicgen", "musicgen_melody"], SPOKEN),
+    "blt": {
+        "patcher_config": BYTES,
+        "encoder_config": {**BYTES, "num_hidden_layers": 1, "hidden_size_global": 32},
+        "decoder_config": {**BYTES, "hidden_size_global": 32},
+        "global_config": {name: size for name, size in BYTES.items() if name != "vocab_size"},
+        "encoder_hash_byte_group_vocab": 64,
+    },
     "bamba": {**MAMBA, "attn_layer_indices": [1, 3]},
     "cohere_compass_text": {
         "layer_types": WINDOWS,
@@ -114,6 +136,8 @@ def tiny_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
 
 def tiny_config(kind: type[PreTrainedConfig], special: dict[str, Any]) -> PreTrainedConfig:
     """A configuration of that kind, shrunk, and its parts too."""
+    if kind.model_type in NO_DEFAULT:
+        return kind(**deepcopy(special))
     default = kind()
     known = default.to_dict()
     given = {

@@ -25,7 +25,7 @@ class OnMeta(Scorer):
     """Without the passes by which a scorer finds the output layer: nothing computes on the meta device."""
 
     def _find_head(self) -> Head:
-        return Head(self.model.base_model, lambda hidden: hidden, self.model.config.vocab_size, is_product=True)
+        return Head(self.model.base_model_prefix, lambda hidden: hidden, self.model.config.vocab_size, is_product=True)
 
 
 def main() -> None:

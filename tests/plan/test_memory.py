@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sfpo.config import Engine, Execution, Lora, ModelLimits, Sampler, load_params
-from sfpo.plan.memory import OUTSIDE, Job, Packed, engine_weights, filled, kept_by_layer, one_sequence, phases, total, training
+from sfpo.plan.memory import OUTSIDE, Job, Packed, engine_weights, filled, kept_by, one_sequence, phases, total, training
 from sfpo.plan.shapes import shape_of
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import Policy
@@ -47,7 +47,7 @@ def job(config=QWEN2, limits=(4, 6), snapshots=0, device="cpu", ranks=1, dtype="
 def test_a_micro_batch_is_filled_with_full_lengths():
     def groups(tokens: int, ranks: int = 1, **train):
         one = job(micro_batch_tokens=tokens, **train)
-        packed = filled(one.train, tokens, one.limits, ranks)
+        packed = filled(replace(one, ranks=ranks))
         return packed.groups, packed.is_whole
 
     assert groups(16) == ([(4, [6, 6])], False)
@@ -63,27 +63,28 @@ def test_parts_by_hand():
     # 16 tokens, 12 of them in 2 completions of 6 after a prompt of 4: 2 x (4 + 6) = 20 masked keys, 2 x 6 x 10 = 120 entries.
     # A layer keeps of a token: 6 x 8 widths, 5 x 8 heads, 4 x 10 inside = 128 floats, 2 root mean squares, 4 logarithms: 134;
     # 16 x 134 = 2144. Beside: 2 x 20 x 8 = 320 copied keys and values, 120 of masks: 2584 floats.
-    # After the layers: 2 x 8 + 1 of the norm, 2 x 2 of angles: 16 x 21 = 336 floats; 120 bytes of masks. 12 predictions of 8.
+    # After the layers: 2 x 8 + 1 of the norm, 2 x 2 of angles, an id of 8 bytes: 16 x 23 = 368 floats; 120 bytes of masks.
+    # 12 predictions of 8.
     of_phases = {phase: {part: size / 4 for part, size in parts.items()} for phase, parts in training(job(snapshots=1)).items()}
     held = {"weights": 1560, "optimizer": 3120, "snapshot": 1560}
-    assert of_phases["forward"] == {**held, "gradients": 1560, "compute copies": 0, "activations": 3 * 2584 + 336 + 30}
+    assert of_phases["forward"] == {**held, "gradients": 1560, "compute copies": 0, "activations": 3 * 2584 + 368 + 30}
     # The whole vocabulary fits into one slice: 12 x 20 logits, twice; gradients of 12 x 8 hidden values and a product of them.
     assert of_phases["log-probs"] == {
         **held,
         "gradients": 1560 + 160,
         "compute copies": 0,
-        "activations": 3 * 2584 + 336 + 30 + 96,
+        "activations": 3 * 2584 + 368 + 30 + 96,
         "log-prob chunks": 480 + 192,
     }
     # The tied output layer's gradient waits (160); gradients of gate and up 2 x 16 x 10, of the layer's input 16 x 8.
     assert of_phases["backward"]["gradients"] == 1560 + 160
-    assert of_phases["backward"]["activations"] == 3 * 2584 + 336 + 30 + 320 + 128
+    assert of_phases["backward"]["activations"] == 3 * 2584 + 368 + 30 + 320 + 128
     assert of_phases["embeddings"] == {**held, "gradients": 1560 + 2 * 160, "compute copies": 0}
 
 
 def test_checkpointing_keeps_the_input_of_each_layer_and_one_layer():
     parts = training(job(gradient_checkpointing=True))["forward"]
-    assert parts["activations"] / 4 == 3 * 16 * 8 + 2584 + 336 + 30
+    assert parts["activations"] / 4 == 3 * 16 * 8 + 2584 + 368 + 30
 
 
 def test_a_whole_mini_batch_in_one_micro_batch_starts_without_gradients():
@@ -219,7 +220,8 @@ def kept_by_autograd(policy: Policy, prompt: int, completions: list[int]) -> int
 def test_what_a_layer_keeps_is_what_autograd_keeps(policies, kind, key_heads, dtype, lora, completions):
     one, three = (kept_by_autograd(policies(kind, key_heads, dtype, lora, layers), 8, completions) for layers in (1, 3))
     shape = shape_of({**config_of(kind, key_heads), "num_hidden_layers": 3}, "here")
-    assert kept_by_layer(shape, Packed([(8, completions)], True), dtype, lora) == (three - one) / 2
+    second = shape.trace(dtype, lora is not None).layers[1]  # the first keeps angles too, which all share
+    assert kept_by(second, shape.layers[1], Packed([(8, completions)], True), dtype, lora) == (three - one) / 2
 
 
 jobs = st.builds(
@@ -273,5 +275,5 @@ def test_more_ranks_hold_less_each(one, more):
 
 @given(jobs, st.integers(1, 4))
 def test_more_layers_take_more(one, more):
-    deeper = replace(one.shape, num_hidden_layers=one.shape.num_hidden_layers + more)
+    deeper = shape_of({**QWEN2, "num_hidden_layers": 3 + more}, "here")
     assert peak(replace(one, shape=deeper)) > peak(one)

@@ -144,7 +144,7 @@ def test_on_a_cpu_lengths_that_may_never_come_refuse_nothing(settings):
 def test_a_model_of_another_kind_is_not_planned_for_and_not_refused(settings, checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "model")
     path = tmp_path / "model/config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "gpt2"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "another"}))
     require_room(settings.model_copy(update={"model_path": str(tmp_path / "model")}), Device("cpu", 1.0))
 
 

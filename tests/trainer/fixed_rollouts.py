@@ -1,4 +1,4 @@
-"""A program of test_sharding: steps of a rule on fixed rollouts, alone or under torchrun.
+"""A program of test_sharding: steps of a rule on fixed rollouts, alone or under torchrun; and what ranks send each other.
 
 ``fixed_rollouts.py <checkpoint> <out>``: for each case losses, gradient norms and entropies go to <out>/<case>.json, the
 weights to <out>/<case>.safetensors.
@@ -17,9 +17,11 @@ from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.algorithms.weights import reposition_, snapshot
 from sfpo.config import load_params
 from sfpo.ranks import Ranks, init_distributed
+from sfpo.rewards.math_answer import Grade
 from sfpo.seeding import rng
+from sfpo.trainer.batching import Graded, gather_graded
 from sfpo.trainer.policy import Policy
-from sfpo.types import OldPolicy, TrainBatch
+from sfpo.types import Completion, OldPolicy, TrainBatch
 
 GROUPS, GROUP = 6, 4
 STEPS = 3
@@ -93,6 +95,27 @@ def repositions_shards_in_silence(checkpoint: Path, ranks: Ranks) -> None:
     assert held <= whole / ranks.size * 1.1  # shards of a few rows are uneven
 
 
+def gathers_tensors_of_any_length(ranks: Ranks) -> None:
+    parts = ranks.gather_tensors(torch.arange(3 * ranks.rank, dtype=torch.int32), torch.ones(2))  # none of the first rank
+    assert [(one.tolist(), two.tolist()) for one, two in parts] == [
+        (list(range(3 * rank)), [1, 1]) for rank in range(ranks.size)
+    ]
+
+    def of_rank(rank: int) -> dict[int, list[Graded]]:
+        """Two prompts of the others, with as many completions as the rank's number; none of the first."""
+        texts, values = ("", "\u4e2d \u03c0 = 3", "\ud800"), (-0.1, float("-inf"), -1e-300)
+        grades = [Grade(correct=True, boxed=True, timed_out=False), Grade(correct=False, boxed=False, timed_out=True)]
+        completions = [
+            Completion([rank, sample, 150_000][:sample], list(values[:sample]), texts[sample % 3], truncated=sample % 2 == 0)
+            for sample in range(rank)
+        ]
+        graded = [(one, grades[len(one.token_ids) % 2]) for one in completions]
+        return {2 * rank: graded, 2 * rank + 1: graded[::-1]} if rank else {}
+
+    whole = {place: graded for rank in range(ranks.size) for place, graded in of_rank(rank).items()}
+    assert gather_graded(ranks, of_rank(ranks.rank)) == whole
+
+
 if __name__ == "__main__":
     checkpoint, out = map(Path, sys.argv[1:])
     ranks = init_distributed()
@@ -100,3 +123,4 @@ if __name__ == "__main__":
         run(case, checkpoint, out, ranks)
     if ranks.mesh is not None:
         repositions_shards_in_silence(checkpoint, ranks)
+        gathers_tensors_of_any_length(ranks)

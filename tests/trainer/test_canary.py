@@ -9,6 +9,7 @@ from sfpo.trainer.canary import UnsupportedModel, choose, moved
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import Policy
 from sfpo.trainer.scorer import Scorer
+from tests.models.tiny_families import tiny_model
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60}
 SHAPE |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0}
@@ -107,5 +108,42 @@ def test_a_policy_that_trains_other_numbers_is_refused(checkpoint, params, monke
     tiny = params.suites["tiny"]
     prove = canary.prove
     monkeypatch.setattr("sfpo.trainer.policy.prove", lambda found, logprobs, *others: prove(found, logprobs + 0.01, *others))
+    execution = tiny.execution.model_copy(update={"gradient_checkpointing": True})
     with pytest.raises(UnsupportedModel, match=r"Qwen2ForCausalLM: as the run trains it .* differ by 0.01 nats"):
-        Policy(checkpoint, params.objectives["grpo"], tiny.train, tiny.execution, 32)
+        Policy(checkpoint, params.objectives["grpo"], tiny.train, execution, 32)
+
+
+WRONG = {
+    "no soft cap": ("gemma2", {"attn_logit_softcapping": 2.0}, {"attn_logit_softcapping": None}),
+    "no final soft cap": ("gemma2", {"final_logit_softcapping": 5.0}, {"final_logit_softcapping": None}),
+    "no window": ("mistral", {"sliding_window": 6}, {"sliding_window": 4096}),
+    "no window where layers differ": ("olmo3", {"sliding_window": 6}, {"sliding_window": 4096}),
+    "output scaled by 1.1": ("cohere", {"logit_scale": 0.0625}, {"logit_scale": 0.06875}),
+    "output divided by 2.7 instead of 3": ("granite", {"logits_scaling": 3.0}, {"logits_scaling": 2.7}),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_in_bfloat16_a_right_policy_passes_and_a_wrong_one_is_refused(fault, params, tmp_path):
+    family, right, wrong = WRONG[fault]
+    tiny = params.suites["tiny"]
+    train = tiny.train.model_copy(update={"policy_dtype": "bfloat16"})
+    model = tiny_model(family, **right)
+    policies = []
+    for name, changes in (("right", {}), ("wrong", wrong)):
+        for key, value in changes.items():
+            setattr(model.config, key, value)
+        model.save_pretrained(tmp_path / name)
+        policies.append(Policy(tmp_path / name, params.objectives["grpo"], train, tiny.execution, 32))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "right", dtype=torch.float32)
+    found = choose(plain, "auto", seed=0, compute=torch.bfloat16).found
+    assert canary.prove(found, *policies[0]._scores_and_gradients(found), plain).within(found.rounding)
+    with pytest.raises(UnsupportedModel, match=r"as the run trains it .*; the data type alone does this: log-probs differ by"):
+        canary.prove(found, *policies[1]._scores_and_gradients(found), plain)
+
+
+def test_the_second_look_is_left_out_where_it_is_the_first(checkpoint, params, monkeypatch):
+    tiny = params.suites["tiny"]
+    monkeypatch.setattr(Policy, "_scores_and_gradients", lambda *_: pytest.fail("computed again"))
+    policy = Policy(checkpoint, params.objectives["grpo"], tiny.train, tiny.execution, 32)
+    assert policy.canary["as_trained"]["logprob_mean"] == policy.canary["logprob_mean"]
