@@ -228,7 +228,7 @@ def _hidden_of(output: Any) -> Tensor:
 
 
 def _wrapper(output: Any) -> Callable[[Tensor], Any]:
-    """A function that wraps last hidden states in the same type of output. (Module-level functions, since ranks exchange it.)"""
+    """A function that wraps last hidden states in the same type of output. (Module-level: ranks exchange it.)"""
     if isinstance(output, ModelOutput):
         return partial(_model_output, type(output), next(iter(output)))
     if isinstance(output, tuple):

@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_before_anything_is_touched(make_policy, tmp_path, m
         export_checkpoint(policy, tmp_path, tmp_path / "best")
     # 3 float32 copies of the weights and a tenth.
     needed = 1.1 * 3 * 4 * sum(parameter.numel() for parameter in policy.parameters()) / 2**20
-    assert f"takes {needed:.0f} MiB" in str(error.value)
+    assert f"needs {needed:.0f} MiB" in str(error.value)
     assert newest_state(tmp_path)[1] == {"step": 1}
 
 
