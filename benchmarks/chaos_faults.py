@@ -380,7 +380,7 @@ def too_small(lab: Lab, arm: str) -> str:
         status = job.launch().end()
         ended = f"it ended with {status}: {job.tail()}"
         demand(status == 1, ended)
-        match = said(r"a save takes \d+ MiB, the disk has \d+ MiB left", job.log(), ended)
+        match = said(r"a save needs \d+ MiB, but the disk has \d+ MiB left", job.log(), ended)
         state = intact(job, SAVE_EVERY)
         resize(AMPLE * weights)
         job.finish(lab.reference(arm, 0))

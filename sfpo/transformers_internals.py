@@ -1,4 +1,4 @@
-"""What this project uses of transformers beyond its documented interface. Other modules import it from here.
+"""The internals of transformers that this project uses. Other modules import them from here.
 
 Private attributes of models that are read in place: ``_keys_to_ignore_on_save``, ``all_tied_weights_keys`` and
 ``_weight_conversions`` (trainer/published_names.py), ``_can_set_attn_implementation`` (trainer/canary.py),
@@ -8,7 +8,7 @@ Private attributes of models that are read in place: ``_keys_to_ignore_on_save``
 import transformers
 
 TESTED = "5.19"
-"""Release of transformers that the tests run with."""
+"""The release of transformers that is tested."""
 
 try:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key

@@ -69,7 +69,7 @@ class EntropyTrigger:
             return None
         known = [setting.name for setting in fields(cls) if setting.init]
         if not isinstance(settings, Mapping) or not set(settings) <= set(known):
-            raise ValueError(f"entropy_trigger = {settings!r}: keys are {', '.join(known)}")
+            raise ValueError(f"entropy_trigger = {settings!r}: allowed keys are {', '.join(known)}")
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def canonical(terms: Terms) -> str:
 def _split(task: str, split: Split) -> list[Terms]:
     """A task's expressions in one split, shuffled. Buckets of canonical forms: 0 test, 1 validation, 2 to 9 train."""
     if task not in TASKS:
-        raise ConfigError(f"there is no generated task '{task}'; known are: {', '.join(TASKS)}")
+        raise ConfigError(f"there is no generated task '{task}'; available: {', '.join(TASKS)}")
     buckets = {"test": range(0, 1), "validation": range(1, 2), "train": range(2, 10)}[split]
     chosen = [terms for terms in TASKS[task].expressions() if seed_of("arithmetic split", canonical(terms)) % 10 in buckets]
     rng("arithmetic order", task, split).shuffle(chosen)

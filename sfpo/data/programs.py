@@ -70,7 +70,7 @@ def _split(task: str, split: Split) -> list[Problem]:
 def _all(task: str) -> dict[str, Problem]:
     """Canonical form -> problem; of equal functions the first."""
     if task not in TASKS:
-        raise ConfigError(f"there is no generated task '{task}'; known are: {', '.join(TASKS)}")
+        raise ConfigError(f"there is no generated task '{task}'; available: {', '.join(TASKS)}")
     found: dict[str, Problem] = {}
     for problem in TASKS[task]():
         found.setdefault(canonical(problem), problem)

@@ -55,7 +55,7 @@ def generate(task: str, split: Split, count: int) -> list[Row]:
     """
     modules = {name: module for module in (arithmetic, programs) for name in module.TASKS}
     if task not in modules:
-        raise ConfigError(f"there is no generated task '{task}'; known are: {', '.join(modules)}")
+        raise ConfigError(f"there is no generated task '{task}'; available: {', '.join(modules)}")
     return modules[task].generate(task, split, count)
 
 

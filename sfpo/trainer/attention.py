@@ -1,8 +1,8 @@
-"""Attention over packed groups (sfpo/trainer/masks.py): each completion of a row sees its prompt and itself.
+"""Attention over packed groups (sfpo/trainer/masks.py): each completion in a row attends to its prompt and itself.
 
-On a GPU a layer is one call of torch's variable-length attention (FlashAttention), without masks in memory, where that kernel
-computes what the model asks for: causal attention or a sliding window, in two bytes. All else is computed group by group and
-completion by completion.
+On a GPU, a layer is one call of torch's variable-length attention (FlashAttention), without masks in memory, if that kernel
+supports what the model needs: causal attention or a sliding window, in a 16-bit data type. Everything else is computed per
+segment of each group.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sfpo.trainer.masks import GroupMask, Varlen, group_mask
 from sfpo.transformers_internals import AttentionMaskInterface
 
 ATTENTION = "packed_groups"
-"""Name under which transformers finds ``packed_attention`` and its mask."""
+"""Name under which ``packed_attention`` and its mask function are registered with transformers."""
 
 CHANGES_NOTHING = {"position_ids", "cache_position", "use_cache", "return_dict"} | {
     f"output_{what}" for what in ("attentions", "hidden_states", "router_logits")
 }
-"""Arguments that some models pass on to attention, and that no attention of transformers computes with."""
+"""Arguments that some models pass to attention functions, but that no attention function of transformers uses."""
 
 
 WIDEST_HEAD = 192
-"""Of the variable-length kernel: its backward pass takes wider heads on some GPUs alone."""
+"""Largest head dimension for the variable-length kernel, whose backward pass supports larger ones only on some GPUs."""
 
 
 def packed_attention(
@@ -47,20 +47,20 @@ def packed_attention(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers: query [1, heads, t, d], key and value [1, key heads, t, d] -> [1, t, heads, d].
+    """Attention function for transformers: query [1, heads, t, d], key and value [1, key heads, t, d] -> [1, t, heads, d].
 
     Args:
         softcap: scores become softcap * tanh(scores / softcap) (Gemma 2, arXiv 2408.00118).
-        s_aux: [heads], a learned score that takes part in the softmax and has no value (a sink, as in gpt-oss).
-        sliding_window: not used: the mask has it.
+        s_aux: [heads], learned attention sinks: scores that enter the softmax but have no value (gpt-oss).
+        sliding_window: ignored, since the mask contains it.
 
     Raises:
-        ValueError: an argument that changes attention and is not known here, or no mask of ``group_mask``.
+        ValueError: the model passes an argument that is not supported here, or a mask that is not from ``group_mask``.
     """
     unknown = sorted(name for name, given in others.items() if given is not None and name not in CHANGES_NOTHING)
     if unknown or dropout or is_causal is False:
         named = unknown or (["dropout"] if dropout else ["is_causal"])
-        raise ValueError(f"packed attention does not know what {type(module).__name__} asks for by {', '.join(named)}")
+        raise ValueError(f"packed attention does not support the arguments {', '.join(named)} of {type(module).__name__}")
     if not isinstance(attention_mask, GroupMask):
         raise ValueError(f"{type(module).__name__} does not pass on the mask that transformers made for packed attention")
     if fits_varlen(query, value, attention_mask, softcap, s_aux):
@@ -69,7 +69,7 @@ def packed_attention(
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     sizes = [size for group in attention_mask.groups for size in group.segments()]
-    # One split, not a slice for each segment: the gradient of a slice is as large as what it was cut from.
+    # One split instead of one slice per segment, because the gradient of a slice is as large as the whole tensor.
     segments = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
     outputs = []
     for masks in attention_mask.masks:
@@ -83,7 +83,7 @@ def packed_attention(
 
 
 def fits_varlen(query: Tensor, value: Tensor, mask: GroupMask, softcap: float | None, sinks: Tensor | None) -> bool:
-    """Whether the variable-length kernel of this torch and GPU computes what ``packed_attention`` is asked for."""
+    """Whether the variable-length kernel of this torch version and GPU supports these arguments."""
     if not query.is_cuda or mask.varlen is None or mask.window is None or softcap is not None or sinks is not None:
         return False
     width, takes = query.shape[-1], inspect.signature(torch.nn.attention.varlen.varlen_attn).parameters
@@ -110,15 +110,15 @@ def varlen_attention(
     compute: torch.dtype,
     kernel: Callable[..., Any] = torch.nn.attention.varlen.varlen_attn,
 ) -> Tensor:
-    """One call for all segments of a row; shapes as ``packed_attention``.
+    """Attention of all segments of a row in one kernel call; shapes as for ``packed_attention``.
 
     Args:
-        compute: data type of the products.
-        kernel: takes the arguments of ``torch.nn.attention.varlen.varlen_attn``.
+        compute: data type of the matrix products.
+        kernel: function with the signature of ``torch.nn.attention.varlen.varlen_attn``.
     """
     row, window = cast(Varlen, mask.varlen), cast(int, mask.window)
     of_queries, of_keys, of_values = (one.squeeze(0).transpose(0, 1) for one in (query, key, value))
-    # A prompt's keys are taken once for each of its completions; their gradients are added up in at least four bytes.
+    # A prompt's keys are repeated for each of its completions; their gradients are accumulated in at least float32.
     keys, values = (
         one.to(torch.promote_types(one.dtype, torch.float32)).index_select(0, row.keys).to(compute)
         for one in (of_keys, of_values)

@@ -1,9 +1,9 @@
-"""Before a job costs anything: are the policy's numbers those of the plain model?
+"""Checks before a job starts that the policy computes the same numbers as the plain model.
 
-A few random sequences go through the model as transformers computes it, one at a time, and through the layouts of
-sfpo/trainer/packing.py. The fastest layout that gives the same log-probs and the same gradient is taken; a model for which
-none does is refused. After adapters, shards and data type are in place the same sequences go through the policy once more.
-At last the engine, loaded with weights that have been moved, samples a few tokens, of which the policy must say the same.
+A few random sequences are computed by the unmodified model in transformers, one at a time, and in the layouts of
+sfpo/trainer/packing.py. The fastest layout with the same log-probs and gradients is selected; a model for which none is correct
+is rejected. The check is repeated on the policy with its adapters, shards and data type. Finally, the engine is loaded with
+perturbed weights and samples a few tokens, whose log-probs must match the policy's (sfpo/trainer/sampler_check.py).
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from sfpo.trainer.packing import Layout, micro_batches
 from sfpo.trainer.scorer import Scorer
 
 LOGPROB_TOLERANCE = 5e-5
-"""Of the mean error of log-probs in nats, in float32; the largest may be eight times that. (The largest error of all families
-of docs/models.md is 3e-5, and the mean of SmolLM2-135M 7e-6; Cohere with its output scaled by 1.1 is off by 7e-3.)"""
+"""Allowed mean error of log-probs in float32, in nats; the maximum may be eight times that. (The largest error of all families
+in docs/models.md is 3e-5, the mean of SmolLM2-135M 7e-6; Cohere with its output scaled by 1.1 has an error of 7e-3.)"""
 GRADIENT_TOLERANCE = 1e-3
-"""Of the error of a parameter's gradient in float32, relative to its norm. (SmolLM2-135M: 4e-5; a missing gradient: 1.)"""
+"""Allowed error of a parameter's gradient in float32, relative to its norm. (SmolLM2-135M: 4e-5; a missing gradient: 1.)"""
 ROUNDING_MEDIAN, ROUNDING_MEAN, ROUNDING_GRADIENTS = 2.0, 4.0, 4.0
-"""In bfloat16, how many times the model's own rounding errors may be: of the median error of log-probs, of their mean, and of
-all gradients together. Its own are those of the unmodified model under autocast, one sequence at a time, against itself in
-float32. A number of nats would not do: a right Mixtral is off by 0.07, and the wrong Cohere above by 0.007.
+"""In bfloat16, the allowed errors as multiples of the model's own rounding errors: of the median and the mean error of
+log-probs, and of all gradients together. The model's own errors are those of the unmodified model under autocast compared with
+itself in float32, one sequence at a time. A fixed limit in nats would not work: a correct Mixtral has an error of 0.07, and the
+incorrect Cohere above only 0.007.
 
-Measured on random models (Llama, Qwen 2, 3, 3-MoE and 3.5, Gemma 2 and 3, Granite, Cohere, OLMo 2 and 3, Phi-3, Mistral, gpt-
-oss, Mixtral, GLM-4-MoE, Bamba; three of each): right policies are at 0.59 to 1.45 by the median, 0.49 to 1.64 by the mean,
-0.24 to 1.37 by the gradients. Wrong ones, by the median: attention scaled by 1.1 2.0 and 2.9, output scaled by 1.1 3.4 to
-8.6, no soft cap 3.8 (of attention) and 49 (of logits), no window 20 to 80. The median, since an expert chosen otherwise takes
-a token far away in a right model too."""
+Measured on random models (Llama, Qwen 2, 3, 3-MoE and 3.5, Gemma 2 and 3, Granite, Cohere, OLMo 2 and 3, Phi-3, Mistral,
+gpt-oss, Mixtral, GLM-4-MoE, Bamba; three of each), correct policies have ratios of 0.59 to 1.45 (median), 0.49 to 1.64 (mean)
+and 0.24 to 1.37 (gradients). Ratios of the median for incorrect ones: 2.0 and 2.9 with attention scaled by 1.1, 3.4 to 8.6 with
+the output scaled by 1.1, 3.8 and 49 without the soft cap of attention or logits, 20 to 80 without the window. The median is
+used because a different choice of expert changes single tokens a lot, even in a correct model."""
 COMPARED = 2**16
-"""Gradients of parameters up to this number of entries are compared: the norms of every layer, so that all that flows back is
-seen, and of a small model all. They cost no memory to speak of."""
+"""Gradients are compared for parameters with at most this number of entries, to save memory: the norms of every layer, which
+depend on the whole backward pass, and in small models all parameters."""
 LONGEST = 160
-"""Tokens of a sequence, at most: a window that is longer is not crossed."""
+"""Maximum length of the test sequences; longer attention windows are not tested."""
 WAYS: dict[Packing, list[tuple[Layout, str]]] = {
     "groups": [("groups", ATTENTION)],
     "padded": [("padded", "sdpa"), ("padded", "eager")],
@@ -55,27 +56,27 @@ WAYS["auto"] = [way for ways in list(WAYS.values()) for way in ways]
 
 
 class UnsupportedModel(ConfigError):
-    """The policy's numbers would not be those of the model."""
+    """The policy would not compute the same log-probs or gradients as the model."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far numbers are from the plain model's."""
+    """Differences from the plain model."""
 
     logprob_mean: float
     """Nats."""
     logprob_median: float
     logprob_max: float
     gradient: float | None
-    """The largest of all compared parameters: |difference| / |gradient|. None: none of them is trained (adapters are)."""
+    """|difference| / |gradient|, maximum over the compared parameters. None if none of them is trained (adapters)."""
     gradients: float | None
-    """The same of all of them together."""
+    """|difference| / |gradient| of all compared parameters together."""
 
     def within(self, rounding: Gap | None) -> bool:
-        """It is what rounding can do. (A number that is not finite is not.)
+        """Whether rounding can explain the differences; False if any is not finite.
 
         Args:
-            rounding: the plain model's own gap in the compute type; None: it is float32.
+            rounding: the plain model's own rounding errors in the compute data type; None if that is float32.
         """
         if rounding is None:
             nats = LOGPROB_TOLERANCE
@@ -91,27 +92,27 @@ class Gap:
         )
 
     def __str__(self) -> str:
-        nats = f"{self.logprob_mean:.2g} nats in the mean and {self.logprob_max:.2g} at most"
+        nats = f"{self.logprob_mean:.2g} nats on average and at most {self.logprob_max:.2g}"
         of_norm = "" if self.gradient is None else f", gradients by {self.gradient:.2g} of their norm"
         return f"log-probs differ by {nats}{of_norm}"
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Completions, each with its prompt, and what the plain model says of them."""
+    """Test sequences (prompts and completions) with the plain model's log-probs and gradients."""
 
     prompts: list[list[int]]
     completions: list[list[int]]
     logprobs: Tensor
-    """[N], of all completion tokens end to end."""
+    """[N], all completion tokens concatenated."""
     gradients: dict[str, Tensor]
-    """Of ``loss_weights`` x log-probs, by parameter."""
+    """Parameter -> gradient of the sum of ``loss_weights`` x log-probs."""
     rounding: Gap | None
-    """What the compute type alone changes; None: it is float32."""
+    """The plain model's rounding errors in the compute data type; None if that is float32."""
 
 
 def loss_weights(total: int) -> Tensor:
-    """[N]: what each token's log-prob is multiplied by for the gradient that is compared."""
+    """[N]: weights of the log-probs in the test loss whose gradients are compared."""
     return torch.linspace(-1.0, 1.0, total)
 
 
@@ -121,11 +122,11 @@ class Choice:
 
     layout: Layout
     attention: str | None
-    """By transformers' name of it; None: the model's own, which cannot be set."""
+    """transformers' name of the attention function; None: the model's own, which cannot be changed."""
     gap: Gap
     found: Sequences
     passed_over: list[str]
-    """Faster ways that did not give the model's numbers, and why."""
+    """Faster alternatives that were incorrect for this model, and why."""
 
     def report(self) -> dict[str, Any]:
         """For summary.json."""
@@ -133,60 +134,61 @@ class Choice:
 
 
 def choose(model: PreTrainedModel, packing: Packing, seed: int, compute: torch.dtype = torch.float32) -> Choice:
-    """The fastest way to compute the model's log-probs and gradients, of those that ``packing`` allows.
+    """Select the fastest layout and attention allowed by ``packing`` that computes the model's log-probs and gradients
+    correctly.
 
-    The model is left attending by it.
+    The selected attention function is left set on the model.
 
     Args:
-        model: as it was loaded, in float32.
-        compute: data type that the policy will compute in.
+        model: the model as loaded, in float32.
+        compute: compute data type of the policy.
 
     Raises:
-        UnsupportedModel: no way gives the plain model's numbers.
+        UnsupportedModel: no alternative is correct.
     """
     with _undisturbed():
         try:
             _attend_by(model, "eager")
             scorer = Scorer(model, torch.float32, temperature=1.0)
             found = _plain(model, scorer, seed, compute)
-        except Exception as fault:  # it is the model's own code, and may raise anything
-            raise _refusal(model, f"it does not compute log-probs of plain sequences of tokens: {_named(fault)}") from fault
+        except Exception as fault:  # a model's own code can raise anything
+            raise _refusal(model, f"it cannot compute log-probs of plain token sequences: {_named(fault)}") from fault
         faults = []
         for layout, asked in WAYS[packing]:
             attention: str | None = asked
             try:
                 attention = _attend_by(model, asked)
                 gap = _gap(found, *_by_layout(model, scorer, layout, found))
-            except Exception as fault:  # likewise
+            except Exception as fault:  # as above
                 faults.append(f"{layout} ({attention} attention): {_named(fault)}")
                 continue
             if gap.within(None):
                 return Choice(layout, attention, gap, found, faults)
             faults.append(f"{layout} ({attention} attention): {gap}")
-    remedy = "" if packing == "auto" else f"; train.packing = {packing!r}: 'auto' tries all that there are"
-    raise _refusal(model, "\n  ".join(["no packing gives the plain model's numbers:", *faults]) + remedy)
+    remedy = "" if packing == "auto" else f"; train.packing = {packing!r} (try 'auto', which tests all of them)"
+    raise _refusal(model, "\n  ".join(["no packing matches the plain model's log-probs and gradients:", *faults]) + remedy)
 
 
 def prove(found: Sequences, logprobs: Tensor, gradients: dict[str, Tensor], model: PreTrainedModel) -> Gap:
-    """Compare what the policy says of the same sequences after adapters, shards and data type are in place.
+    """Compare the policy, with its adapters, shards and data type, with the plain model on the same sequences.
 
     Args:
-        gradients: of as many of the compared parameters as are trained.
+        gradients: gradients of those compared parameters that are trained.
 
     Raises:
-        UnsupportedModel: they are not the plain model's.
+        UnsupportedModel: the differences are larger than rounding can explain.
     """
     gap = _gap(found, logprobs, gradients)
     if not gap.within(found.rounding):
-        own = f"; the data type alone does this: {found.rounding}" if found.rounding else ""
+        own = f"; rounding alone causes: {found.rounding}" if found.rounding else ""
         raise _refusal(model, f"as the run trains it (data type, adapters, shards), {gap}{own}")
     return gap
 
 
 @contextmanager
 def moved(parameters: list[Tensor]) -> Iterator[None]:
-    """While it is open, every eighth row of each parameter (of this rank's shard) is another; then all are what they were, to
-    the bit."""
+    """Context in which every eighth row of each parameter (of this rank's shard) is perturbed; afterwards all are restored
+    exactly."""
     rows = [_whole_or_shard(parameter)[::8] for parameter in parameters]
     saved = [row.clone() for row in rows]
     try:
@@ -204,7 +206,7 @@ def _whole_or_shard(parameter: Tensor) -> Tensor:
 
 
 def _plain(model: PreTrainedModel, scorer: Scorer, seed: int, compute: torch.dtype) -> Sequences:
-    """One sequence at a time by the model's own forward pass."""
+    """Log-probs and gradients by the model's own forward pass, one sequence at a time."""
     prompts, completions = _random_sequences(model, scorer, seed)
     logprobs, gradients, first = _one_by_one(model, scorer, prompts, completions, torch.float32)
     _require_causal(model, scorer, prompts[0] + completions[0], first)
@@ -247,8 +249,7 @@ def _require_causal(model: PreTrainedModel, scorer: Scorer, tokens: list[int], l
 
 
 def _random_sequences(model: PreTrainedModel, scorer: Scorer, seed: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Two prompts with two completions each, longer than the model's windows and the lengths of its rotary embeddings where
-    these are short."""
+    """Two prompts with two completions each, longer than the model's attention windows and rotary lengths, up to LONGEST."""
     draw = rng("canary", seed)
     vocabulary = min(len(model.get_input_embeddings().get_parameter("weight")), scorer.head.vocabulary)
     lengths = [length for length in _windows(model) if length + 8 <= LONGEST]
@@ -263,7 +264,7 @@ def _random_sequences(model: PreTrainedModel, scorer: Scorer, seed: int) -> tupl
 
 
 def _windows(model: PreTrainedModel) -> Iterator[int]:
-    """Lengths from which on attention, or rotary embeddings, are others."""
+    """Lengths from which attention or rotary embeddings behave differently."""
     for key, value in model.config.to_dict().items():
         if isinstance(value, int) and not isinstance(value, bool) and ("window" in key or "chunk_size" in key):
             yield value
@@ -300,16 +301,16 @@ def _gap(found: Sequences, logprobs: Tensor, gradients: dict[str, Tensor]) -> Ga
         return Gap(*of_logprobs, None, None)
     norms = torch.stack([found.gradients[name].norm() for name in gradients])
     differences = torch.stack([(gradient - found.gradients[name]).norm() for name, gradient in gradients.items()])
-    # A gradient that is nothing beside the others is rounding alone.
+    # A gradient that is tiny compared with the others consists only of rounding errors.
     relative = differences / norms.clamp_min(1e-3 * norms.max().item() + 1e-12)
     return Gap(*of_logprobs, relative.max().item(), (differences.norm() / norms.norm().clamp_min(1e-12)).item())
 
 
 def _attend_by(model: PreTrainedModel, attention: str) -> str | None:
-    """Let the model attend by this function of transformers; returns what it attends by, None where that cannot be set."""
+    """Set the model's attention function by transformers' name; returns the name in use, or None if it cannot be set."""
     if not model._can_set_attn_implementation():
         if attention == ATTENTION:
-            raise ValueError("its attention is not set by name, so that it cannot take rows of groups")
+            raise ValueError("its attention function cannot be replaced, so it cannot compute packed groups")
         return None
     model.set_attn_implementation(attention)
     return attention
@@ -321,11 +322,11 @@ def _named(fault: Exception) -> str:
 
 
 def _refusal(model: PreTrainedModel, why: str) -> UnsupportedModel:
-    return UnsupportedModel(f"{type(model).__name__}: {why}\n(docs/models.md lists the families that were tried)")
+    return UnsupportedModel(f"{type(model).__name__}: {why}\n(docs/models.md lists the tested model families)")
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Random numbers go on as if nothing had been drawn in between."""
+    """Context that restores the state of the random number generators afterwards."""
     with torch.random.fork_rng():
         yield

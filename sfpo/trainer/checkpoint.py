@@ -1,8 +1,8 @@
-"""Folders of weights: Hugging Face exports for readers, and the state from which a killed run goes on.
+"""Writes Hugging Face exports, and saves and loads the states from which a run resumes.
 
-Both are written beside their final place, synced to the disk and renamed, so that a folder under its final name is a whole one
-whatever moment a process dies at. No pickle: tensors are safetensors, the rest is JSON. (torch.distributed.checkpoint's own
-format has a pickle in it, .metadata; its Hugging Face format says in the head of each safetensors file what shards it holds.)
+Both are written to a temporary folder, synced to disk and renamed, so that a folder with its final name is always complete. No
+pickle: tensors are safetensors, the rest is JSON. (torch.distributed.checkpoint's default format has a pickle, .metadata; its
+Hugging Face format stores the shards' metadata in the header of each safetensors file.)
 """
 
 from __future__ import annotations
@@ -34,46 +34,47 @@ from sfpo.trainer.policy import Policy
 log = logging.getLogger(__name__)
 
 CHUNK = 2**24
-"""Bytes read at once."""
+"""Number of bytes read at a time."""
 STATE_FILE_BYTES = 2**25
-"""Of one file of a state, at least one tensor: while a file waits for the disk, a second thread makes the next one."""
+"""Target size of a state's files (at least one tensor each). Small files let one thread serialize while another waits for the
+disk."""
 STATE_WRITERS = 2
-"""Threads of a process that write a state."""
+"""Number of writer threads per process."""
 DISK_MARGIN = 1.1
-"""A save asks for so many times its size."""
+"""Required free space as a multiple of a save's size."""
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Data types by their names in safetensors."""
 
-REMEDY = "What was saved before is untouched; make room and start the run again: it continues from there"
+REMEDY = "Earlier checkpoints are intact; free some space and start the run again to resume"
 
 
 class DiskFull(OSError):
-    """A save would not fit on the disk; what was saved before is untouched."""
+    """A save does not fit on the disk; earlier checkpoints are intact."""
 
 
 def export_checkpoint(
     policy: Policy, start: str | Path, folder: Path, background: Background | None = None, **facts: Any
 ) -> None:
-    """Write the policy as a Hugging Face folder, in the names, layout and data types of the starting checkpoint.
+    """Write the policy as a Hugging Face folder, with the names, layout and data types of the initial checkpoint.
 
-    All ranks call it, since each holds a part of every weight; the first one writes.
+    All ranks must call it, since weights are sharded; the first one writes.
 
     Args:
-        start: the starting checkpoint; its configuration, tokenizer and generation settings are copied.
-        background: does the writing; None: it is done when this returns.
-        facts: step, settings hash ...; they go into the manifest.
+        start: the initial checkpoint, whose configuration, tokenizer and generation settings are copied.
+        background: runs the write; None: write before returning.
+        facts: entries for the manifest, such as step and settings hash.
 
     Raises:
-        DiskFull: the disk has no room; an older export of the same name is untouched.
+        DiskFull: not enough space; an older export with the same name is left intact.
     """
     _require_space(folder, sum(p.numel() * p.element_size() for p in policy.model.parameters()))
     stored = stored_types(Path(start))
     background = background or Background(threaded=False)
-    background.wait()  # one copy of the weights at a time
+    background.wait()  # only one copy of the weights in memory
     weights = {}
     for name, weight in policy.weights():
         if policy.ranks.first:
-            part = weight.untyped_storage().nbytes() != weight.nbytes  # of a fused tensor: it would be taken for a tied one
+            part = weight.untyped_storage().nbytes() != weight.nbytes  # a view would be mistaken for a tied tensor
             dtype = stored.get(name, weight.dtype)
             weights[name] = weight.to("cpu", dtype, copy=background.threaded or part).contiguous()
     if policy.ranks.first:
@@ -81,7 +82,7 @@ def export_checkpoint(
 
 
 def stored_types(folder: Path) -> dict[str, torch.dtype]:
-    """Name -> data type of the floating-point tensors in a folder's safetensors files; their heads alone are read."""
+    """Name -> data type of the floating-point tensors in a folder's safetensors files (reads only their headers)."""
     types: dict[str, torch.dtype] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -92,7 +93,7 @@ def stored_types(folder: Path) -> dict[str, torch.dtype]:
 
 def _write_export(weights: dict[str, torch.Tensor], start: Path, folder: Path, facts: dict[str, Any]) -> None:
     partial = _fresh(folder.with_name(f".{folder.name}.partial"))
-    with _told_if_full(folder):
+    with _raising_disk_full(folder):
         for path in start.iterdir():
             if path.is_file() and path.suffix != ".safetensors" and not path.name.endswith((".index.json", "manifest.json")):
                 shutil.copy(path, partial)
@@ -102,26 +103,26 @@ def _write_export(weights: dict[str, torch.Tensor], start: Path, folder: Path, f
 
 
 def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any], background: Background) -> None:
-    """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``.
+    """Write ``folder``/step_<step>: weights, optimizer state, and ``trainer_state``.
 
-    Every rank writes its shards to a file of its own; the first writes the rest. A threaded ``background`` writes a copy in the
-    host's memory (torch.distributed.checkpoint's asynchronous save) while training continues. The checksums find damage by
-    accident, not forgery, so that they cost little beside the write (benchmarks/save.py).
+    Every rank writes its shards to its own files; the first writes the rest. With a threaded ``background``, training continues
+    after a copy to host memory (torch.distributed.checkpoint's asynchronous save). Checksums detect accidental corruption, not
+    tampering, so that a fast hash is enough (benchmarks/save.py).
 
     Raises:
-        DiskFull: the disk has no room; the states before this one are untouched.
+        DiskFull: not enough space; earlier states are left intact.
     """
     _require_space(folder, 3 * sum(p.numel() * p.element_size() for p in policy.parameters()))  # weights and two moments
-    background.wait()  # the save before this one
+    background.wait()  # the previous save
     partial = folder / ".partial"
-    policy.ranks.gather(_fresh(partial) if policy.ranks.first else None)  # none writes before it is there
+    policy.ranks.gather(_fresh(partial) if policy.ranks.first else None)  # all ranks wait until the folder exists
     state = policy.state()
     writer = dcp.HuggingFaceStorageWriter(
         str(partial), fqn_to_index_mapping=_files_of(state), thread_count=STATE_WRITERS, save_distributed=True
     )
 
     def finish(saved: Future[Any] | None = None) -> None:
-        with _told_if_full(folder):
+        with _raising_disk_full(folder):
             if saved is not None:
                 saved.result()
             if policy.ranks.first:
@@ -136,13 +137,13 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
             written = saved.upload_completion if isinstance(saved, AsyncSaveResponse) else saved
             background.run(lambda: finish(written))
             return
-        with _told_if_full(folder):
+        with _raising_disk_full(folder):
             dcp.save(state, storage_writer=writer, no_dist=no_dist)
     finish()
 
 
 def _files_of(state: dict[str, torch.Tensor]) -> dict[str, int]:
-    """Tensor -> number of its file, from 1. The first rank's numbers hold for all: every rank has the same tensors."""
+    """Tensor name -> number of its file, from 1. The same on all ranks, which have the same names."""
     files, filled = {}, 0
     number = 1
     for name, tensor in state.items():
@@ -154,7 +155,7 @@ def _files_of(state: dict[str, torch.Tensor]) -> dict[str, int]:
 
 
 def checksum(path: Path) -> str:
-    """Hex xxh3 of a file's bytes: reads as fast as memory."""
+    """xxh3 hash of a file in hex, which is fast enough to be limited by reading."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(CHUNK):
@@ -163,18 +164,18 @@ def checksum(path: Path) -> str:
 
 
 @contextmanager
-def _told_if_full(folder: Path) -> Iterator[None]:
-    """A disk that fills up while something is written is a DiskFull, whichever library was writing."""
+def _raising_disk_full(folder: Path) -> Iterator[None]:
+    """Context that raises DiskFull if the disk fills up during a write, regardless of the library that writes."""
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
         if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
             raise
-        raise DiskFull(f"{folder}: the disk was full in the middle of a save ({error}). {REMEDY}") from error
+        raise DiskFull(f"{folder}: the disk filled up during a save ({error}). {REMEDY}") from error
 
 
 def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole state below ``folder`` and its trainer state; a damaged one is reported and passed over."""
+    """(folder, trainer state) of the newest intact state in ``folder``. Corrupt states are reported and skipped."""
     for candidate in sorted(folder.glob("step_*"), reverse=True):
         try:
             read_manifest(candidate, checksum)
@@ -186,14 +187,14 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_state(policy: Policy, state: Path) -> None:
-    """Put a saved state's weights and moments into ``policy``, whatever number of ranks saved them."""
+    """Load a saved state's weights and moments into ``policy``; the number of ranks may differ from when it was saved."""
     with _alone_or_not(policy) as no_dist:
         dcp.load(policy.state(), storage_reader=dcp.HuggingFaceStorageReader(str(state)), no_dist=no_dist)
 
 
 @contextmanager
 def _alone_or_not(policy: Policy) -> Iterator[bool]:
-    """Whether there are no other ranks; torch warns where there are none."""
+    """Whether this is the only rank; silences torch's warning about it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield policy.ranks.mesh is None
@@ -206,7 +207,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _replace(partial: Path, folder: Path) -> None:
-    """Give the finished folder its name; a folder of that name steps aside first, so that one of the two is always there."""
+    """Rename the finished folder to its final name. An existing folder is renamed first, so that one of them always exists."""
     for path in [*partial.rglob("*"), partial]:
         _sync(path)
     aside = folder.with_name(f".{folder.name}.old")
@@ -231,5 +232,6 @@ def _require_space(folder: Path, needed: float) -> None:
     free = shutil.disk_usage(folder.parent).free
     if free < DISK_MARGIN * needed:
         raise DiskFull(
-            f"{folder}: a save takes {DISK_MARGIN * needed / 2**20:.0f} MiB, the disk has {free / 2**20:.0f} MiB left. {REMEDY}"
+            f"{folder}: a save needs {DISK_MARGIN * needed / 2**20:.0f} MiB, but the disk has {free / 2**20:.0f} MiB left. "
+            f"{REMEDY}"
         )

@@ -1,9 +1,9 @@
-"""What the queries of a packed row see: the completions of a group stand in one row with one copy of their prompt.
+"""Attention masks of packed rows, in which the completions of a group share one copy of their prompt.
 
-A completion sees its prompt and itself, nothing else. Which of these keys a query sees is the model's own mask function
-(causal, sliding window, chunks), evaluated on positions within a sequence: transformers asks for a mask by the name of the
-attention, and passes what it gets on to every layer. So the mask carries the layout of the row, and a model that builds its
-masks by other means is refused (sfpo/trainer/attention.py).
+A completion attends only to its prompt and itself. Which of these keys each query sees is determined by the model's own mask
+function (causal, sliding window, chunks), evaluated on positions within the sequence. transformers requests a mask by the name
+of the attention function, and passes the result to every layer; so the mask object carries the layout of the row. A model that
+builds its masks in another way is rejected (sfpo/trainer/attention.py).
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from transformers import PreTrainedConfig
 from sfpo.transformers_internals import sdpa_mask
 
 ROWS = 1024
-"""Rows of a mask that are looked at together, to find out what it is."""
+"""Number of rows of a mask that are inspected at a time to detect its window."""
 
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """A prompt and some of its completions, one after the other in the row."""
+    """A prompt followed by some of its completions, in a packed row."""
 
     prompt: int
-    """Tokens of the prompt."""
+    """Number of tokens of the prompt."""
     completions: list[int]
-    """Tokens of each completion."""
+    """Number of tokens of each completion."""
 
     @property
     def shared(self) -> bool:
-        """Several completions share the prompt. A prompt with its only completion is one plain sequence."""
+        """Whether several completions share the prompt. A prompt with a single completion is a plain sequence."""
         return len(self.completions) > 1
 
     def segments(self) -> list[int]:
-        """Tokens of what attention takes one by one."""
+        """Number of tokens of each segment, for which attention is computed separately."""
         return [self.prompt, *self.completions] if self.shared else [self.prompt + self.completions[0]]
 
 
 @dataclass(frozen=True)
 class Varlen:
-    """A row as the arguments of ``torch.nn.attention.varlen.varlen_attn``: its segments, and the keys of each. The keys of a
-    completion are its prompt's and its own."""
+    """Arguments of ``torch.nn.attention.varlen.varlen_attn`` for a row: its segments and the keys of each. A completion's keys
+    are those of its prompt and its own."""
 
     keys: Tensor
-    """[k] int64: the place in the row of each key of each segment."""
+    """[k] int64: index in the row of each key, segment by segment."""
     cu_seq_q: Tensor
-    """[segments + 1] int32: where the queries of each segment start, and where the last ones end."""
+    """[segments + 1] int32: cumulative number of queries."""
     cu_seq_k: Tensor
-    """[segments + 1] int32: likewise of its keys, among the k."""
+    """[segments + 1] int32: cumulative number of keys."""
     max_q: int
-    """Most queries of a segment."""
+    """Largest number of queries of a segment."""
     max_k: int
 
 
 def key_places(groups: Sequence[PromptGroup]) -> list[list[int]]:
-    """The places of each segment's keys in the row."""
+    """For each segment, the indices of its keys in the row."""
     places, start = [], 0
     for group in groups:
         first, *others = group.segments()
@@ -77,26 +77,26 @@ def key_places(groups: Sequence[PromptGroup]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class GroupMask:
-    """Stands where transformers passes an attention mask on: the layout of a row, and what its queries see."""
+    """Passed through transformers in place of an attention mask: the layout of a row, and which keys its queries see."""
 
     groups: Sequence[PromptGroup]
     varlen: Varlen | None
-    """The same row for the variable-length kernel; None: not on a GPU."""
+    """The row's arguments for the variable-length kernel; None if not on a GPU."""
     window: int | None
-    """A query sees so many keys: its own and those just before; None: others, which are in ``visible``."""
+    """Number of keys that a query sees: itself and those directly before it; None: another pattern, given by ``visible``."""
     visible: Tensor | None
-    """[longest, longest] bool, by position: True where a query sees a key."""
+    """[longest, longest] bool, by position: whether a query sees a key."""
     device: torch.device | str
 
     @cached_property
     def masks(self) -> list[list[Tensor | None]]:
-        """For each segment of each group: [queries, keys] bool; None: causal, as many queries as keys."""
+        """A mask [queries, keys] bool for each segment of each group; None for a plain causal segment."""
         return [[self._mask(*segment) for segment in _segments(group)] for group in self.groups]
 
     def _mask(self, before: int, queries: int) -> Tensor | None:
         """
         Args:
-            before: tokens of the sequence before the first query.
+            before: number of tokens of the sequence before the first query.
         """
         keys = before + queries
         if self.window is None:
@@ -112,7 +112,7 @@ def _segments(group: PromptGroup) -> list[tuple[int, int]]:
 
 
 def _band(start: int, queries: int, keys: int, window: int, device: torch.device | str) -> Tensor:
-    """[queries, keys]: the queries are at positions from ``start`` on, the keys at those from 0 on."""
+    """Sliding-window mask [queries, keys]; the queries are at positions from ``start``, the keys at positions from 0."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(start).triu(start - window + 1)
 
 
@@ -121,7 +121,7 @@ _row: ContextVar[tuple[Sequence[PromptGroup], Varlen | None] | None] = ContextVa
 
 @contextmanager
 def packed(groups: Sequence[PromptGroup], varlen: Varlen | None = None) -> Iterator[None]:
-    """While it is open, the model's forward pass takes a row of these groups, all of it tokens, none of it padding."""
+    """Context in which the model's input is a packed row of these groups, without padding."""
     token = _row.set((groups, varlen))
     try:
         yield
@@ -145,30 +145,30 @@ def group_mask(
     use_vmap: bool = False,
     device: torch.device | str = "cpu",
 ) -> GroupMask:
-    """A mask function of transformers (the arguments are those of ``transformers.masking_utils.sdpa_mask``).
+    """Mask function for transformers, with the arguments of ``transformers.masking_utils.sdpa_mask``.
 
-    Outside ``packed``, rows are plain sequences.
+    Outside the context ``packed``, rows are plain sequences.
 
     Raises:
-        ValueError: there are other tokens than those of the row (padding, a cache), or heads differ in what they see.
+        ValueError: the input has other tokens than the row (padding, a KV cache), or the mask differs between heads.
     """
     row = _row.get()
     groups, varlen = row or ([PromptGroup(q_length, [0])], None)
     tokens = sum(sum(group.segments()) for group in groups)
-    # The mask of a packed row is not read: the host would wait for the device.
+    # Do not read the values of a packed row's mask here, since the host would wait for the device.
     padding = row is None and attention_mask is not None and not attention_mask.all()
     if (q_length, kv_length) != (tokens, tokens) or padding:
-        raise ValueError(f"packed attention takes {tokens} tokens and no padding, not {q_length} queries and {kv_length} keys")
+        raise ValueError(f"packed attention needs {tokens} tokens without padding, got {q_length} queries and {kv_length} keys")
     longest = max(group.prompt + max(group.completions) for group in groups)
 
     def visible(queries: int, keys: int, start: int) -> Tensor:
-        """[queries, keys]: the queries are at positions from ``start`` on."""
+        """Mask [queries, keys] for queries at positions from ``start``."""
         made = sdpa_mask(
             1, queries, keys, start, mask_function=mask_function, allow_is_causal_skip=False, use_vmap=use_vmap, device=device
         )
-        mask = cast(Tensor, made)  # None only where it may be skipped
+        mask = cast(Tensor, made)  # None only if skipping is allowed
         if mask.shape[1] != 1:
-            raise ValueError("packed attention has one mask for all heads, and this model has one for each")
+            raise ValueError("packed attention supports only masks that are the same for all heads, unlike this model's")
         return mask[0, 0]
 
     window = _window_of(mask_function, longest, visible)
@@ -176,14 +176,14 @@ def group_mask(
 
 
 _windows: dict[Hashable, tuple[int, int | None]] = {}
-"""By what a mask function computes: up to how many positions it has been looked at, and its window."""
+"""Cache: identity of a mask function -> (number of positions that were inspected, its window)."""
 
 
 def _window_of(mask_function: Callable, longest: int, visible: Callable[[int, int, int], Tensor]) -> int | None:
-    """How many keys a query sees, its own and those just before, at all positions below ``longest``: a window, or at least
-    ``longest`` if attention is causal. None: it sees others.
+    """Size of the sliding window at all positions below ``longest`` (at least ``longest`` if attention is causal); None if the
+    mask has another pattern.
 
-    The mask has to be read for this, so the answer is kept for all functions that compute the same.
+    This reads the mask's values, so the result is cached for all mask functions that compute the same.
     """
     computes = _computes(mask_function)
     known_to, window = _windows.get(computes, (0, None))
@@ -204,7 +204,8 @@ def _find_window(positions: int, visible: Callable[[int, int, int], Tensor]) -> 
 
 
 def _computes(function: Any) -> Hashable | None:
-    """The code of a mask function and the numbers and functions that it was made with; None: it depends on more (a tensor)."""
+    """Cache key of a mask function: its code and the numbers and functions in its closure; None if it depends on anything
+    else."""
     if isinstance(function, bool | int | float | str | None):
         return (function,)
     if isinstance(function, tuple | list):

@@ -1,7 +1,7 @@
-"""A mini-batch on the device: cut into micro-batches once, for all passes over it.
+"""Mini-batches on the device, split into micro-batches once for all passes over them.
 
-The K + 1 passes of a step take the same completions in the same order. All that depends on them alone is made and moved to the
-device before the first pass; after that, a pass gives the device work without waiting for it.
+The K + 1 passes of a step use the same completions in the same order. Everything that depends only on these is prepared and
+copied to the device before the first pass; after that, the host submits work without waiting for the device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Cut = Callable[[list[list[int]], list[list[int]], list[int]], Iterable[MicroBatc
 
 @dataclass(frozen=True)
 class LossInputs:
-    """A micro-batch of b completions with n tokens, and what its loss takes beside log-probs and entropies."""
+    """A micro-batch of b completions with n tokens, and the inputs of its loss other than log-probs and entropies."""
 
     micro: MicroBatch
     advantages: Tensor
@@ -34,7 +34,7 @@ class LossInputs:
     weights: Tensor
     """[n], from ``token_weights`` of the whole mini-batch."""
     sampler_logprobs: Tensor | None
-    """[n], where the objective asks for them."""
+    """[n], if the objective uses them."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class MiniBatch:
     """The completions of one optimizer step."""
 
     batch: TrainBatch
-    """Where it comes from; its old log-probs are not used, since passes differ in them."""
+    """Its completions. The old log-probs in it are not used, since they can differ between passes."""
     place: slice
-    """Its tokens among those of the batch that it is a part of."""
+    """Its tokens within the whole batch."""
     rows: list[int]
-    """The completions with a gradient."""
+    """Indices of the completions with a gradient."""
     tokens: int
-    """Of these, on all ranks."""
+    """Number of tokens of these completions, over all ranks."""
     parts: list[LossInputs]
-    """This rank's share of them."""
+    """This rank's micro-batches of these completions."""
 
 
 def on_device(
@@ -65,8 +65,8 @@ def on_device(
 
     Args:
         parts: the mini-batches, in the batch's order.
-        max_completion_tokens: as of ``token_weights``.
-        dtype: of the loss weights.
+        max_completion_tokens: as for ``token_weights``.
+        dtype: data type of the loss weights.
     """
     made, start = [], 0
     for part in parts:
@@ -92,28 +92,28 @@ def on_device(
 
 
 def rows_with_gradient(objective: Objective, batch: TrainBatch) -> list[int]:
-    """Where the advantage is 0 the clipped loss has no gradient, and it takes a KL or entropy term to give one. Leaving the
-    others out changes no gradient: the denominators stay the mini-batch's."""
+    """Indices of the completions that have a gradient: those with a nonzero advantage, or all with a KL or entropy term.
+    Skipping the others does not change gradients, since the denominators are those of the whole mini-batch."""
     if objective.kl_coefficient or objective.entropy_coefficient:
         return list(range(len(batch)))
     return batch.advantages.nonzero().flatten().tolist()
 
 
 class FirstPass:
-    """Old log-probs and entropies as a mini-batch's own forward pass finds them, before anything has moved."""
+    """Collects old log-probs and entropies in the first pass over a batch of one mini-batch, before the weights change."""
 
     def __init__(self, mini: MiniBatch, device: torch.device) -> None:
         with_gradient = set(mini.rows)
         self.other_rows = [row for row in range(len(mini.batch)) if row not in with_gradient]
-        """Left for a pass without gradient."""
+        """Completions without a gradient, to be scored in a separate pass."""
         self.logprobs, self.entropy = (torch.zeros(sum(mini.batch.lengths), device=device) for _ in range(2))
 
     def take(self, micro: MicroBatch, logprobs: Tensor, entropy: Tensor) -> None:
-        """Keep the numbers of one micro-batch."""
+        """Store the values of one micro-batch."""
         self.logprobs[micro.tokens] = logprobs.detach().to(self.logprobs.dtype)
         self.entropy[micro.tokens] = entropy.detach().to(self.entropy.dtype)
 
     def share(self, ranks: Ranks) -> Tensor:
-        """Once every completion has been taken: let every rank have all numbers. Returns the mean entropy."""
+        """Exchange the values between ranks when all completions have been stored. Returns the mean entropy."""
         ranks.sum_(self.logprobs)
         return ranks.sum_(self.entropy).mean()

@@ -1,10 +1,10 @@
-"""Micro-batches: which completions go through the model together, and how they are laid out.
+"""Micro-batches: which completions are computed together, and their layout.
 
-``groups``: all tokens in one row without padding, a prompt once for all its completions: prompt, its completions, the next
-prompt, ... A completion sees its prompt and itself (sfpo.trainer.masks), and positions count on from the prompt's end for
-each. ``padded``: one row for each prompt + completion, filled up on the right: a causal model's numbers do not depend on
-what comes after. ``sequences``: one prompt + completion at a time. Log-probs and gradients are those of one forward pass for
-each prompt + completion, if the model computes a layout right: sfpo/trainer/canary.py finds out.
+``groups``: all tokens in one row without padding, and each prompt only once: prompt, its completions, the next prompt, ...
+A completion attends to its prompt and itself (sfpo.trainer.masks), and its positions continue from the end of the prompt.
+``padded``: one row per prompt + completion, padded on the right, which does not affect a causal model. ``sequences``: one
+prompt + completion at a time. In all layouts, log-probs and gradients equal those of separate forward passes, provided that the
+model computes the layout correctly, which sfpo/trainer/canary.py checks.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ Layout = Literal["groups", "padded", "sequences"]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some completions of a batch, ready for one forward pass. r rows of t tokens; n completion tokens (0: none of the
-    batch)."""
+    """Completions for one forward pass: r rows of t tokens, with n completion tokens (0 for an empty micro-batch)."""
 
     rows: list[int]
     """Indices of the completions in the batch."""
     input_ids: Tensor
     """[r, t]"""
     position_ids: Tensor | None
-    """[1, t]; None: the model's own, 0 to t - 1."""
+    """[1, t]; None: the default, 0 to t - 1."""
     groups: list[PromptGroup] | None
-    """What stands in the row; None: each row is one prompt + completion, and padding."""
+    """Layout of the row; None: each row is one prompt + completion, with padding."""
     varlen: Varlen | None
-    """The same for the variable-length kernel of a GPU."""
+    """The layout as arguments of the variable-length kernel (on a GPU)."""
     positions: Tensor
     """[n]: indices into the r * t positions whose output predicts a completion token."""
     targets: Tensor
-    """[n]: those tokens."""
+    """[n]: the predicted completion tokens."""
     tokens: Tensor
-    """[n]: indices of those tokens among the N completion tokens of the batch."""
+    """[n]: indices of these tokens among the N completion tokens of the batch."""
 
 
 def micro_batches(
@@ -56,16 +55,16 @@ def micro_batches(
     layout: Layout = "groups",
     alone_from: int | None = None,
 ) -> Iterator[MicroBatch]:
-    """Cut completions into micro-batches of at most ``max_tokens`` tokens, padding included; a longer prompt + completion gets
-    one of its own. Groups are cut in order; otherwise the longest come first, so that little is padded.
+    """Split completions into micro-batches of at most ``max_tokens`` tokens including padding; a longer prompt + completion
+    gets its own. In layout ``groups`` the order is kept; otherwise completions are sorted by length, to reduce padding.
 
-    Several ranks get the same number of micro-batches, since they compute them together: one that has fewer gets empty ones
-    (no rows, no targets) at the end.
+    All ranks get the same number of micro-batches, since they compute them together: ranks with fewer get empty ones (no rows,
+    no targets) at the end.
 
     Args:
-        rows: the completions to take; None: all.
-        rank: whose share it is, of ``ranks`` shares of about as many tokens; the completions of a prompt stay together.
-        alone_from: a prompt + completion of more tokens than this gets a micro-batch of its own.
+        rows: indices of the completions to use; None: all.
+        rank: which of the ``ranks`` shares, balanced by tokens, to return; the completions of a prompt stay together.
+        alone_from: a prompt + completion with more tokens than this gets its own micro-batch.
     """
     taken = range(len(completion_ids)) if rows is None else rows
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
@@ -83,13 +82,14 @@ def micro_batches(
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, which may still be copying it: the host does not wait."""
+    """Copy to the device asynchronously: the host does not wait for the copy."""
     pinned = device.type == "cuda" and tensor.device.type == "cpu"
     return tensor.pin_memory().to(device, non_blocking=True) if pinned else tensor.to(device)
 
 
 def balanced_partition(tokens: Sequence[int], shares: int) -> list[list[int]]:
-    """Indices of ``tokens`` in ``shares`` lists of about the same sum: the longest first, each to the shortest list so far."""
+    """Split the indices of ``tokens`` into ``shares`` lists with similar sums (greedily: largest first, to the smallest
+    list)."""
     lists: list[list[int]] = [[] for _ in range(shares)]
     sums = [0] * shares
     for index in sorted(range(len(tokens)), key=lambda index: -tokens[index]):
@@ -136,7 +136,7 @@ def _cut_groups(
 def _cut_rows(rows: Sequence[int], lengths: Sequence[int], max_tokens: int, alone: Sequence[bool]) -> list[list[int]]:
     parts: list[list[int]] = []
     for row in sorted(rows, key=lambda row: -lengths[row]):
-        first = parts[-1][0] if parts else None  # the longest of its part
+        first = parts[-1][0] if parts else None  # rows are sorted: the first is the longest
         if first is None or alone[first] or (len(parts[-1]) + 1) * lengths[first] > max_tokens:
             parts.append([])
         parts[-1].append(row)
@@ -158,7 +158,7 @@ def _pack(
     groups: list[PromptGroup] = []
     prompt: list[int] = []
     prompt_end = 0
-    if not rows:  # some token that predicts nothing
+    if not rows:  # an empty micro-batch still needs an input token
         input_ids, position_ids, groups = [0], [0], [PromptGroup(1, [0])]
     for place, row in enumerate(rows):
         completion = completion_ids[row]
@@ -169,7 +169,7 @@ def _pack(
             prompt_end = len(input_ids)
             groups.append(PromptGroup(len(prompt), []))
         groups[-1].completions.append(len(completion))
-        # The prompt's last position predicts the first token of every completion, each further token its successor.
+        # The last prompt position predicts the first token of every completion; every other token predicts the next one.
         positions += [prompt_end - 1, *range(len(input_ids), len(input_ids) + len(completion) - 1)][: len(completion)]
         input_ids += completion
         position_ids += range(len(prompt), len(prompt) + len(completion))
@@ -180,7 +180,7 @@ def _pack(
 
 
 def varlen(groups: Sequence[PromptGroup], device: torch.device) -> Varlen:
-    """A row of these groups as the arguments of the variable-length kernel."""
+    """Arguments of the variable-length kernel for a row of these groups."""
     queries, keys = [size for group in groups for size in group.segments()], key_places(groups)
     sizes = [len(places) for places in keys]
     ends = ([0, *accumulate(of_segments)] for of_segments in (queries, sizes))
@@ -211,7 +211,7 @@ def _pad(
 
 
 def _integers(device: torch.device, *lists: list[int]) -> Sequence[Tensor]:
-    """Each list as a tensor: one copy to the device for all."""
+    """Convert lists to tensors, with a single copy to the device."""
     together = torch.tensor(list(chain.from_iterable(lists)), dtype=torch.long)
     return to_device(together, device).split([len(one) for one in lists])
 

@@ -1,8 +1,8 @@
-"""The policy in torch: float32 master weights or adapters, AdamW, and the one update that every rule is made of.
+"""The policy in torch: float32 master weights or adapters, AdamW, and the single update from which every rule is composed.
 
-Started with others by torchrun, a process holds its shard of every weight, gradient and moment (FSDP2) and computes its share
-of every mini-batch. Loss weights, norms and decisions are the whole mini-batch's, and gradients are sums over the ranks, so
-that their number changes rounding alone.
+Under torchrun, each process holds a shard of every weight, gradient and moment (FSDP2), and computes its share of every
+mini-batch. Loss weights, norms and decisions are those of the whole mini-batch, and gradients are summed over ranks, so the
+number of ranks changes only rounding.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sfpo.types import OldPolicy, TrainBatch
 
 
 class NonFiniteUpdates(RuntimeError):
-    """Too many mini-batches in a row had a loss or gradient that is not finite."""
+    """Too many mini-batches in a row had a non-finite loss or gradient."""
 
 
 class Policy:
@@ -44,17 +44,17 @@ class Policy:
     Args:
         checkpoint: folder in Hugging Face format.
         objective: the loss.
-        train: mini-batches, optimizer, compute type.
+        train: mini-batches, optimizer, compute data type.
         execution: micro-batches, checkpointing, offloading.
         max_completion_tokens: denominator of the "constant" aggregation.
         learning_rate_scale: factor on the optimizer's learning rate.
-        ranks: the processes that hold the policy together; all of them make the same calls with the same batches.
-        seed: of the run; adapters start from it.
+        ranks: the processes that share the policy; all of them must make the same calls with the same batches.
+        seed: the run's seed, for the initialization of adapters.
 
     Raises:
-        ValueError: ``offload_to_host`` is set for a process that torchrun did not start.
-        ConfigError: adapters are asked for matrices that the model does not have.
-        UnsupportedModel: the policy's log-probs or gradients would not be the model's (sfpo/trainer/canary.py).
+        ValueError: ``offload_to_host`` is set, but the process was not started by torchrun.
+        ConfigError: ``train.lora.matrices`` has a name that the model does not have.
+        UnsupportedModel: the policy's log-probs or gradients differ from the model's (sfpo/trainer/canary.py).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Policy:
         seed: int = 0,
     ) -> None:
         if execution.offload_to_host and ranks.mesh is None:
-            raise ValueError("execution.offload_to_host = true: shards alone can be offloaded; start the job with torchrun")
+            raise ValueError("execution.offload_to_host = true needs sharded weights: start the job with torchrun")
         self.device = torch.device("cuda" if self.on_gpu() else "cpu")
         # It plans anew for each shape, and no two micro-batches have the same; torch prefers it on a Hopper GPU and newer ones.
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -77,9 +77,9 @@ class Policy:
         try:
             self.model = load_model(checkpoint, ranks)
         except (AttributeError, ImportError, KeyError, TypeError, ValueError) as fault:
-            raise UnsupportedModel(f"{checkpoint}: transformers does not load a causal language model: {fault}") from fault
+            raise UnsupportedModel(f"{checkpoint}: transformers cannot load it as a causal language model: {fault}") from fault
         if ranks.mesh is None:
-            nn.Module.to(self.model, self.device)  # PreTrainedModel.to has lost its types
+            nn.Module.to(self.model, self.device)  # PreTrainedModel.to is untyped
         started = time.perf_counter()
         compute = getattr(torch, train.policy_dtype)
         choice = ranks.of_first(lambda: choose(self.model, train.packing, seed, compute))
@@ -92,7 +92,7 @@ class Policy:
         self.scorer = Scorer(self.model, compute, train.sampling.temperature, ranks)
         if execution.gradient_checkpointing:
             self.scorer.checkpoint_layers()
-        if ranks.mesh is not None:  # layer by layer onto the device
+        if ranks.mesh is not None:  # moves the model to the device layer by layer
             offload = execution.offload_to_host and self.device.type == "cuda"
             self.scorer.shard(ranks, offload, from_first(ranks, self.device))
         self.objective = objective
@@ -100,7 +100,7 @@ class Policy:
         self.max_completion_tokens = max_completion_tokens
         self.skipped_in_a_row = 0
         self._prepared: tuple[tuple[Any, ...], list[MiniBatch]] | None = None
-        """The last batch's own lists and tensors, and its mini-batches on the device."""
+        """(identity of the last batch's data, its mini-batches on the device)."""
         settings = train.optimizer
         self.learning_rate = settings.learning_rate * learning_rate_scale
         self.optimizer = torch.optim.AdamW(
@@ -111,7 +111,7 @@ class Policy:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        # As AdamW's first step makes them, but before a job has cost anything: what it takes is taken.
+        # Allocate the moments like AdamW's first step, but now, so that a lack of memory shows before the job starts.
         for parameter in self.parameters():
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
@@ -120,22 +120,22 @@ class Policy:
         gap = prove(choice.found, *self._scores_and_gradients(choice.found), self.model) if changed else choice.gap
         seconds = time.perf_counter() - proven + chosen - started
         self.canary = {**choice.report(), "as_trained": asdict(gap), "seconds": round(seconds, 3)}
-        """For summary.json: how log-probs are computed, and how far they were from the plain model's."""
+        """For summary.json: the layout in use, and the difference of its log-probs from the plain model's."""
 
     @staticmethod
     def on_gpu() -> bool:
-        """Whether policies are on a GPU here."""
+        """Whether policies on this machine use a GPU."""
         return torch.cuda.is_available()
 
     def parameters(self) -> list[Tensor]:
-        """The trainable weights, always in the same order."""
+        """The trainable weights (local shards), always in the same order."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """All parameters and persistent buffers, tied ones once, under the names and in the layout of the published checkpoint
         (see RolloutEngine.load_weights), adapters merged.
 
-        One is made at a time; sharded ones are put together as all ranks ask for them.
+        Tensors are created one at a time; sharded ones are gathered, so all ranks must iterate together.
         """
         tensors = stored_once(self.model, self.model.state_dict(keep_vars=True))
         return published(self.model, merged(self.model, tensors, self._whole))
@@ -144,11 +144,12 @@ class Policy:
         tensor = tensor.detach()
         if not isinstance(tensor, DTensor):
             return tensor
-        moved = tensor.to(self.device)  # from the host, if it is offloaded
+        moved = tensor.to(self.device)  # offloaded weights are on the host
         return moved.full_tensor() if isinstance(moved, DTensor) else moved
 
     def state(self) -> dict[str, Tensor]:
-        """This rank's shards of what is trained and of AdamW's moments, by name: what is written there goes on from there."""
+        """Name -> this rank's shards of the trained weights and AdamW's moments. Tensors are not copied: writing to them
+        restores a saved state."""
         tensors = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -157,7 +158,7 @@ class Policy:
         return tensors
 
     def set_learning_rate(self, step: int) -> float:
-        """Learning rate of outer step ``step`` (1-based): linear warm-up, then constant. The same for all its updates."""
+        """Set and return the learning rate of outer step ``step`` (1-based): linear warm-up, then constant."""
         rate = self.learning_rate * min(1.0, step / max(1, self.train.optimizer.warmup_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -165,7 +166,7 @@ class Policy:
 
     @torch.no_grad()
     def score(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """(log-probs [N], entropy [N]) of all completion tokens end to end, under the present weights, without gradient."""
+        """(log-probs [N], entropy [N]) of all completion tokens, concatenated, under the current weights, without gradient."""
         total = sum(len(ids) for ids in completion_ids)
         logprobs, entropy = (torch.zeros(total, dtype=self.model.dtype, device=self.device) for _ in range(2))
         for micro, of_tokens, their_entropy in self._scores(prompt_ids, completion_ids, None):
@@ -179,7 +180,7 @@ class Policy:
         for micro in self._micro_batches(prompt_ids, completion_ids, rows):
             yield micro, *self.scorer(micro, with_entropy=True)
         if isinstance(self.scorer, FSDPModule):
-            self.scorer.reshard()  # after a backward pass it does so by itself
+            self.scorer.reshard()  # otherwise done by the backward pass
 
     def _micro_batches(
         self, prompt_ids: list[list[int]], completion_ids: list[list[int]], rows: list[int] | None
@@ -209,19 +210,19 @@ class Policy:
         return logprobs, gradients
 
     def mini_batches(self, batch: TrainBatch) -> Iterable[TrainBatch]:
-        """The parts on which ``descend`` takes one optimizer step each."""
+        """The mini-batches of a batch; ``descend`` takes one optimizer step on each."""
         return batch.mini_batches(self.train.mini_batch_prompts)
 
     def descend(self, batch: TrainBatch, observe: Callable[[], None] | None = None) -> Update:
-        """One update: a pass over the batch in mini-batches, with an optimizer step on each.
+        """One update: a pass over the batch in mini-batches, with one optimizer step each.
 
         Args:
-            observe: called before each optimizer step, when every weight's ``grad`` is the mini-batch loss's, not clipped.
+            observe: called before each optimizer step, when ``grad`` of every weight is set but not yet clipped.
 
         Returns:
-            Metrics are means over the mini-batches: loss, grad_norm (before clipping), and over the tokens that have a gradient
-            ratio_mean, clip_fraction; ratio_max is the largest of all. skipped counts the mini-batches whose loss or gradient
-            was not finite: they take no optimizer step.
+            Metrics, averaged over mini-batches: loss, grad_norm (before clipping); ratio_mean and clip_fraction (over tokens
+            with a gradient); ratio_max (maximum); skipped (number of mini-batches whose loss or gradient was not finite, for
+            which no optimizer step is taken).
 
         Raises:
             NonFiniteUpdates: ``max_skipped_updates`` mini-batches in a row were skipped.
@@ -235,20 +236,20 @@ class Policy:
         means = {key: sum(metrics[key] for metrics in passes) / len(passes) for key in passes[0]}
         totals = {"skipped": sum(metrics["skipped"] for metrics in passes)}
         largest = {"ratio_max": max(metrics["ratio_max"] for metrics in passes)}
-        return Update({**means, **totals, **largest}, batch.old or updates[0].old)  # a batch without is one mini-batch
+        return Update({**means, **totals, **largest}, batch.old or updates[0].old)  # without old, one mini-batch
 
     def _on_device(self, batch: TrainBatch) -> list[MiniBatch]:
-        """The batch's mini-batches, made once for all passes over it: they differ in its old log-probs alone, if at all."""
+        """The batch's mini-batches on the device, prepared once for all passes, which can differ only in the old log-probs."""
         made_of = (batch.prompt_ids, batch.completion_ids, batch.advantages, batch.sampler_logprobs)
         if self._prepared is None or any(one is not other for one, other in zip(self._prepared[0], made_of, strict=True)):
-            self._prepared = None  # one batch at a time
+            self._prepared = None  # free the previous batch first
             parts, most = self.mini_batches(batch), self.max_completion_tokens
             made = on_device(parts, self.objective, most, self._micro_batches, self.device, self.model.dtype)
             self._prepared = made_of, made
         return self._prepared[1]
 
     def _descend_mini_batch(self, mini: MiniBatch, old: OldPolicy | None, observe: Callable[[], None] | None) -> Update:
-        """The host waits for the device once, before the optimizer step, which depends on what the device has found."""
+        """One optimizer step. The host waits for the device once, to check that loss and gradient are finite."""
         first, with_entropy = FirstPass(mini, self.device), old is None or self.objective.entropy_coefficient > 0.0
         loss_sum, ratios, clipped = torch.zeros((), dtype=torch.float64, device=self.device), [], []
         for part in mini.parts:
@@ -274,7 +275,7 @@ class Policy:
             for scores in self._scores(mini.batch.prompt_ids, mini.batch.completion_ids, first.other_rows):
                 first.take(*scores)
             mean_entropy = first.share(self.ranks)
-        if not mini.rows:  # a gradient of exactly 0: AdamW's moments decay, as they would after a forward and backward pass
+        if not mini.rows:  # the gradient is exactly 0, but AdamW's moments still decay
             for parameter in self.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         if observe:
@@ -293,7 +294,7 @@ class Policy:
         )
 
     def _of_all_ranks(self, loss_sum: Tensor, ratios: list[Tensor], clipped: list[Tensor]) -> Tensor:
-        """[4 x ranks] float64, rank by rank: loss, sum of the ratios, tokens at which clipping binds, largest ratio."""
+        """[4 x ranks] float64, per rank: loss, sum of ratios, number of clipped tokens, largest ratio."""
         ratio, binds = (torch.cat(values) if values else loss_sum.new_zeros(0) for values in (ratios, clipped))
         largest = torch.cat([ratio, ratio.new_full((1,), -math.inf)]).max()
         table = loss_sum.new_zeros(self.ranks.size, 4)
@@ -304,17 +305,17 @@ class Policy:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self.skipped_in_a_row >= self.execution.max_skipped_updates:
             raise NonFiniteUpdates(
-                f"{self.skipped_in_a_row} mini-batches in a row had a loss or gradient that is not finite "
+                f"{self.skipped_in_a_row} mini-batches in a row had a non-finite loss or gradient "
                 f"(max_skipped_updates = {self.execution.max_skipped_updates})"
             )
 
 
 def _metrics(of_ranks: list[float], tokens: int) -> UpdateMetrics:
-    """Loss and ratios of a whole mini-batch; ratios are 1 where no completion has a gradient.
+    """Metrics of a whole mini-batch; ratios are 1 if no completion has a gradient.
 
     Args:
-        of_ranks: the four numbers of each rank, as of ``_of_all_ranks``.
-        tokens: of the completions with a gradient, on all ranks.
+        of_ranks: result of ``_of_all_ranks``.
+        tokens: number of tokens of the completions with a gradient, over all ranks.
     """
     loss, ratio, bound = (sum(of_ranks[place::4]) for place in range(3))
     return {

@@ -1,8 +1,9 @@
-"""A causal language model with its output layer inside one forward pass, whatever the output layer is.
+"""Computes log-probs and entropies of a causal language model in one forward pass, for any kind of output layer.
 
-The model is two parts: its body, whose last hidden states are as wide as the model, and a head, which makes logits of them by
-one matrix product or more (a bias, a soft cap, a scale). Both are the model's own code: the body's output is taken as it
-passes by, and logits are made a slice at a time by the model's forward pass with a slice in the place of that output.
+The model is split into its body, which returns the last hidden states, and its head, which turns them into logits (by one or
+more matrix products, bias, soft cap, scale). Both are the model's own code: the body's output is captured during a forward
+pass, and logits are computed slice by slice by calling the model's forward with a slice of hidden states in place of the body's
+output.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from sfpo.transformers_internals import GradientCheckpointingLayer
 
 @dataclass(frozen=True)
 class Head:
-    """What a model does with its last hidden states."""
+    """The output layer: how a model computes logits from its last hidden states."""
 
     body: str
-    """Name of the part of the model whose output it reads."""
+    """Name of the submodule that returns the last hidden states."""
     wrapped: Callable[[Tensor], Any]
-    """Makes an output of the body of last hidden states [1, n, width]."""
+    """Wraps hidden states [1, n, width] in the body's type of output."""
     vocabulary: int
-    """Number of logits."""
+    """Number of logits per position."""
     is_product: bool
-    """Its logits are hidden @ weight.T, with the weight of the output embeddings, and nothing else in it is trained."""
+    """Whether logits are just hidden @ weight.T, with the output embeddings as the only trained weight of the head."""
 
 
 class Scorer(nn.Module):
-    """Log-probs and entropies of a micro-batch under the model, in evaluation mode: without dropout or jitter of any kind.
+    """Log-probs and entropies of a micro-batch under the model, in evaluation mode (no dropout or router jitter).
 
     Args:
         compute: data type of the model's forward pass.
-        temperature: of the distribution that completions are drawn from.
-        ranks: the processes that hold the model together, of which the first alone has weights until they are sharded.
+        temperature: sampling temperature of the completions.
+        ranks: the processes that share the model; until it is sharded, only the first has its weights.
 
     Raises:
-        ValueError: the model does not make one row of logits for each position.
+        ValueError: the model does not return one row of logits per position.
     """
 
     def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float, ranks: Ranks = SINGLE_PROCESS) -> None:
@@ -64,7 +65,7 @@ class Scorer(nn.Module):
         self.head = ranks.of_first(self._find_head)
 
     def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
+        """(log-probs [n], entropy [n]). The output layer is computed only at positions that predict completion tokens."""
         with self._autocast(micro.input_ids.device):
             hidden = self._hidden(micro).flatten(0, 1)[micro.positions]
         hidden = hidden.to(torch.bfloat16) if self.compute == torch.bfloat16 else hidden
@@ -79,20 +80,20 @@ class Scorer(nn.Module):
         return token_logprobs_through(head, hidden, micro.targets, self.temperature, self.head.vocabulary)
 
     def checkpoint_layers(self) -> None:
-        """Compute each layer again in the backward pass. (transformers' own way asks for training mode, and with it for
+        """Enable activation checkpointing per layer. (transformers' implementation requires training mode, which enables
         dropout.)"""
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
 
     def shard(self, ranks: Ranks, offload: bool, prepare: Callable[[nn.Module], None] = lambda module: None) -> None:
-        """Keep this rank's part of each weight; a layer is whole while it computes.
+        """Shard the weights over the ranks (FSDP2); a layer is gathered while it computes.
 
-        Layers are gathered in the data type that they compute in. The embeddings stay float32, and with them the residual
-        stream, as under autocast alone.
+        Layers are gathered in their compute data type. The embeddings, and thus the residual stream, stay float32, as under
+        autocast on a single rank.
 
         Args:
-            prepare: called with each layer, and at last the model, before its weights are cut.
+            prepare: called with each layer, and finally the model, before its weights are sharded.
         """
         placed = CPUOffloadPolicy() if offload else OffloadPolicy()
         in_layers = MixedPrecisionPolicy(self.compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -103,32 +104,32 @@ class Scorer(nn.Module):
         prepare(self.model)
         fully_shard(self, mesh=ranks.mesh, offload_policy=placed)
         for module in self.modules():
-            if isinstance(module, FSDPModule):  # token weights hold the whole denominator: gradients add up
+            if isinstance(module, FSDPModule):  # sum, not mean: token weights already contain the whole denominator
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
 
     def forget_lengths(self) -> None:
-        """Let the frequencies of rotary embeddings not depend on the sequences that came before."""
+        """Reset dynamic rotary embeddings, so that their frequencies do not depend on earlier sequences."""
         for module in self._stateful:
             for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
                 setattr(module, name, 0)
 
     @property
     def alone_from(self) -> int | None:
-        """A longer sequence has other rotary frequencies, and gives them to all that is computed with it; None: there are no
-        such embeddings."""
+        """Length from which dynamic rotary embeddings change the frequencies of the whole forward pass, so that longer
+        sequences must be computed separately; None if the model has no such embeddings."""
         return min((length for module in self.model.modules() for length in _lengths_of_rope(module)), default=None)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
     def _hidden(self, micro: MicroBatch) -> Tensor:
-        """[r, t, width]: what the body makes of a micro-batch, called as the model calls it."""
+        """Last hidden states [r, t, width] of a micro-batch, with the body called as the model itself calls it."""
         self.forget_lengths()
         given: dict[str, Any] = {"input_ids": micro.input_ids, **self.without_cache}
         if micro.groups is None:
             return self._last_hidden(given)
-        # All positions are there: said outright, or transformers would cut the row where positions start anew.
+        # Pass an explicit mask; otherwise transformers would split the row where positions restart.
         given |= {"position_ids": micro.position_ids, "attention_mask": torch.ones_like(micro.input_ids)}
         with packed(micro.groups, micro.varlen):
             return self._last_hidden(given)
@@ -141,32 +142,32 @@ class Scorer(nn.Module):
         def observed(*args: Any, **kwargs: Any) -> Any:
             output = compute(*args, **kwargs)
             found.append(_hidden_of(output))
-            return self.head.wrapped(found[-1][:, :1])  # the head need not run on all of it
+            return self.head.wrapped(found[-1][:, :1])  # run the head on only one position
 
         with _forward(body, observed):
             self.model(**given)
         return found[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        """[n, width] -> [n, vocabulary], by the model's forward pass with ``hidden`` in the place of the body's output."""
+        """[n, width] -> [n, vocabulary]: call the model's forward with ``hidden`` in place of the body's output."""
         with _forward(self.model.get_submodule(self.head.body), lambda *_, **__: self.head.wrapped(hidden[None])):
             tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
             return self.model(input_ids=tokens, **self.without_cache)[0][0]
 
     def _find_head(self) -> Head:
-        """By one pass over four tokens, and one of the head alone."""
+        """Determine the head by a forward pass over four tokens, and one of only the head."""
         device = next(self.model.parameters()).device
         with torch.no_grad(), self._autocast(device):
             body, output = _body_of(self.model, torch.arange(4, device=device)[None], self.without_cache)
         width = _hidden_of(output).shape[-1]
         self.head = Head(body, _wrapper(output), vocabulary=0, is_product=False)
         generator = torch.Generator().manual_seed(0)
-        scales = torch.tensor([0.0, 1.0, 30.0, 1000.0])[:, None]  # small ones are not capped, and large ones hide a bias
+        scales = torch.tensor([0.0, 1.0, 30.0, 1000.0])[:, None]  # a soft cap shows at large scales, a bias at small ones
         hidden = (scales * torch.randn(4, width, generator=generator)).to(device).requires_grad_()
         logits = self._logits(hidden)
         if logits.dim() != 2 or len(logits) != len(hidden):
             shape = list(logits.shape)
-            raise ValueError(f"{type(self.model).__name__} makes logits of shape {shape} for {len(hidden)} positions")
+            raise ValueError(f"{type(self.model).__name__} returns logits of shape {shape} for {len(hidden)} positions")
         return replace(self.head, vocabulary=logits.shape[-1], is_product=self._is_product(hidden, logits))
 
     def _is_product(self, hidden: Tensor, logits: Tensor) -> bool:
@@ -183,8 +184,8 @@ class Scorer(nn.Module):
 
 
 def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) -> tuple[str, Any]:
-    """The part of the model that holds most of its modules, of those that the model's forward pass calls itself: its name, and
-    its output."""
+    """(name of the body, its output): of the submodules that the model's forward calls directly, the one with the most
+    modules."""
     called: list[tuple[nn.Module, Any]] = []
     inside: list[nn.Module] = []
 
@@ -209,7 +210,7 @@ def _body_of(model: PreTrainedModel, tokens: Tensor, arguments: dict[str, Any]) 
 
 @contextlib.contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While it is open, the module computes this."""
+    """Context in which the module's forward is replaced."""
     own = vars(module).get("forward")
     module.forward = forward
     try:
@@ -222,12 +223,12 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 def _hidden_of(output: Any) -> Tensor:
-    """A module's output may be a ModelOutput, a tuple, or a tensor."""
+    """The last hidden states in a module's output, which may be a ModelOutput, a tuple or a tensor."""
     return output if isinstance(output, Tensor) else output[0]
 
 
 def _wrapper(output: Any) -> Callable[[Tensor], Any]:
-    """Makes an output of that kind of last hidden states alone. (Functions by name: ranks send each other what they found.)"""
+    """A function that wraps last hidden states in the same type of output. (Module-level: ranks exchange it.)"""
     if isinstance(output, ModelOutput):
         return partial(_model_output, type(output), next(iter(output)))
     if isinstance(output, tuple):
@@ -253,7 +254,7 @@ def _rope_types(module: nn.Module) -> list[str]:
 
 
 def _lengths_of_rope(module: Any) -> Iterator[int]:
-    """Lengths of pre-training beyond which transformers.modeling_rope_utils.dynamic_rope_update changes frequencies."""
+    """Pretraining lengths beyond which transformers.modeling_rope_utils.dynamic_rope_update changes the frequencies."""
     kinds = _rope_types(module)
     if any("dynamic" in kind for kind in kinds):
         yield module.original_max_seq_len

@@ -59,5 +59,5 @@ def test_nothing_is_tested_during_the_warm_up():
 def test_settings_make_a_trigger_or_none():
     assert EntropyTrigger.from_settings(None) is None
     assert EntropyTrigger.from_settings({"window": 5}) == EntropyTrigger(window=5)
-    with pytest.raises(ValueError, match=r"^entropy_trigger = 'on': keys are form, window, threshold, warm_up"):
+    with pytest.raises(ValueError, match=r"^entropy_trigger = 'on': allowed keys are form, window, threshold, warm_up"):
         EntropyTrigger.from_settings("on")

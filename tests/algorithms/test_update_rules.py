@@ -128,7 +128,7 @@ def test_every_rule_file_makes_a_rule():
         ("sfpo", {"reposition": "kl"}, "reposition = 'kl': allowed are true, false"),
         ("sfpo", {"alpha_decay_steps": 0}, "alpha_decay_steps = 0"),
         ("sfpo", {"entropy_trigger": {"warm_up": -1}}, "entropy_trigger.warm_up = -1"),
-        ("sfpo", {"entropy_trigger": {"omega": 30}}, "entropy_trigger = .*keys are form, window, threshold, warm_up"),
+        ("sfpo", {"entropy_trigger": {"omega": 30}}, "entropy_trigger = .*allowed keys are form, window, threshold, warm_up"),
         ("sfpo", {"entropy_trigger": {"window": 1}}, "entropy_trigger.window = 1"),
         ("sfpo", {"entropy_trigger": {"threshold": 0}}, "entropy_trigger.threshold = 0"),
     ],

@@ -171,6 +171,6 @@ def test_too_large_a_count_is_told_with_what_there_is():
 
 def test_an_unknown_task_is_told_with_the_known_ones():
     with pytest.raises(
-        ConfigError, match=r"'products'; known are: sums, differences, chains, stories, new_chains, new_stories"
+        ConfigError, match=r"'products'; available: sums, differences, chains, stories, new_chains, new_stories"
     ):
         generate("products", "train", 1)

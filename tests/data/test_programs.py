@@ -177,5 +177,5 @@ def test_too_large_a_count_is_told_with_what_there_is():
 
 
 def test_an_unknown_task_is_told_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'sorts'; known are: formulas, branches, loops"):
+    with pytest.raises(ConfigError, match=r"'sorts'; available: formulas, branches, loops"):
         generate("sorts", "train", 1)

@@ -99,7 +99,7 @@ def test_what_attention_does_not_know_is_named():
         ({"dropout": 0.1}, "dropout"),
         ({"is_causal": False}, "is_causal"),
     ):
-        with pytest.raises(ValueError, match=f"does not know what Module asks for by {named}"):
+        with pytest.raises(ValueError, match=f"does not support the arguments {named} of Module"):
             packed_attention(module, query, query, query, mask, **others)
     with pytest.raises(ValueError, match="Module does not pass on the mask"):
         packed_attention(module, query, query, query, None)

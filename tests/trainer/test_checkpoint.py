@@ -78,13 +78,13 @@ def test_a_full_disk_is_told_before_anything_is_touched(make_policy, tmp_path, m
     descend(policy)
     save_state(policy, tmp_path, 1, {"step": 1}, BLOCKING)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(DiskFull, match=r"a save takes \d+ MiB, the disk has 0 MiB left") as error:
+    with pytest.raises(DiskFull, match=r"a save needs \d+ MiB, but the disk has 0 MiB left") as error:
         save_state(policy, tmp_path, 2, {"step": 2}, BLOCKING)
     with pytest.raises(DiskFull):
         export_checkpoint(policy, tmp_path, tmp_path / "best")
     # 3 float32 copies of the weights and a tenth.
     needed = 1.1 * 3 * 4 * sum(parameter.numel() for parameter in policy.parameters()) / 2**20
-    assert f"takes {needed:.0f} MiB" in str(error.value)
+    assert f"needs {needed:.0f} MiB" in str(error.value)
     assert newest_state(tmp_path)[1] == {"step": 1}
 
 

@@ -69,7 +69,7 @@ def test_a_run_whose_engine_falls_behind_stops(most, stops, settings, tmp_path, 
 
     monkeypatch.setattr(TransformersEngine, "load_weights", twice)
     if stops:
-        with pytest.raises(SamplerGapTooLarge, match=r"step 2: log-probs .* rounding does at most 0.001"):
+        with pytest.raises(SamplerGapTooLarge, match=r"step 2: log-probs .* the limit is 0.001"):
             train(short, tmp_path)
         assert not (tmp_path / "summary.json").exists()
     else:
