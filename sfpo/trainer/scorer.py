@@ -60,7 +60,10 @@ class Scorer(nn.Module):
         self.takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
         self.without_cache = {"use_cache": False} if self.takes_any or "use_cache" in accepted else {}
         self._stateful = [module for module in model.modules() if "dynamic" in _rope_types(module)]
+        before = _states(model)
         self.head = self._find_head()
+        self._states = [place for place, state in _states(model).items() if state is not before.get(place)]
+        """(module, attribute): what a forward pass leaves there for the next (RecurrentGemma)."""
 
     def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]): the output layer runs on the positions that predict completion tokens alone."""
@@ -102,7 +105,9 @@ class Scorer(nn.Module):
                 module.set_force_sum_reduction_for_comms(True)
 
     def forget_lengths(self) -> None:
-        """Let the frequencies of rotary embeddings not depend on the sequences that came before."""
+        """Let nothing depend on the sequences that came before: frequencies of rotary embeddings, states of layers."""
+        for module, name in self._states:
+            setattr(module, name, None)
         for module in self._stateful:
             for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
                 setattr(module, name, 0)
@@ -227,6 +232,13 @@ def _wrapper(output: Any) -> Callable[[Tensor], Any]:
         others = (None,) * (len(output) - 1)
         return lambda hidden: (hidden, *others)
     return lambda hidden: hidden
+
+
+def _states(model: nn.Module) -> dict[tuple[nn.Module, str], Tensor]:
+    """Tensors that modules hold as plain attributes, by module and name."""
+    return {
+        (module, name): value for module in model.modules() for name, value in vars(module).items() if isinstance(value, Tensor)
+    }
 
 
 def _rope_types(module: nn.Module) -> list[str]:
