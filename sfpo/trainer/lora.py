@@ -10,8 +10,10 @@ a layer's experts in one tensor, each expert has an A and a B of its own.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,6 +33,8 @@ from sfpo.trainer.published_names import Entries
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
+STATE_SPACE, REFUSED_BY_PEFT = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"), ("out_proj", "conv1d")
+"""peft raises for these modules of these model types (tuners_utils.py, 0.19): fused kernels go past their adapters."""
 Adapted = lora.Linear | ParamWrapper
 """peft's layers: of a module's matrix; of the tensor that holds the matrices of a layer's experts."""
 BASE = ".base_layer"
@@ -47,13 +51,15 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
     Raises:
         ConfigError: a name in ``settings.matrices`` is none of a matrix of the model's layers.
     """
-    linear, experts = (_chosen(names, settings.matrices) for names in (linear_layers(model), expert_tensors(model)))
+    every = linear_layers(model), expert_tensors(model)
+    linear, experts = (_chosen(names, settings.matrices) for names in every)
     found = {_last(name) for name in (*linear, *experts)}
     if unknown := sorted(set(settings.matrices or ()) - found):
-        known = sorted({_last(name) for name in (*linear_layers(model), *expert_tensors(model))})
+        known = sorted({_last(name) for names in every for name in names})
         raise ConfigError(
             f"train.lora.matrices = {settings.matrices}: the layers of the model have no matrix called {unknown}; they have "
-            f"{', '.join(known)} (embeddings, the output layer, routers and convolutions get no adapters)"
+            f"{', '.join(known)} (no adapters: embeddings, the output layer, routers, convolutions, and matrices that several "
+            "layers share or that are not called as layers)"
         )
     scaling: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha}  # a float, which peft divides as it comes
     config = LoraConfig(**scaling, lora_dropout=0.0, target_modules=linear, target_parameters=experts)
@@ -72,18 +78,70 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the modules with a matrix that adapters can stand beside: all but the output layer."""
+    """Names of the modules with a matrix that adapters can stand beside: all that compute a product and no more, without the
+    output layer; without those whose weight the model uses without calling them (Jamba's steps), which would go past the
+    adapter; and without those that hold one weight together (Zamba2's blocks), which would each add another's adapter."""
     head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    holders = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module).forward in (nn.Linear.forward, Conv1D.forward)
+        and module is not head
+        and holders[id(module.weight)] == 1
+    }
+    refused = REFUSED_BY_PEFT if model.config.get_text_config().model_type in STATE_SPACE else ()
+    passed_by = _passed_by(model, linear)
+    return [name for name in linear if name not in passed_by and _last(name) not in refused]
+
+
+def _passed_by(model: PreTrainedModel, linear: Mapping[str, nn.Module]) -> set[str]:
+    """Those that are not called in a forward pass over four tokens, and whose weights have a gradient all the same."""
+    with torch.no_grad():
+        called = {module for module, _ in _calls(model, linear.values())[1]}
+    names = [name for name, module in linear.items() if module not in called]
+    if not names:
+        return set()
+    logits, _ = _calls(model, [])
+    weights = [linear[name].get_parameter("weight") for name in names]
+    gradients = torch.autograd.grad(logits.float().sum(), weights, allow_unused=True)
+    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+
+
+def _calls(model: PreTrainedModel, modules: Iterable[nn.Module]) -> tuple[Tensor, list[tuple[nn.Module, tuple[Any, ...]]]]:
+    """A forward pass over four tokens: its logits, and each call of one of these modules with its positional arguments."""
+    calls: list[tuple[nn.Module, tuple[Any, ...]]] = []
+    hooks = [module.register_forward_hook(lambda module, given, _: calls.append((module, given))) for module in modules]
+    accepted = inspect.signature(model.forward).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
+    without_cache = {"use_cache": False} if takes_any or "use_cache" in accepted else {}
+    try:
+        logits = model(input_ids=torch.arange(4, device=model.device)[None], **without_cache)[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, calls
 
 
 def expert_tensors(model: PreTrainedModel) -> list[str]:
-    """Names of the parameters [experts, m, n] that hold the matrices of a layer's experts."""
+    """Names of the parameters [experts, m, n] that hold the matrices of a layer's experts: of modules that are called with what
+    they work on as their first argument, as peft's wrapper asks for. (Zamba's state-space layers have such parameters too.)"""
+    holders = {
+        name: module
+        for name, module in model.named_modules()
+        if any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+        and not isinstance(module, nn.modules.conv._ConvNd)
+    }
+    if not holders:
+        return []
+    with torch.no_grad():
+        named_only = {module for module, given in _calls(model, holders.values())[1] if not given}
     return [
         f"{name}.{own}"
-        for name, module in model.named_modules()
+        for name, module in holders.items()
+        if module not in named_only
         for own, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim == 3 and not isinstance(module, nn.modules.conv._ConvNd)
+        if parameter.ndim == 3
     ]
 
 
