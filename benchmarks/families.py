@@ -91,9 +91,11 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
     # Keys of the published config.json that vLLM reads but transformers does not:
     "minimax_m2": {"rotary_dim": 32, "scoring_func": "sigmoid", "use_routing_bias": True},
     "glm4_moe": {"head_dim": 32},
-    "deepseek_v3": {"num_key_value_heads": 4, "topk_method": "noaux_tc", **MLA},
-    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2, **MLA},
-    "glm4_moe_lite": {"num_key_value_heads": 4, **MLA},
+    "deepseek_v3": {"num_key_value_heads": 4, "topk_method": "noaux_tc", "scoring_func": "sigmoid", **MLA},
+    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, **MLA},
+    "glm4_moe_lite": {"num_key_value_heads": 4, "first_k_dense_replace": 1, **MLA},
+    "hy_v3": {"first_k_dense_replace": 1},
+    "youtu": {"num_key_value_heads": 4, **MLA},
 }
 
 

@@ -12,7 +12,7 @@ Rules of equivalence, here and in sfpo.rewards.equivalence:
 - Case matters in formulas, not in words. A variable name may be omitted (x = 5 equals 5), but two names must agree.
 - Brackets must match: (1,2), [1,2], (1,2] and \{1,2\} all differ; a tuple may omit its brackets. Lists and sets are unordered.
 
-All text is untrusted: each step takes linear time, or the length is bounded by MAX_CHARACTERS.
+Text is untrusted: each step takes linear time, or its length is bounded by MAX_CHARACTERS.
 """
 
 from __future__ import annotations
@@ -326,22 +326,21 @@ _OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 def _words_verdict(given: Answer, wanted: Answer) -> bool | None:
     """Whether the answer equals a gold in words; None if the gold is a formula, or if this needs algebra."""
     loose, wanted_loose = in_words(given.body), in_words(wanted.body)
+    as_words = same_words(given.body.casefold(), wanted.body.casefold())
     if wanted.words:
-        return same_words(given.body.casefold(), wanted.body.casefold())
+        return as_words
     if not wanted_loose:
-        lone = given.words and re.fullmatch("[A-Za-z]", wanted.body)
-        return True if lone and same_words(given.body.casefold(), wanted.body.casefold()) else None
+        return True if given.words and re.fullmatch("[A-Za-z]", wanted.body) and as_words else None
     if given.words:
-        return same_words(given.body.casefold(), wanted.body.casefold())
-    if same_words(lowercased(given.body), lowercased(wanted.body)):
-        return True
-    return False if loose or rearranged(given.body, wanted.body) else None
+        return as_words
+    same = same_words(lowercased(given.body), lowercased(wanted.body))
+    return True if same else False if loose or rearranged(given.body, wanted.body) else None
 
 
 def _digits(match: re.Match[str]) -> tuple[bool, str]:
     """(is negative, digits) of an integer, compared as text because int() rejects very long ones."""
     digits = match[2].replace(",", "").lstrip("0")
-    return (match[1] == "-" and digits != "", digits)
+    return match[1] == "-" and digits != "", digits
 
 
 def _unbracketed(body: str) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
-from vllm import LLM, SamplingParams
+from vllm import LLM, ModelRegistry, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.inputs import tokens_input
 from vllm.logprobs import FlatLogprobs
@@ -86,6 +86,13 @@ def llm_arguments(
     }
 
 
+def has_states(checkpoint: str | Path) -> bool:
+    """Layers of the model carry a state from token to token (state space, linear attention, convolution), as vLLM has it."""
+    names = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).architectures or []
+    known = [ModelRegistry.models[name] for name in names if name in ModelRegistry.models]
+    return any(model.inspect_model_cls().has_inner_state for model in known)
+
+
 class StaleWeights(RuntimeError):
     """A weight sync would leave old weights in the engine."""
 
@@ -103,6 +110,8 @@ class VLLMEngine:
         self._stop_token_ids = stop_token_ids(checkpoint)
         self._on_gpu = torch.cuda.is_available()
         self._arguments = llm_arguments(checkpoint, limits, sampler, settings, ranks, self._on_gpu)
+        if not self._on_gpu and has_states(checkpoint):  # vLLM keeps states of prefixes only where it cuts prompts
+            self._arguments["enable_prefix_caching"] = False
         self._asked = 0
         """Number of requests so far. Request ids are never reused, so that outputs left over from an interrupted call cannot be
         mistaken for those of a later one."""

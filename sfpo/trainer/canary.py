@@ -30,7 +30,7 @@ LOGPROB_TOLERANCE = 5e-5
 """Allowed mean error of log-probs in float32, in nats; the maximum may be eight times that. (The largest error of all families
 in docs/models.md is 3e-5, the mean of SmolLM2-135M 7e-6; Cohere with its output scaled by 1.1 has an error of 7e-3.)"""
 GRADIENT_TOLERANCE = 1e-3
-"""Allowed error of a parameter's gradient in float32, relative to its norm. (SmolLM2-135M: 4e-5; a missing gradient: 1.)"""
+"""Allowed error of a parameter's gradient in float32, relative to its norm. (SmolLM2-135M: 3e-4; a missing gradient: 1.)"""
 ROUNDING_MEDIAN, ROUNDING_MEAN, ROUNDING_GRADIENTS = 2.0, 4.0, 4.0
 """In bfloat16, the allowed errors as multiples of the model's own rounding errors: of the median and the mean error of
 log-probs, and of all gradients together. The model's own errors are those of the unmodified model under autocast compared with
@@ -240,7 +240,10 @@ def _one_by_one(
 
 
 def _require_causal(model: PreTrainedModel, scorer: Scorer, tokens: list[int], logits: Tensor) -> None:
-    """``logits`` [t, vocabulary], but for the last token's, do not change where the last token is left out."""
+    """``logits`` [t, vocabulary], but for the last token's, do not change where the last token is left out. (Beyond the length
+    from which on rotary embeddings depend on the length they do, in the model itself.)"""
+    if scorer.alone_from is not None and len(tokens) > scorer.alone_from:
+        return
     scorer.forget_lengths()
     with torch.no_grad():
         cut = model(input_ids=torch.tensor([tokens[:-1]], device=logits.device), **scorer.without_cache)[0][0]

@@ -10,8 +10,10 @@ experts in one tensor, each expert has its own A and B.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,8 @@ from sfpo.transformers_internals import Conv1D, GradientCheckpointingLayer
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
+STATE_SPACE, REFUSED_BY_PEFT = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"), ("out_proj", "conv1d")
+"""peft raises for these modules of these model types (tuners_utils.py, 0.21): fused kernels go past their adapters."""
 Adapted = lora.Linear | ParamWrapper
 """peft's wrappers of a module's matrix, and of a tensor with the matrices of a layer's experts."""
 BASE = ".base_layer"
@@ -46,13 +50,15 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
     Raises:
         ConfigError: ``settings.matrices`` has a name that is not a matrix of the model's layers.
     """
-    linear, experts = (_chosen(names, settings.matrices) for names in (linear_layers(model), expert_tensors(model)))
+    every = linear_layers(model), expert_tensors(model)
+    linear, experts = (_chosen(names, settings.matrices) for names in every)
     found = {_last(name) for name in (*linear, *experts)}
     if unknown := sorted(set(settings.matrices or ()) - found):
-        known = sorted({_last(name) for name in (*linear_layers(model), *expert_tensors(model))})
+        known = sorted({_last(name) for names in every for name in names})
         raise ConfigError(
             f"train.lora.matrices = {settings.matrices}: the layers of the model have no matrix called {unknown}; available: "
-            f"{', '.join(known)} (embeddings, the output layer, routers and convolutions cannot have adapters)"
+            f"{', '.join(known)} (embeddings, the output layer, routers, convolutions, and matrices that several layers share "
+            "or that are not called as layers cannot have adapters)"
         )
     scaling: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha}  # peft accepts a float alpha
     config = LoraConfig(**scaling, lora_dropout=0.0, target_modules=linear, target_parameters=experts)
@@ -71,18 +77,71 @@ def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, s
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear modules that can have adapters: all except the output layer."""
+    """Names of the linear modules that can have adapters. Excluded are the output layer; modules that compute more than a
+    product; modules whose weight the model uses without calling them (Jamba's time steps), since that would skip the adapter;
+    and modules that share one weight (Zamba2's blocks), since each would add its own adapter to it."""
     head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    holders = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module).forward in (nn.Linear.forward, Conv1D.forward)
+        and module is not head
+        and holders[id(module.weight)] == 1
+    }
+    refused = REFUSED_BY_PEFT if model.config.get_text_config().model_type in STATE_SPACE else ()
+    passed_by = _passed_by(model, linear)
+    return [name for name in linear if name not in passed_by and _last(name) not in refused]
+
+
+def _passed_by(model: PreTrainedModel, linear: Mapping[str, nn.Module]) -> set[str]:
+    """Those that are not called in a forward pass over four tokens, and whose weights have a gradient all the same."""
+    with torch.no_grad():
+        called = {module for module, _ in _calls(model, linear.values())[1]}
+    names = [name for name, module in linear.items() if module not in called]
+    if not names:
+        return set()
+    logits, _ = _calls(model, [])
+    weights = [linear[name].get_parameter("weight") for name in names]
+    gradients = torch.autograd.grad(logits.float().sum(), weights, allow_unused=True)
+    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+
+
+def _calls(model: PreTrainedModel, modules: Iterable[nn.Module]) -> tuple[Tensor, list[tuple[nn.Module, tuple[Any, ...]]]]:
+    """A forward pass over four tokens: its logits, and each call of one of these modules with its positional arguments."""
+    calls: list[tuple[nn.Module, tuple[Any, ...]]] = []
+    hooks = [module.register_forward_hook(lambda module, given, _: calls.append((module, given))) for module in modules]
+    accepted = inspect.signature(model.forward).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
+    without_cache = {"use_cache": False} if takes_any or "use_cache" in accepted else {}
+    try:
+        logits = model(input_ids=torch.arange(4, device=model.device)[None], **without_cache)[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, calls
 
 
 def expert_tensors(model: PreTrainedModel) -> list[str]:
-    """Names of the parameters [experts, m, n] with the matrices of a layer's experts."""
+    """Names of the parameters [experts, m, n] with the matrices of a layer's experts. Their module must be called with its
+    input as the first positional argument, as peft's wrapper requires. (Zamba's state-space layers have such parameters
+    too.)"""
+    holders = {
+        name: module
+        for name, module in model.named_modules()
+        if any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+        and not isinstance(module, nn.modules.conv._ConvNd)
+    }
+    if not holders:
+        return []
+    with torch.no_grad():
+        named_only = {module for module, given in _calls(model, holders.values())[1] if not given}
     return [
         f"{name}.{own}"
-        for name, module in model.named_modules()
+        for name, module in holders.items()
+        if module not in named_only
         for own, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim == 3 and not isinstance(module, nn.modules.conv._ConvNd)
+        if parameter.ndim == 3
     ]
 
 

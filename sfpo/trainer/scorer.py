@@ -62,7 +62,9 @@ class Scorer(nn.Module):
         self.takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
         self.without_cache = {"use_cache": False} if self.takes_any or "use_cache" in accepted else {}
         self._stateful = [module for module in model.modules() if "dynamic" in _rope_types(module)]
-        self.head = ranks.of_first(self._find_head)
+        self.head, states = ranks.of_first(self._head_and_states)
+        self._states = [(model.get_submodule(name), attribute) for name, attribute in states]
+        """(module, attribute) of tensors that a forward pass leaves for the next one (RecurrentGemma)."""
 
     def forward(self, micro: MicroBatch, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """(log-probs [n], entropy [n]). The output layer is computed only at positions that predict completion tokens."""
@@ -109,7 +111,9 @@ class Scorer(nn.Module):
                 module.set_force_sum_reduction_for_comms(True)
 
     def forget_lengths(self) -> None:
-        """Reset dynamic rotary embeddings, so that their frequencies do not depend on earlier sequences."""
+        """Reset dynamic rotary embeddings and the states of layers, so that nothing depends on earlier sequences."""
+        for module, name in self._states:
+            setattr(module, name, None)
         for module in self._stateful:
             for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
                 setattr(module, name, 0)
@@ -153,6 +157,12 @@ class Scorer(nn.Module):
         with _forward(self.model.get_submodule(self.head.body), lambda *_, **__: self.head.wrapped(hidden[None])):
             tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
             return self.model(input_ids=tokens, **self.without_cache)[0][0]
+
+    def _head_and_states(self) -> tuple[Any, list[tuple[str, str]]]:
+        """The output layer's computation, and the (module name, attribute) of each tensor that the forward pass left behind."""
+        before = _states(self.model)
+        head = self._find_head()
+        return head, [place for place, state in _states(self.model).items() if state is not before.get(place)]
 
     def _find_head(self) -> Head:
         """Determine the head by a forward pass over four tokens, and one of only the head."""
@@ -246,6 +256,16 @@ def _tuple(length: int, hidden: Tensor) -> tuple[Tensor | None, ...]:
 
 def _itself(hidden: Tensor) -> Tensor:
     return hidden
+
+
+def _states(model: nn.Module) -> dict[tuple[str, str], Tensor]:
+    """(module name, attribute) -> each tensor that a module holds as a plain attribute."""
+    return {
+        (name, attribute): value
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _rope_types(module: nn.Module) -> list[str]:

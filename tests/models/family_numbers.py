@@ -4,6 +4,7 @@ docs/models.md and benchmarks/results/families.json, or with names of families t
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.models.tiny_families import FAMILIES, SPECIAL, VOCABULARY, tiny_confi
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "benchmarks" / "results" / "families.json"
 PAGE = PROJECT / "docs" / "models.md"
+ROUGH = 0.01
+"""Nats: an engine that is off by more, for the token where it is most, computes something else."""
 OF_ENGINES = {"engine", "start_gap", "moved_by", "engine_gap", "export_gap"}
 """Found by benchmarks/families.py."""
 BEGIN, END = "<!-- families: made by `make families` -->\n", "<!-- end of families -->\n"
@@ -162,11 +165,13 @@ def in_vllm(found: dict[str, Any]) -> str:
         if isinstance(gap, str):
             return f"refused: {_cell(gap)}" if gap.startswith("StaleWeights") else f"fails: {_cell(gap)}"
         if gap is not None and not gap < FAR:
-            return f"wrong: {gap:.0e} {'before any sync' if when == 'before' else when}"
+            how = "wrong" if gap > ROUGH else "inexact"
+            return f"{how}: {gap:.0e} {'before any sync' if when == 'before' else when}"
     return f"right: {max(gap for gap in gaps.values() if gap is not None):.0e}"
 
 
 def _cell(message: str) -> str:
+    message = re.sub(r"1 validation error for \w+ ?((Value error|Assertion failed), )?", "", message)
     return message.replace("|", "/")[:120].strip()
 
 

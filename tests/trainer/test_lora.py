@@ -1,8 +1,10 @@
 """Adapters: the checkpoint until they move, merged for every reader, and all that gradients, moments and snapshots are of."""
 
+import shutil
+
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sfpo.algorithms.update_rules import make_update_rule
@@ -14,6 +16,7 @@ from sfpo.trainer.checkpoint import export_checkpoint, load_state, newest_state,
 from sfpo.trainer.lora import adapted_tensors
 from sfpo.trainer.policy import Policy
 from sfpo.types import OldPolicy, TrainBatch
+from tests.models.tiny_families import tiny_model
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9]]
 COMPLETIONS = [[10, 11], [12, 13, 14, 15], [16], [17, 18, 19]]
@@ -202,3 +205,30 @@ def test_what_gets_no_adapter_is_refused_by_name(name, family_checkpoint, make_p
     folder = family_checkpoint("mixtral", **EXPERTS["mixtral"][0])
     with pytest.raises(ConfigError, match=rf"no matrix called \['{name}'\]; they have down_proj, gate_up_proj, k_proj"):
         make_policy(start=folder, lora=Lora(rank=2, alpha=2.0, matrices=["q_proj", name]))
+
+
+# A router that is a linear layer; weights that are used past their layer; blocks that hold one weight together; matrices of a
+# state-space layer in one tensor; what peft refuses; states that are kept between calls; Conv1D.
+ODD = ["llama4_text", "jamba", "zamba2", "zamba", "nemotron_h", "recurrent_gemma", "gpt2"]
+
+
+@pytest.mark.parametrize("family", ODD)
+def test_whatever_gets_an_adapter_trains_with_it_and_shows_it_to_readers(family, make_policy, tmp_path):
+    model = tiny_model(family)
+    model.save_pretrained(tmp_path / "start")
+    policy = make_policy(start=tmp_path / "start")
+    adapted = {name.rpartition(".")[2] for name in adapted_tensors(policy.model)}
+    assert adapted
+    move(policy)
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    shutil.copy(tmp_path / "start" / "config.json", folder)
+    save_file({name: weight.contiguous() for name, weight in policy.weights()}, folder / "model.safetensors", {"format": "pt"})
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = [5, 6, 7, 8, 9, 10, 11, 12]
+    logits = plain(torch.tensor([tokens]), use_cache=False)[0][0, 2:-1]
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(tokens[3:])[:, None])[:, 0]
+    torch.testing.assert_close(policy.score([tokens[:3]], [tokens[3:]])[0], expected.detach(), rtol=0, atol=1e-4)
+    (micro,) = policy._micro_batches([tokens[:3]], [tokens[3:]], None)
+    policy.scorer(micro, with_entropy=False)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in policy.parameters())
