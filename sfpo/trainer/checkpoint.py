@@ -104,9 +104,10 @@ def _write_export(weights: dict[str, torch.Tensor], start: Path, folder: Path, f
 def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any], background: Background) -> None:
     """Write ``folder``/step_<step>: weights, optimizer, and ``trainer_state``.
 
-    Every rank writes its shards to a file of its own; the first writes the rest. A threaded ``background`` writes a copy in the
-    host's memory (torch.distributed.checkpoint's asynchronous save) while training continues. The checksums find damage by
-    accident, not forgery, so that they cost little beside the write (benchmarks/save.py).
+    Every rank writes its shards to files of its own and takes their checksums; the first writes the rest. A threaded
+    ``background`` writes a copy in the host's memory (torch.distributed.checkpoint's asynchronous save) while training
+    continues. The checksums find damage by accident, not forgery, so that they cost little beside the write
+    (benchmarks/save.py).
 
     Raises:
         DiskFull: the disk has no room; the states before this one are untouched.
@@ -124,9 +125,11 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
         with _told_if_full(folder):
             if saved is not None:
                 saved.result()
+            own = {path.name: checksum(path) for path in partial.glob(f"shard-{policy.ranks.rank + 1:05d}-*")}
+            sums = {name: one for part in policy.ranks.gather(own, policy.ranks.writers) for name, one in part.items()}
             if policy.ranks.first:
                 write_json(partial / "trainer.json", trainer_state)
-                write_manifest(partial, checksum, step=step)
+                write_manifest(partial, lambda path: sums.get(path.name) or checksum(path), step=step)
                 _replace(partial, folder / f"step_{step:06d}")
 
     with _alone_or_not(policy) as no_dist:
