@@ -176,6 +176,41 @@ def attention(size: Size, folder: Path) -> None:
                 say(**facts, relative_gap=max(gaps), ms=1e3 * _seconds(both, 10))
             except Exception as fault:  # a kernel that this torch or device does not support
                 say(**facts, error=f"{type(fault).__name__}: {str(fault)[:300]}")
+        for window in (None, completion // 2):
+            _row_of_groups((heads, kv, width), prompt, completion, window, device)
+
+
+def _row_of_groups(shape: tuple[int, int, int], prompt: int, completion: int, window: int | None, device: str) -> None:
+    """Attention of an update: a row of two groups in bfloat16, beside completion by completion in float32."""
+    import torch
+    from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
+
+    from sfpo.trainer.attention import packed_attention
+    from sfpo.trainer.masks import PromptGroup, group_mask, packed
+    from sfpo.trainer.packing import varlen
+
+    heads, kv, width = shape
+    groups = [PromptGroup(prompt, [completion // 4, completion]), PromptGroup(prompt, [completion // 2])]
+    tokens = sum(sum(group.segments()) for group in groups)
+    sees = sliding_window_causal_mask_function(window) if window else causal_mask_function
+    on_gpu = device == "cuda"
+    with packed(groups, varlen(groups, torch.device(device)) if on_gpu else None):
+        mask = group_mask(1, tokens, tokens, sees, device=device)
+    given = [torch.randn(1, count, tokens, width, device=device, requires_grad=True) for count in (heads, kv, kv)]
+    low = [x.detach().bfloat16().requires_grad_() for x in given]
+    upstream = torch.randn(1, tokens, heads, width, device=device)
+
+    def both(tensors: Any) -> list[Any]:
+        query, key, value = tensors
+        out, _ = packed_attention(torch.nn.Module(), query, key, value, mask)
+        return [out, *torch.autograd.grad(out, tensors, upstream.to(out.dtype))]
+
+    facts = {"kernel": f"row, window {window}" if window else "row", "completion": completion}
+    try:
+        gaps = [((a - b.float()).norm() / a.norm()).item() for a, b in zip(both(given), both(low), strict=True)]
+        say(**facts, relative_gap=max(gaps), ms=1e3 * _seconds(partial(both, low), 10))
+    except Exception as fault:  # a kernel that this torch or device does not have
+        say(**facts, error=f"{type(fault).__name__}: {str(fault)[:300]}")
 
 
 def logprobs(size: Size, folder: Path) -> None:

@@ -35,14 +35,18 @@ class Ranks:
         """Whether this is rank 0, which writes the files of which there is one per job."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all ranks, in rank order, on every rank."""
+    def gather(self, value: T, group: ProcessGroup | None = None) -> list[T]:
+        """The values of all ranks, in rank order, on every rank.
+
+        Args:
+            group: ``writers`` in a background thread.
+        """
         if self.mesh is None:
             return [value]
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group)
         return values
 
     def of_first(self, make: Callable[[], T]) -> T:

@@ -100,7 +100,7 @@ def lines_of_a_gpu() -> dict[str, list[dict]]:
     step |= {"gap_before_sleep": 0.01, "gap_after_wake": 0.01, "gap_after_wake_max": 0.3, "skipped": 0}
     update = {"tokens_per_second": 5e4, "teraflops": 200.0, "teraflops_of_a_product": 600.0, "share_of_a_product": 0.33}
     update |= {"waits_of_the_host": 40, "peak_mib": 9000.0, "finite": True}
-    kernels = {"mask": 1.0, "lower_right": 0.9, "varlen": 0.9}
+    kernels = {"varlen": 0.9, "mask": 1.0, "lower_right": 0.9, "row": 3.0}
     memory = {"held_mib": 6000.0, "reserved_mib": 6100.0, "outside_the_allocator_mib": 600.0, "reposition_ms": 5.0}
     return {
         "sharding": [{"ranks": ranks, "case": "sfpo", "gap": 1e-6} for ranks in (1, 4)],
@@ -144,7 +144,7 @@ def test_a_gpu_on_which_all_is_well_is_good_throughout():
         ("grpo", {"gap_after_wake": 0.4}, "GRPO: log-probs of engine and policy", WRONG),  # stale weights
         ("sfpo", {"skipped": 2}, "SFPO: updates", WRONG),
         ("sfpo", {"seconds_update": 20.0}, "SFPO and GRPO", SLOW),  # 5 times GRPO's, for 4 passes
-        ("attention", {"ms": 1.5}, "attention, completions of 512", SLOW),  # of the mask
+        ("attention", {"ms": 1.5}, "attention, completions of 512", SLOW),  # of the kernel that updates use
         ("attention", {"relative_gap": 0.5}, "attention, completions of 512", WRONG),
         ("update", {"share_of_a_product": 0.1}, "update, short completions", SLOW),
         ("update", {"finite": False}, "update, short completions", WRONG),

@@ -12,8 +12,8 @@ per rank; so is the engine, or a rank's share of one. The largest phase determin
     generation   weights and moments; the engine's weights and KV cache
 
 What autograd saves for a layer is estimated in micro_batch.py. On a GPU, the CUDA context, NCCL buffers, and the CUDA graphs of
-a sleeping engine are added (``OUTSIDE``). Not included: fragmentation of the allocator, and the workspace and graphs of an awake
-engine, which come out of its own share.
+a sleeping engine are added (``OUTSIDE``). Not included: fragmentation of the allocator, and the workspace and graphs of an
+awake engine, which come out of its own share.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from sfpo.rewards.numerals import RATIO, Number, equal_numbers, equal_ratios, number
 from sfpo.rewards.spelling import latex_from_plain, plain_unicode, without_formatting
-from sfpo.rewards.units import split_unit, units_differ
+from sfpo.rewards.units import DEGREE, split_unit, units_differ
 from sfpo.rewards.words import NUMBERS, in_words, lowercased, rearranged, same_words
 
 MAX_CHARACTERS = 2_000
@@ -302,7 +302,7 @@ def compare_in_radians(given: Answer, wanted: Answer) -> bool:
 
     An answer \frac{\pi}{3} without a unit does not equal 60^\circ, and 60 does not equal \frac{\pi}{3}.
     """
-    in_degrees = _DEGREE in given.source, _DEGREE in wanted.source
+    in_degrees = DEGREE in given.source, DEGREE in wanted.source
     if all(in_degrees):
         return _OF_ANGLE.search(given.source) is not None and _OF_ANGLE.search(wanted.source) is not None
     if in_degrees[0]:
@@ -311,15 +311,6 @@ def compare_in_radians(given: Answer, wanted: Answer) -> bool:
     return in_degrees[1] and ("rad" in given.units or sines == [False, True])
 
 
-def in_radians(source: str) -> str:
-    """An answer's ``source`` with degrees converted to radians, and without the word radians."""
-    without_unit = re.sub(r" ?(?:\\text\{ ?rad(?:ians?)?\.? ?\}|(?<![A-Za-z\\])rad(?:ians?)?$)", "", source)
-    without_unit = re.sub(r"(?<![\d.])0 ?\\text\{degree\}", "0", without_unit)
-    bracketed = re.sub(r"(\d+(?:\.\d+)?) ?\\text\{degree\}", r"(\1\\cdot\\frac{\\pi}{180})", without_unit)
-    return bracketed.replace(_DEGREE, r"\cdot\frac{\pi}{180}")
-
-
-_DEGREE = r"\text{degree}"
 _OF_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 
 

@@ -16,7 +16,6 @@ from sfpo.rewards.answer_text import (
     claim,
     compare_in_radians,
     enclosed,
-    in_radians,
     quick_verdict,
     read,
     split_list,
@@ -29,6 +28,7 @@ from sfpo.rewards.numerals import number
 from sfpo.rewards.real_sets import as_interval, same_set
 from sfpo.rewards.same_names import with_constants_of, with_names_of
 from sfpo.rewards.sampling import equal_formulas, proportional
+from sfpo.rewards.units import in_radians
 from sfpo.rewards.values import budget, constant, is_uncomputed
 
 _RELATION = re.compile(r"\\(?P<word>le|ge|ne)(?![A-Za-z])|(?P<sign>[<>=])")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+DEGREE = r"\text{degree}"
+"""The normalized unit of angles in degrees."""
 _UNIT_WORDS = (
     "mm millimeter|cm centimeter|m meter metre|km kilometer|in inch|ft foot feet|yd yard|mi mile|g gram|kg kilogram"
     "|lb pound|oz ounce|s sec second|min minute|h hr hour|day|week|month|year|cent|usd dollar|euro|degree|rad radian|liter"
@@ -63,3 +65,11 @@ def units_differ(given: frozenset[str], wanted: frozenset[str]) -> bool:
         return True
     given, wanted = given - _POWERS, wanted - _POWERS
     return bool(given and wanted) and not given & wanted and (len(given) > 1) == (len(wanted) > 1)
+
+
+def in_radians(source: str) -> str:
+    """An answer's ``source`` with degrees converted to radians, and without the word radians."""
+    without_unit = re.sub(r" ?(?:\\text\{ ?rad(?:ians?)?\.? ?\}|(?<![A-Za-z\\])rad(?:ians?)?$)", "", source)
+    without_unit = re.sub(r"(?<![\d.])0 ?\\text\{degree\}", "0", without_unit)
+    bracketed = re.sub(r"(\d+(?:\.\d+)?) ?\\text\{degree\}", r"(\1\\cdot\\frac{\\pi}{180})", without_unit)
+    return bracketed.replace(DEGREE, r"\cdot\frac{\pi}{180}")

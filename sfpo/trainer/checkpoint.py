@@ -105,9 +105,9 @@ def _write_export(weights: dict[str, torch.Tensor], start: Path, folder: Path, f
 def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str, Any], background: Background) -> None:
     """Write ``folder``/step_<step>: weights, optimizer state, and ``trainer_state``.
 
-    Every rank writes its shards to its own files; the first writes the rest. With a threaded ``background``, training continues
-    after a copy to host memory (torch.distributed.checkpoint's asynchronous save). Checksums detect accidental corruption, not
-    tampering, so that a fast hash is enough (benchmarks/save.py).
+    Every rank writes its shards to its own files and computes their checksums; the first writes the rest. With a threaded
+    ``background``, training continues after a copy to host memory (torch.distributed.checkpoint's asynchronous save). Checksums
+    detect accidental corruption, not tampering, so that a fast hash is enough (benchmarks/save.py).
 
     Raises:
         DiskFull: not enough space; earlier states are left intact.
@@ -125,9 +125,11 @@ def save_state(policy: Policy, folder: Path, step: int, trainer_state: dict[str,
         with _raising_disk_full(folder):
             if saved is not None:
                 saved.result()
+            own = {path.name: checksum(path) for path in partial.glob(f"shard-{policy.ranks.rank + 1:05d}-*")}
+            sums = {name: one for part in policy.ranks.gather(own, policy.ranks.writers) for name, one in part.items()}
             if policy.ranks.first:
                 write_json(partial / "trainer.json", trainer_state)
-                write_manifest(partial, checksum, step=step)
+                write_manifest(partial, lambda path: sums.get(path.name) or checksum(path), step=step)
                 _replace(partial, folder / f"step_{step:06d}")
 
     with _alone_or_not(policy) as no_dist:

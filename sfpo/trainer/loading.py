@@ -31,14 +31,23 @@ def load_model(checkpoint: str | Path, ranks: Ranks) -> PreTrainedModel:
 
 
 def from_first(ranks: Ranks, device: torch.device) -> Callable[[nn.Module], None]:
-    """A function that puts all tensors of a module on ``device``, with the first rank's values, on every rank: one after the
-    other, those that it has not met and that are not sharded. All ranks call it with the same modules."""
+    """A function that puts all weights and buffers of a module on ``device``, with the first rank's values, on every rank: one
+    after the other, those that it has not met and that are not sharded. All ranks call it with the same modules.
+
+    It raises a RuntimeError if ranks differ in what there is.
+    """
     met: set[int] = set()
 
     @torch.no_grad()
     def receive(module: nn.Module) -> None:
-        for tensor in _tensors(module):
-            if id(tensor) in met or isinstance(tensor, DTensor):
+        tensors = [one for one in weights_and_buffers(module) if id(one) not in met and not isinstance(one, DTensor)]
+        shapes = [(tuple(one.shape), str(one.dtype)) for one in tensors]
+        if any(others != shapes for others in ranks.gather(shapes)):
+            raise RuntimeError(
+                f"{type(module).__name__}: the first rank has read other weights or buffers than the others expect"
+            )
+        for tensor in tensors:
+            if id(tensor) in met:  # tied, and listed twice
                 continue
             met.add(id(tensor))
             if ranks.first:
@@ -48,14 +57,14 @@ def from_first(ranks: Ranks, device: torch.device) -> Callable[[nn.Module], None
             if value.numel():
                 dist.broadcast(value.reshape(-1).view(torch.uint8), src=0)  # as bytes: not all backends know all types
             is_weight = isinstance(tensor, nn.Parameter)
-            # The same object from now on, wherever the model holds it: of tied weights in several places.
+            # The same object from now on, wherever the model holds it: tied weights stay tied.
             torch.utils.swap_tensors(tensor, nn.Parameter(value, tensor.requires_grad) if is_weight else value)
 
     return receive
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Weights, buffers, and tensors that a module keeps without registering them."""
+def weights_and_buffers(module: nn.Module) -> Iterator[Tensor]:
+    """Of all its parts, tied ones more than once."""
     for part in module.modules():
-        for held in (part._parameters, part._buffers, vars(part)):
-            yield from [tensor for tensor in held.values() if isinstance(tensor, Tensor)]
+        for held in (part._parameters, part._buffers):
+            yield from [tensor for tensor in held.values() if tensor is not None]

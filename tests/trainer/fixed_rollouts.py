@@ -16,10 +16,13 @@ from torch.distributed.tensor.debug import CommDebugMode
 from sfpo.algorithms.update_rules import make_update_rule
 from sfpo.algorithms.weights import reposition_, snapshot
 from sfpo.config import load_params
+from sfpo.manifest import read_manifest
 from sfpo.ranks import Ranks, init_distributed
 from sfpo.rewards.math_answer import Grade
 from sfpo.seeding import rng
+from sfpo.trainer.background import Background
 from sfpo.trainer.batching import Graded, gather_graded
+from sfpo.trainer.checkpoint import checksum, save_state
 from sfpo.trainer.policy import Policy
 from sfpo.types import Completion, OldPolicy, TrainBatch
 
@@ -116,6 +119,16 @@ def gathers_tensors_of_any_length(ranks: Ranks) -> None:
     assert gather_graded(ranks, of_rank(ranks.rank)) == whole
 
 
+def saves_with_checksums_of_all_ranks(checkpoint: Path, folder: Path, ranks: Ranks) -> None:
+    params = load_params()
+    tiny = params.suites["tiny"]
+    policy = Policy(checkpoint, params.objectives["grpo"], tiny.train, tiny.execution, 20, ranks=ranks)
+    save_state(policy, folder, 1, {}, Background(threaded=False))
+    ranks.gather(None)  # the first one has written the manifest
+    files = read_manifest(folder / "step_000001", checksum)["files"]
+    assert len([name for name in files if name.startswith("shard-")]) == ranks.size and "trainer.json" in files
+
+
 if __name__ == "__main__":
     checkpoint, out = map(Path, sys.argv[1:])
     ranks = init_distributed()
@@ -124,3 +137,4 @@ if __name__ == "__main__":
     if ranks.mesh is not None:
         repositions_shards_in_silence(checkpoint, ranks)
         gathers_tensors_of_any_length(ranks)
+        saves_with_checksums_of_all_ranks(checkpoint, out / "states", ranks)

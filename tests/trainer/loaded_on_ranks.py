@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sfpo.ranks import Ranks, init_distributed
-from sfpo.trainer.loading import _tensors, from_first, load_model
+from sfpo.trainer.loading import from_first, load_model, weights_and_buffers
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.scorer import Scorer
 
@@ -34,7 +34,7 @@ def forget_peak() -> int:
 
 def sharded(checkpoint: str, ranks: Ranks) -> Scorer:
     model = load_model(checkpoint, ranks)
-    assert {tensor.is_meta for tensor in _tensors(model)} == {not ranks.first}
+    assert {tensor.is_meta for tensor in weights_and_buffers(model)} == {not ranks.first}
     scorer = Scorer(model, torch.float32, 1.0, ranks)
     scorer.shard(ranks, offload=False, prepare=from_first(ranks, CPU))
     return scorer
@@ -47,7 +47,7 @@ def logprobs(scorer: Scorer) -> torch.Tensor:
 
 
 def require_same(model: PreTrainedModel, whole: PreTrainedModel) -> None:
-    mine, theirs = list(_tensors(model)), list(_tensors(whole))
+    mine, theirs = list(weights_and_buffers(model)), list(weights_and_buffers(whole))
     assert len(mine) == len(theirs)
     for one, other in zip(mine, theirs, strict=True):
         assert (one.shape, one.dtype, one.requires_grad) == (other.shape, other.dtype, other.requires_grad)
