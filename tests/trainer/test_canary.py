@@ -36,7 +36,7 @@ def test_groups_come_first_and_nothing_is_disturbed():
 
 def test_a_fault_of_packed_groups_is_seen_and_padded_rows_are_taken(monkeypatch):
     # As if windows were forgotten: every key before a query is seen.
-    monkeypatch.setattr(masks, "sdpa_mask", lambda _, longest, *__, **___: torch.ones(1, 1, longest, longest).tril().bool())
+    monkeypatch.setattr(masks, "_window_of", lambda function, longest, visible: longest)
     model = model_of(Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=9, layer_types=["sliding_attention"] * 2))
     choice = choose(model, "auto", seed=0)
     assert choice.layout == "padded" and "groups (packed_groups attention): log-probs differ by" in choice.passed_over[0]

@@ -36,6 +36,7 @@ def make_policy(checkpoint, params):
         # In float64, so that rounding, which Adam blows up where a gradient is nearly 0, does not hide a fault; the norms of
         # transformers round to float32 inside.
         policy.model.double()
+        policy.optimizer.state.clear()  # the first step makes the moments anew, in float64 too
         for norm in [module for module in policy.model.modules() if isinstance(module, Qwen2RMSNorm)]:
             norm.forward = functools.partial(rms_norm, norm)
         return policy
