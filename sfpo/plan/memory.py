@@ -172,15 +172,13 @@ def filled(job: Job) -> Packed:
 
 
 def kept_by(kept: Kept, part: Part, packed: Packed, dtype: str, lora: Lora | None) -> float:
-    """Bytes that autograd keeps of a part's forward pass: what the model itself keeps, attention, and the adapters' own: an
-    inner product of each, and of experts the merged matrices, which peft makes for every pass."""
+    """Bytes that autograd keeps of a part's forward pass: what the model itself keeps, attention, and each adapter's inner
+    product."""
     size = BYTES[dtype]
     attention = sum(kept_by_attention(one, packed, dtype) for one in kept.attention)
-    inner = merged = 0.0
-    if lora and kept.width:
-        inner = packed.tokens * lora.rank * size * sum(matrix.experts is None for matrix in part.matrices)
-        merged = float(part.expert_parameters * size)
-    return packed.tokens * kept.per_token + packed.pairs * kept.per_pair + attention + inner + merged
+    adapters = sum(matrix.experts is None for matrix in part.matrices) if lora and kept.width else 0
+    inner = packed.tokens * lora.rank * size * adapters if lora else 0
+    return packed.tokens * kept.per_token + packed.pairs * kept.per_pair + attention + inner
 
 
 def kept_by_attention(asked: Attention, packed: Packed, dtype: str) -> float:
@@ -261,6 +259,8 @@ def training(job: Job) -> dict[str, Parts]:
         in_forward = in_backward = largest
     else:
         all_layers, in_forward, in_backward = sum(kept[kind] * count for kind, count in kinds.items()), 0.0, 0.0
+    if lora:  # peft merges experts in every forward pass; measured, they stay with checkpointing too
+        all_layers += size * sum(layer.expert_parameters for layer in shape.layers)
     copies = _copies(job)
     predictions = packed.completion_tokens
     return {
