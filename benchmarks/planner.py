@@ -78,14 +78,15 @@ SIZES = {
 }
 MEDIUM = {key: value for key, value in SIZES["19M"].config.items() if key != "model_type"}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "gemma2": {"head_dim": 64, "sliding_window": 64, "query_pre_attn_scalar": 64},
+    "gemma2": {"head_dim": 64, "sliding_window": 154, "query_pre_attn_scalar": 64},
     "granite": {"logits_scaling": 8.0, "residual_multiplier": 0.22, "attention_multiplier": 0.0156},
     "olmo2": {},
-    "phi3": {"sliding_window": 64, "pad_token_id": 0},
+    "phi3": {"sliding_window": 154, "pad_token_id": 0},
     "qwen2_moe": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512}
     | {"shared_expert_intermediate_size": 512},
 }
-"""model_type -> settings of its configuration beside those of the 19M Qwen2."""
+"""model_type -> settings of its configuration beside those of the 19M Qwen2. Windows are shorter than a sequence of 156 tokens,
+and too long for the canary to cross."""
 SIZES |= {
     family: Size({**MEDIUM, **special, "model_type": family}, SIZES["19M"].group, SIZES["19M"].completion_tokens)
     for family, special in FAMILIES.items()
@@ -132,7 +133,10 @@ def policy_of(size: Size, checkpointing: bool, lora: Lora | None) -> Policy:
 
     train = size.train.model_copy(update={"lora": lora})
     with tempfile.TemporaryDirectory() as folder:
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(**size.config)).save_pretrained(Path(folder))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**size.config))
+        # As transformers holds it: of experts that are stored apart, the file's pages would stay beside the tensors made of
+        # them (until the kernel needs the memory).
+        model.save_pretrained(Path(folder), save_original_format=False)
         objective, execution = load_params().objectives["grpo"], size.execution(checkpointing)
         return Policy(folder, objective, train, execution, size.completion_tokens)
 

@@ -176,6 +176,8 @@ def training(job: Job) -> dict[str, Parts]:
         in_forward = in_backward = largest
     else:
         all_layers, in_forward, in_backward = sum(kept[kind] * count for kind, count in kinds.items()), 0.0, 0.0
+    if lora:  # peft merges experts in every forward pass; by measurement, the merged ones are kept with checkpointing too
+        all_layers += size * sum(layer.expert_parameters for layer in shape.layers)
     copies = _copies(job)
     predictions = packed.completion_tokens
     return {

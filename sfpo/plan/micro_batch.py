@@ -68,15 +68,13 @@ class Packed:
 
 
 def kept_by(kept: Kept, part: Part, packed: Packed, dtype: str, lora: Lora | None) -> float:
-    """Bytes that autograd saves in the forward pass of a part: by the model itself, by attention, and by adapters (the inner
-    product of each; for experts the merged matrices, which peft computes in every pass)."""
+    """Bytes that autograd saves in the forward pass of a part: by the model itself, by attention, and the inner product of each
+    adapter."""
     size = BYTES[dtype]
     attention = sum(kept_by_attention(one, packed, dtype) for one in kept.attention)
-    inner = merged = 0.0
-    if lora and kept.width:
-        inner = packed.tokens * lora.rank * size * sum(matrix.experts is None for matrix in part.matrices)
-        merged = float(part.expert_parameters * size)
-    return packed.tokens * kept.per_token + packed.pairs * kept.per_pair + attention + inner + merged
+    adapters = sum(matrix.experts is None for matrix in part.matrices) if lora and kept.width else 0
+    inner = packed.tokens * lora.rank * size * adapters if lora else 0
+    return packed.tokens * kept.per_token + packed.pairs * kept.per_pair + attention + inner
 
 
 def kept_by_attention(asked: Attention, packed: Packed, dtype: str) -> float:
