@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from sfpo.algorithms.update_rules import make_update_rule
-from sfpo.plan.memory import FLOAT, Job, Parts, engine_weights, one_sequence, phases, total, training
+from sfpo.plan.kept import FLOAT
+from sfpo.plan.memory import Job, Parts, engine_weights, one_sequence, phases, total, training
 from sfpo.plan.shapes import Shape
 from sfpo.settings import RunSettings
 

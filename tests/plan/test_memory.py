@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sfpo.config import Engine, Execution, Lora, ModelLimits, Sampler, load_params
-from sfpo.plan.memory import OUTSIDE, Job, Packed, engine_weights, filled, kept_by, one_sequence, phases, total, training
+from sfpo.plan.kept import Packed, kept_by
+from sfpo.plan.memory import OUTSIDE, Job, engine_weights, filled, one_sequence, phases, total, training
 from sfpo.plan.shapes import shape_of
 from sfpo.trainer.packing import micro_batches
 from sfpo.trainer.policy import Policy
