@@ -50,8 +50,17 @@ class Ranks:
         return values
 
     def of_first(self, make: Callable[[], T]) -> T:
-        """What the first rank makes, on every rank."""
-        return cast(T, self.gather(make() if self.first else None)[0])
+        """The result of ``make`` on the first rank, on every rank. What it raises there is raised on every rank."""
+        made, fault = None, None
+        if self.first:
+            try:
+                made = make()
+            except Exception as error:  # the other ranks would wait for it
+                fault = error
+        made, fault = self.gather((made, fault))[0]
+        if fault is not None:
+            raise fault
+        return cast(T, made)
 
     def gather_tensors(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
         """The one-dimensional CPU tensors of all ranks, of whatever lengths, in rank order, on every rank."""

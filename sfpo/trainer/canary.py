@@ -331,5 +331,5 @@ def _refusal(model: PreTrainedModel, why: str) -> UnsupportedModel:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Context that restores the state of the random number generators afterwards."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         yield
