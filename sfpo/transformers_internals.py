@@ -12,6 +12,7 @@ TESTED = "5.19"
 
 try:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+    from transformers.initialization import no_init_weights
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -32,6 +33,7 @@ __all__ = [
     "WeightConverter",
     "WeightRenaming",
     "dot_natural_key",
+    "no_init_weights",
     "rename_source_key",
     "sdpa_attention_forward",
     "sdpa_mask",

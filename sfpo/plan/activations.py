@@ -23,10 +23,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.pytorch_utils import Conv1D
+
+from sfpo.transformers_internals import AttentionMaskInterface, Conv1D, GradientCheckpointingLayer, no_init_weights
 
 STAND_IN = "planned"
 """Name under which transformers finds the attention of this file."""

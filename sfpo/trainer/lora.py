@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sfpo.config import Lora
+from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.schema import ConfigError
 from sfpo.seeding import seed_of
 from sfpo.trainer.published_names import Entries
@@ -40,17 +41,20 @@ BASE = ".base_layer"
 """Inserted by peft into the names of wrapped weights, once per adapted tensor of the module."""
 
 
-def add_adapters(model: PreTrainedModel, settings: Lora, compute: torch.dtype, seed: int) -> None:
+def add_adapters(
+    model: PreTrainedModel, settings: Lora, compute: torch.dtype, seed: int, ranks: Ranks = SINGLE_PROCESS
+) -> None:
     """Freeze the model, and add float32 adapters to its layers' matrices, in place.
 
     Args:
         compute: compute data type of the layers; the frozen matrices are stored in it, since they are not updated.
         seed: seed of the initialization of A.
+        ranks: of these only the first needs weights; the others' model may be on the meta device.
 
     Raises:
         ConfigError: ``settings.matrices`` has a name that is not a matrix of the model's layers.
     """
-    every = linear_layers(model), expert_tensors(model)
+    every = ranks.of_first(lambda: (linear_layers(model), expert_tensors(model)))
     linear, experts = (_chosen(names, settings.matrices) for names in every)
     found = {_last(name) for name in (*linear, *experts)}
     if unknown := sorted(set(settings.matrices or ()) - found):

@@ -88,7 +88,7 @@ class Policy:
         if choice.attention:
             self.model.set_attn_implementation(choice.attention)
         if train.lora:
-            add_adapters(self.model, train.lora, compute, seed)
+            add_adapters(self.model, train.lora, compute, seed, ranks)
         self.scorer = Scorer(self.model, compute, train.sampling.temperature, ranks)
         if execution.gradient_checkpointing:
             self.scorer.checkpoint_layers()

@@ -90,7 +90,7 @@ def texts(folder: Path, name: str) -> list[dict]:
 def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settings_of, checkpoint, changed, tmp_path):
     together, alone, killed = tmp_path / "together", tmp_path / "alone", tmp_path / "killed"
     both = settings_of(first=checkpoint, second=changed)
-    assert "scored before" not in finish(start(both, together), together)
+    assert "already evaluated" not in finish(start(both, together), together)
     scores = pd.read_parquet(together / "scores.parquet")
     assert scores.groupby("checkpoint").size().to_dict() == {"first": 12, "second": 12}  # 6 problems x 2 samples
     results = json.loads((together / "results.json").read_text())["checkpoints"]
@@ -110,14 +110,14 @@ def test_each_checkpoint_is_scored_as_if_alone_and_a_finished_one_is_kept(settin
     process.kill()
     process.wait()
     assert not (killed / "results.json").exists()
-    assert "first: scored before" in finish(start(both, killed), killed)
+    assert "first: already evaluated" in finish(start(both, killed), killed)
     assert pd.read_parquet(killed / "scores.parquet").equals(scores)
 
     # The workflow removes a stale product; where nothing but the engine's memory is different, nothing is sampled again.
     (together / "scores.parquet").unlink()
     other_engine = both.model_copy(update={"engine": both.engine.model_copy(update={"max_sequences": 8})})
     log = finish(start(other_engine, together), together)
-    assert "first: scored before" in log and "second: scored before" in log
+    assert "first: already evaluated" in log and "second: already evaluated" in log
     assert pd.read_parquet(together / "scores.parquet").equals(scores)
 
 

@@ -93,7 +93,7 @@ def test_named_matrices_alone_get_adapters(make_policy):
     with pytest.raises(ConfigError, match=r"train.lora.matrices = \['w_q'\]"):
         make_policy(lora=Lora(rank=2, alpha=2.0, matrices=["w_q"]))
     with pytest.raises(
-        ConfigError, match=r"the model have no matrix called \['v_porj'\]; they have down_proj, gate_proj, k_proj"
+        ConfigError, match=r"the model have no matrix called \['v_porj'\]; available: down_proj, gate_proj, k_proj"
     ):
         make_policy(lora=Lora(rank=2, alpha=2.0, matrices=["q_proj", "v_porj"]))
 
@@ -203,7 +203,7 @@ def test_in_bfloat16_frozen_experts_are_kept_in_it(experts, make_policy):
 @pytest.mark.parametrize("name", ["lm_head", "embed_tokens", "gate"])
 def test_what_gets_no_adapter_is_refused_by_name(name, family_checkpoint, make_policy):
     folder = family_checkpoint("mixtral", **EXPERTS["mixtral"][0])
-    with pytest.raises(ConfigError, match=rf"no matrix called \['{name}'\]; they have down_proj, gate_up_proj, k_proj"):
+    with pytest.raises(ConfigError, match=rf"no matrix called \['{name}'\]; available: down_proj, gate_up_proj, k_proj"):
         make_policy(start=folder, lora=Lora(rank=2, alpha=2.0, matrices=["q_proj", name]))
 
 
