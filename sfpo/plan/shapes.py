@@ -222,7 +222,8 @@ def _shape(config: str) -> Shape:
 def _part(modules: Iterable[tuple[str, nn.Module]], head: nn.Module | None, counted: set[int]) -> Part:
     """What these modules hold themselves. ``counted``: ids of parameters that other parts hold; these are added to it."""
     from torch import nn
-    from transformers.pytorch_utils import Conv1D
+
+    from sfpo.transformers_internals import Conv1D
 
     matrices: list[Matrix] = []
     every = linear = experts = 0

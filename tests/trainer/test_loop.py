@@ -18,6 +18,12 @@ from tests.trainer.jobs import PROJECT, finish, start, untimed, wait_for_lines
 pytestmark = pytest.mark.engine
 
 
+@pytest.fixture
+def without_vllm(settings):
+    """For tests of what does not depend on the engine: transformers' sampler starts faster."""
+    return changed(settings, recipe__sampler__library="transformers")
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole, settings), whole)
@@ -87,11 +93,11 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_to_the_same_bits(settings,
     assert all(one[key].equal(other[key]) for key in one)
 
 
-def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at_once(settings, tmp_path):
+def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at_once(without_vllm, tmp_path):
     # Validation every 2 steps, exports every 3: a run of 5 steps validates after its last one too, a run of 7 does not then.
     whole, grown = tmp_path / "whole", tmp_path / "grown"
-    finish(start(whole, changed(settings, recipe__train__steps=7)), whole)
-    finish(start(grown, changed(settings, recipe__train__steps=5)), grown)
+    finish(start(whole, changed(without_vllm, recipe__train__steps=7)), whole)
+    finish(start(grown, changed(without_vllm, recipe__train__steps=5)), grown)
     assert [line["step"] for line in untimed(grown, "validation")] == [0, 2, 4, 5]
     computed = {
         "execution__engine__kv_cache_gib": 0.25,
@@ -99,7 +105,7 @@ def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at
         "execution__report_to": [],
         "execution__log_completions": 0,
     }
-    finish(start(grown, changed(settings, recipe__train__steps=7, **computed)), grown)
+    finish(start(grown, changed(without_vllm, recipe__train__steps=7, **computed)), grown)
     assert "resuming after step 5" in (grown / "log.txt").read_text()
     assert untimed(whole) == untimed(grown) and untimed(whole, "validation") == untimed(grown, "validation")
     for name in ("last", "best", "exports/step_3", "exports/step_6"):
@@ -118,9 +124,9 @@ def test_a_finished_run_continues_to_more_steps_as_if_they_had_been_asked_for_at
     ):
         assert summaries[0][key] == summaries[1][key], key
 
-    assert start(grown, changed(settings, recipe__train__steps=6)).wait(timeout=300) == 1
+    assert start(grown, changed(without_vllm, recipe__train__steps=6)).wait(timeout=300) == 1
     assert "train.steps = 6" in (grown / "log.txt").read_text()
-    finish(start(grown, changed(settings, recipe__train__steps=7)), grown)  # nothing to do: its files are linked again
+    finish(start(grown, changed(without_vllm, recipe__train__steps=7)), grown)  # nothing to do: its files are linked again
     assert "had already finished with these settings" in (grown / "log.txt").read_text()
 
 
@@ -183,8 +189,8 @@ with LosesAWorker(workers=1) as grader:
 """
 
 
-def test_a_step_whose_graders_were_stopped_too_is_not_saved(settings, tmp_path):
-    (tmp_path / "settings.json").write_text(to_json(settings))
+def test_a_step_whose_graders_were_stopped_too_is_not_saved(without_vllm, tmp_path):
+    (tmp_path / "settings.json").write_text(to_json(without_vllm))
     command = [sys.executable, "-c", LOSES_A_GRADER, str(tmp_path / "settings.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=PROJECT)
     assert done.returncode == 75, done.stderr
@@ -221,9 +227,9 @@ def test_an_engine_that_fails_in_validation_is_replaced(settings, tmp_path):
     assert [line["step"] for line in untimed(tmp_path, "validation")] == [0, 1]
 
 
-def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_path):
+def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(without_vllm, tmp_path):
     # The first update throws the weights to infinity. What such a policy samples is all wrong: nothing would be skipped either.
-    process = start(tmp_path, changed(settings, recipe__train__optimizer__learning_rate=1e38))
+    process = start(tmp_path, changed(without_vllm, recipe__train__optimizer__learning_rate=1e38))
     assert process.wait(timeout=300) == 1
     log = (tmp_path / "log.txt").read_text()
     assert "NonFiniteUpdates" in log and "the batch was saved to" in log, log[-2000:]
@@ -231,9 +237,9 @@ def test_weights_that_are_lost_stop_the_run_with_the_batch_saved(settings, tmp_p
     assert len(batch["completion_ids"]) == 16
 
 
-def test_a_diverged_run_can_be_a_result(settings, tmp_path):
+def test_a_diverged_run_can_be_a_result(without_vllm, tmp_path):
     changes = {"optimizer__learning_rate": 1e38, "on_divergence": "zero", "steps": 5}
-    process = start(tmp_path, changed(settings, **{f"recipe__train__{key}": value for key, value in changes.items()}))
+    process = start(tmp_path, changed(without_vllm, **{f"recipe__train__{key}": value for key, value in changes.items()}))
     finish(process, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["diverged_at"], summary["steps"]) == (2, 1)  # the second step finds what the first has done
@@ -247,9 +253,9 @@ def test_a_diverged_run_can_be_a_result(settings, tmp_path):
     ).is_file()
 
 
-def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(settings, tmp_path, data):
+def test_prompts_over_the_limit_are_counted_and_an_empty_rest_is_told(without_vllm, tmp_path, data):
     lengths = pd.read_parquet(data / "train.parquet").problem.str.len()
     assert lengths.nunique() == 1  # two-digit sums: all prompts are as long, so a limit leaves all or none
-    process = start(tmp_path, changed(settings, recipe__limits__max_prompt_tokens=3))
+    process = start(tmp_path, changed(without_vllm, recipe__limits__max_prompt_tokens=3))
     assert process.wait(timeout=300) != 0
     assert "no prompt is within max_prompt_tokens = 3" in (tmp_path / "log.txt").read_text()
