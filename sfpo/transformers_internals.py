@@ -5,6 +5,8 @@ Private attributes of models that are read in place: ``_keys_to_ignore_on_save``
 ``AutoModel._model_mapping`` (rollouts/vllm_engine.py). tests/test_internals.py checks all of them.
 """
 
+import inspect
+
 import transformers
 
 TESTED = "5.19"
@@ -24,6 +26,14 @@ except ImportError as error:
         f"{error}. transformers {transformers.__version__} has changed an internal that sfpo uses; it is tested with {TESTED}"
     ) from error
 
+
+def without_cache(model: transformers.PreTrainedModel) -> dict[str, bool]:
+    """The argument that makes a forward pass build no KV cache, if the model accepts it."""
+    accepted = inspect.signature(model.forward).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
+    return {"use_cache": False} if takes_any or "use_cache" in accepted else {}
+
+
 __all__ = [
     "PRETOKENIZE_REGEX",
     "TESTED",
@@ -38,4 +48,5 @@ __all__ = [
     "sdpa_attention_forward",
     "sdpa_mask",
     "template_variables",
+    "without_cache",
 ]

@@ -1,15 +1,15 @@
-"""What autograd keeps of a model's forward pass: the model itself runs on tensors that have a shape and no memory.
+"""Bytes that autograd saves in a model's forward pass, measured by running the model on fake tensors (a shape, no memory).
 
-torch's FakeTensorMode runs every operation for its output's shape alone, so that a model of any size takes about a second.
-Attention is replaced by a function that notes what it is asked for: what the policy's own keeps depends on the layout of a row
-(sfpo/plan/memory.py). A model whose attention cannot be set is run as it is. What is kept is a polynomial of the row's length,
-c_0 + c_1 t + c_2 t^2, found from three lengths: c_0 is of weights (their bfloat16 copies), c_2 of attention that writes its
-scores out.
+torch's FakeTensorMode computes only the shape of each operation's output, so a model of any size takes about a second.
+Attention is replaced by a function that records its arguments, because what the policy's own attention saves depends on the
+layout of the packed row (sfpo/plan/micro_batch.py). A model whose attention cannot be replaced runs with its own.
+
+The saved bytes are a polynomial of the row's length, c_0 + c_1 t + c_2 t^2, fitted to three lengths: c_0 comes from weights
+(their bfloat16 copies), c_2 from attention that stores its scores.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -24,17 +24,23 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
-from sfpo.transformers_internals import AttentionMaskInterface, Conv1D, GradientCheckpointingLayer, no_init_weights
+from sfpo.transformers_internals import (
+    AttentionMaskInterface,
+    Conv1D,
+    GradientCheckpointingLayer,
+    no_init_weights,
+    without_cache,
+)
 
 STAND_IN = "planned"
 """Name under which transformers finds the attention of this file."""
 LENGTHS = (64, 128, 192)
-"""Tokens of the rows that are run: equally spaced, and whole chunks of what is computed in chunks."""
+"""Row lengths in tokens: equally spaced, and multiples of the chunk size of layers that compute in chunks."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """What a layer asks the attention function for."""
+    """Arguments of one call of the attention function."""
 
     heads: int
     key_heads: int
@@ -49,36 +55,36 @@ class Attention:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes that autograd keeps of a part of the model, weights and copies of them left out."""
+    """Bytes that autograd saves for a part of the model, without weights and copies of weights."""
 
     per_token: float = 0.0
     per_pair: float = 0.0
-    """Of each pair of tokens of a row, where the model writes its scores out itself."""
+    """Bytes per pair of tokens of a row, if the model stores its attention scores."""
     attention: tuple[Attention, ...] = ()
-    """Calls of the attention function; what it keeps is not in the numbers above."""
+    """Calls of the attention function; the bytes that it saves are not included above."""
     active_experts: int = 0
-    """Experts that a token goes to, where their products are grouped."""
+    """Number of experts per token, if their matrix products are grouped."""
     width: int = 0
-    """Of what goes into the part; 0: it is not called."""
+    """Width of the part's input; 0 if the part is not called."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What autograd keeps of a forward pass, part by part."""
+    """Bytes that autograd saves in a forward pass, by part."""
 
     layers: tuple[Kept, ...]
     """In the order of ``layers_of``."""
     outside: Kept
     """Everything else up to the output layer's input; ``width`` is that of the output layer's input."""
     is_product: bool
-    """Logits are what the output layer's matrix product gives, and nothing is done to them."""
+    """Whether the logits are the plain matrix product of the output layer."""
 
 
 def build(config: Mapping[str, Any]) -> PreTrainedModel:
-    """The model of a config.json, with parameters that have no memory. To be called and used in ``FakeTensorMode``.
+    """The model of a config.json, with parameters without memory. Call and use it in ``FakeTensorMode``.
 
     Raises:
-        Exception: whatever transformers raises on a configuration that it makes no model of.
+        Exception: whatever transformers raises if it cannot build a model from the configuration.
     """
     settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
     with no_init_weights():
@@ -88,7 +94,7 @@ def build(config: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """What is computed once more where activations are checkpointed, and sharded by itself (sfpo.trainer.scorer)."""
+    """The layers that are recomputed with gradient checkpointing, and sharded one by one (sfpo.trainer.scorer)."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, GradientCheckpointingLayer) and not any(name.startswith(f"{outer}.") for outer in found):
@@ -98,16 +104,16 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 
 @lru_cache(maxsize=64)
 def trace(config: str, dtype: str, adapters: bool) -> Trace:
-    """Run the model of a config.json.
+    """Run the model of a config.json on fake tensors.
 
     Args:
         config: its content, as JSON.
-        dtype: that the policy computes in; bfloat16 by autocast.
-        adapters: matrices alone are trained: what a frozen weight's gradient would take is not kept. (The adapters' own inner
-            products are not in the numbers.)
+        dtype: compute data type of the policy; bfloat16 means autocast.
+        adapters: only matrices are trained, so nothing is saved for gradients of other weights. (The adapters' own inner
+            products are not included.)
 
     Raises:
-        Exception: whatever the model raises where its forward pass depends on values that these tensors do not have.
+        Exception: whatever the model raises if its forward pass depends on values, which fake tensors do not have.
     """
     with FakeTensorMode(), _without_values():
         model = build(json.loads(config))
@@ -131,8 +137,8 @@ def trace(config: str, dtype: str, adapters: bool) -> Trace:
 
 
 def _alike(layers: list[nn.Module]) -> list[int]:
-    """For each layer the place of the second that is made as it is, or its own: of many alike, two are run. (The first of all
-    may keep what all of them use.)"""
+    """For each layer, the index of the second layer with the same structure, or its own index: of many equal layers only two
+    are run. (The first one may also save what all of them use.)"""
     places: dict[Any, list[int]] = {}
     for place, layer in enumerate(layers):
         made = [
@@ -154,13 +160,13 @@ def _alike(layers: list[nn.Module]) -> list[int]:
 
 
 def _given_back(alike: nn.Module, compute: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """Instead of a layer's forward pass: its input, if that is all that the layer like it, which was run before, changed."""
+    """Replaces a layer's forward pass: returns its input if the equal layer that ran before only changed its hidden states."""
     return given[0] if alike in _observed[-1].of_hidden_states else compute(*given, **named)
 
 
 def _fitted(low: Kept, middle: Kept, high: Kept) -> Kept:
-    """The polynomial through what was kept at the three lengths (stored in ``per_token``), without its constant. What grows
-    less and less (windows, a choice of keys) is taken as a line from the second to the third."""
+    """The polynomial through the bytes at the three lengths (stored in ``per_token``), without its constant. If growth slows
+    down with length (windows, a selection of keys), a line through the second and third length is used."""
     first, second, third = (kept.per_token for kept in (low, middle, high))
     step = LENGTHS[1] - LENGTHS[0]
     per_pair = max(0.0, (third - 2 * second + first) / (2 * step**2))
@@ -169,7 +175,7 @@ def _fitted(low: Kept, middle: Kept, high: Kept) -> Kept:
 
 
 def _run(model: PreTrainedModel, layers: list[nn.Module], dtype: str, length: int) -> Trace:
-    """One forward pass: ``per_token`` of each part is what it keeps of the whole row."""
+    """One forward pass; ``per_token`` of each part is the total for the row."""
     head: Any = model.get_output_embeddings()
     observed = _Observed(length, {parameter.untyped_storage()._cdata for parameter in model.parameters()})
     hooks = []
@@ -178,16 +184,13 @@ def _run(model: PreTrainedModel, layers: list[nn.Module], dtype: str, length: in
         hooks += [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(observed.leave)]
     if head is not None:
         hooks += [head.register_forward_pre_hook(observed.enter_head), head.register_forward_hook(observed.leave_head)]
-    accepted = inspect.signature(model.forward).parameters
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
-    without_cache = {"use_cache": False} if takes_any or "use_cache" in accepted else {}
     try:
         with (
             torch.autograd.graph.saved_tensors_hooks(observed.keep, lambda tensor: tensor),
             torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"),
             _attending(observed),
         ):
-            logits = model(input_ids=torch.zeros(1, length, dtype=torch.long), **without_cache)[0]
+            logits = model(input_ids=torch.zeros(1, length, dtype=torch.long), **without_cache(model))[0]
     finally:
         for hook in hooks:
             hook.remove()
@@ -196,18 +199,18 @@ def _run(model: PreTrainedModel, layers: list[nn.Module], dtype: str, length: in
 
 
 class _Observed:
-    """What is seen during a forward pass. Parts are places of layers; None: outside of all."""
+    """Records a forward pass. A part is the index of a layer; None: outside of all layers."""
 
     def __init__(self, length: int, weights: set[int]) -> None:
         self.length, self.weights = length, weights
         self.inside: list[int | None] = [None]
         self.bytes: dict[int, tuple[int | None, int]] = {}
-        """Storage -> the part that keeps it first, bytes."""
+        """Storage -> (the first part that saves it, bytes)."""
         self.widths: dict[int | None, int] = {}
         self.attention: dict[int | None, list[Attention]] = {}
         self.expert_rows: dict[int | None, int] = {}
         self.of_hidden_states: set[nn.Module] = set()
-        """Layers that give one tensor, of the shape of the first that they get."""
+        """Layers that return a single tensor with the shape of their first input."""
         self.logits: Any = None
         self.after_body = False
         self._alive: list[Tensor] = []
@@ -230,7 +233,7 @@ class _Observed:
         self.logits = logits
 
     def keep(self, tensor: Tensor) -> Tensor:
-        self._alive.append(tensor)  # a freed one's storage would come again
+        self._alive.append(tensor)  # otherwise its storage could be freed and its address reused
         storage = tensor.untyped_storage()
         if storage._cdata not in self.weights and not self.after_body:
             self.bytes.setdefault(storage._cdata, (self.inside[-1], storage.nbytes()))
@@ -243,7 +246,7 @@ class _Observed:
 
 
 _observed: list[_Observed] = []
-"""The pass that attention is called in."""
+"""The forward pass that is being recorded, last."""
 
 
 @contextmanager
@@ -295,7 +298,8 @@ AttentionMaskInterface.register(STAND_IN, _mask)
 
 
 class _GroupedProducts(TorchFunctionMode):
-    """torch's grouped matrix product gives no shape for float32; transformers' own, which keeps the same, does."""
+    """Replaces torch's grouped matrix product, which has no fake version in float32, by transformers' own, which saves as
+    much."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(function, "__name__", "") == "_grouped_mm":
@@ -308,7 +312,7 @@ class _GroupedProducts(TorchFunctionMode):
 def _without_values() -> Iterator[None]:
     log = logging.getLogger("torch._subclasses.fake_tensor")
     before = log.level
-    log.setLevel(logging.CRITICAL)  # it prints a stack before the exception that is raised anyway
+    log.setLevel(logging.CRITICAL)  # it logs a stack trace before the exception, which is raised anyway
     try:
         with _GroupedProducts():
             yield

@@ -1,7 +1,7 @@
-"""The shape of a model: what its memory follows from, read from the model itself, built without memory for its weights.
+"""The sizes of a model that determine its memory, read from the model itself, which is built without memory for its weights.
 
-Nothing here knows a kind of model by name: transformers builds it from its config.json, and its modules and parameters are
-counted. What a forward pass keeps and asks of attention is found by running it (sfpo/plan/activations.py).
+No model type is known by name: transformers builds the model from its config.json, and its modules and parameters are counted.
+What autograd saves in a forward pass is measured by running it (sfpo/plan/activations.py).
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ class Matrix:
     """A linear layer's matrix, or those of a layer's experts."""
 
     name: str
-    """Of the module or, for experts, of the parameter: the last part."""
+    """Last component of the module's name or, for experts, of the parameter's."""
     inputs: int
     outputs: int
     experts: int | None = None
-    """How many of this size there are in one parameter; None: it is a linear layer's."""
+    """Number of experts stored in one parameter; None for a linear layer."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, or all that is outside of layers."""
+    """One layer, or everything outside of the layers."""
 
     parameters: int
     linear_parameters: int
     """Of linear layers, biases included."""
     expert_parameters: int
     matrices: tuple[Matrix, ...]
-    """The output layer's is not among them."""
+    """Without the output layer's."""
 
     def adapter_parameters(self, rank: int, matrices: list[str] | None) -> int:
-        """A [rank, width in] and B [width out, rank] of each matrix that is named; None: of all."""
+        """Size of the adapters A [rank, inputs] and B [outputs, rank] of the named matrices (None: of all)."""
         chosen = [matrix for matrix in self.matrices if matrices is None or matrix.name in matrices]
         return rank * sum((matrix.experts or 1) * (matrix.inputs + matrix.outputs) for matrix in chosen)
 
@@ -58,17 +58,17 @@ class Shape:
     kind: str
     """Class of the model."""
     layers: tuple[Part, ...]
-    """What is checkpointed and sharded by itself."""
+    """The layers, which are recomputed and sharded one by one."""
     root: Part
-    """Everything else: embeddings, the output layer, the last norm."""
+    """Everything else: embeddings, output layer, final norm."""
     vocab_size: int
-    """Rows of the output layer."""
+    """Number of rows of the output layer."""
     embedding_parameters: int
-    """Of the input embeddings."""
+    """Number of weights of the input embeddings."""
     head_parameters: int
-    """Of the output layer, whether or not it is the input embeddings."""
+    """Number of weights of the output layer, tied or not."""
     tied: bool
-    """Input and output embeddings are one matrix."""
+    """Whether input and output embeddings share one matrix."""
     config: str
     """The config.json, as JSON."""
 
@@ -78,7 +78,7 @@ class Shape:
 
     @property
     def active_parameters(self) -> int:
-        """Those that a token meets: of each layer's experts as many as it is sent to."""
+        """Number of weights that a token uses: only those experts of a layer that it is routed to."""
         active = self.parameters
         for layer, kept in zip(self.layers, self.trace("float32", adapters=False).layers, strict=True):
             experts = max((matrix.experts or 0 for matrix in layer.matrices), default=0)
@@ -87,7 +87,7 @@ class Shape:
         return active
 
     def trace(self, dtype: str, adapters: bool) -> Trace:
-        """What autograd keeps of its forward pass (see ``sfpo.plan.activations.trace``)."""
+        """Bytes that autograd saves in its forward pass (see ``sfpo.plan.activations.trace``)."""
         from sfpo.plan.activations import trace
 
         return trace(self.config, dtype, adapters)
@@ -136,7 +136,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": {**_QWEN2_1_5B, "tie_word_embeddings": False},
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _QWEN2_7B,
 }
-"""Hub id -> what its config.json says of its shape: the paper's models, which can so be planned for without a download."""
+"""Hub id -> the part of its config.json that determines its shape: the paper's models, to plan for them without a download."""
 
 
 def shape_of_checkpoint(folder: str | Path) -> Shape:
@@ -163,10 +163,10 @@ def shape_of_model(model: Model) -> Shape:
         return shape_of_checkpoint(model.path)
     if isinstance(model, HubModel):
         if model.id not in PUBLISHED:
-            raise ConfigError(f"id = '{model.id}': its shape is not known here before it is downloaded; give its config.json")
+            raise ConfigError(f"id = '{model.id}': its shape is unknown before the download; give its config.json")
         return shape_of(PUBLISHED[model.id], model.id)
     if isinstance(model, PackageModel):
-        raise ConfigError(f"file = '{model.file}': a GGUF file tells its shape once it is prepared; prepare the model first")
+        raise ConfigError(f"file = '{model.file}': a GGUF file has no config.json; prepare the model first")
     sizes = model.model_dump(include={"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
     config = {**sizes, "num_key_value_heads": model.num_attention_heads, "tie_word_embeddings": True}
     return shape_of({**config, "model_type": model.architecture, "vocab_size": model.vocabulary_size}, model.architecture)

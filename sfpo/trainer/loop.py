@@ -107,10 +107,7 @@ class TrainingJob:
         )
         self.rule = make_update_rule(recipe.rule.name, execution.model_dump(), **recipe.rule.settings)
         self.stopping = False
-        self.made_by = {
-            "versions": versions(),
-            "hardware": hardware(),
-        }  # read now: the checkout may change
+        self.made_by = {"versions": versions(), "hardware": hardware()}  # read now: the checkout may change
         engine = execution.engine.for_at_most(recipe.most_sequences(ranks.size // execution.engine.tensor_parallel))
         self.engine = make_engine(settings.model_path, recipe.limits, recipe.sampler, engine, ranks)
         self.canary = self.policy.canary | {"sampler": check_sampler(self.policy, self.engine, recipe.sampler, recipe.seed)}

@@ -10,7 +10,6 @@ experts in one tensor, each expert has its own A and B.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +28,7 @@ from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.schema import ConfigError
 from sfpo.seeding import seed_of
 from sfpo.trainer.published_names import Entries
-from sfpo.transformers_internals import Conv1D, GradientCheckpointingLayer
+from sfpo.transformers_internals import Conv1D, GradientCheckpointingLayer, without_cache
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
@@ -115,11 +114,8 @@ def _calls(model: PreTrainedModel, modules: Iterable[nn.Module]) -> tuple[Tensor
     """A forward pass over four tokens: its logits, and each call of one of these modules with its positional arguments."""
     calls: list[tuple[nn.Module, tuple[Any, ...]]] = []
     hooks = [module.register_forward_hook(lambda module, given, _: calls.append((module, given))) for module in modules]
-    accepted = inspect.signature(model.forward).parameters
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
-    without_cache = {"use_cache": False} if takes_any or "use_cache" in accepted else {}
     try:
-        logits = model(input_ids=torch.arange(4, device=model.device)[None], **without_cache)[0]
+        logits = model(input_ids=torch.arange(4, device=model.device)[None], **without_cache(model))[0]
     finally:
         for hook in hooks:
             hook.remove()

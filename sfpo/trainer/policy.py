@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from sfpo.algorithms.objectives import policy_loss
 from sfpo.algorithms.update_rules.base import Update, UpdateMetrics
 from sfpo.algorithms.weights import clip_gradients_
-from sfpo.config import Execution, Objective, Train
+from sfpo.config import Execution, Objective, Optimizer, Train
 from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.canary import Sequences, UnsupportedModel, choose, loss_weights, prove
 from sfpo.trainer.loading import from_first, load_model
@@ -101,20 +101,8 @@ class Policy:
         self.skipped_in_a_row = 0
         self._prepared: tuple[tuple[Any, ...], list[MiniBatch]] | None = None
         """(identity of the last batch's data, its mini-batches on the device)."""
-        settings = train.optimizer
-        self.learning_rate = settings.learning_rate * learning_rate_scale
-        self.optimizer = torch.optim.AdamW(
-            self.parameters(),
-            lr=self.learning_rate,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        # Allocate the moments like AdamW's first step, but now, so that a lack of memory shows before the job starts.
-        for parameter in self.parameters():
-            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
+        self.learning_rate = train.optimizer.learning_rate * learning_rate_scale
+        self.optimizer = _adamw(self.parameters(), train.optimizer, self.learning_rate)
         proven = time.perf_counter()
         changed = compute != torch.float32 or train.lora or execution.gradient_checkpointing or ranks.mesh is not None
         gap = prove(choice.found, *self._scores_and_gradients(choice.found), self.model) if changed else choice.gap
@@ -308,6 +296,22 @@ class Policy:
                 f"{self.skipped_in_a_row} mini-batches in a row had a non-finite loss or gradient "
                 f"(max_skipped_updates = {self.execution.max_skipped_updates})"
             )
+
+
+def _adamw(parameters: list[Tensor], settings: Optimizer, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW with its moments allocated as in its first step, so that a lack of memory shows before the job starts."""
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    for parameter in parameters:
+        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
+    return optimizer
 
 
 def _metrics(of_ranks: list[float], tokens: int) -> UpdateMetrics:

@@ -9,7 +9,6 @@ output.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from sfpo.algorithms.logprobs import token_logprobs, token_logprobs_through
 from sfpo.ranks import SINGLE_PROCESS, Ranks
 from sfpo.trainer.masks import packed
 from sfpo.trainer.packing import MicroBatch
-from sfpo.transformers_internals import GradientCheckpointingLayer
+from sfpo.transformers_internals import GradientCheckpointingLayer, without_cache
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,7 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel, compute: torch.dtype, temperature: float, ranks: Ranks = SINGLE_PROCESS) -> None:
         super().__init__()
         self.model, self.compute, self.temperature = model.eval(), compute, temperature
-        accepted = inspect.signature(model.forward).parameters
-        self.takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
-        self.without_cache = {"use_cache": False} if self.takes_any or "use_cache" in accepted else {}
+        self.without_cache = without_cache(model)
         self._stateful = [module for module in model.modules() if "dynamic" in _rope_types(module)]
         self.head, states = ranks.of_first(self._head_and_states)
         self._states = [(model.get_submodule(name), attribute) for name, attribute in states]
